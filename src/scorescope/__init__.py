@@ -1,0 +1,51 @@
+"""scorescope: a microscope for trained diffusion models.
+
+    import scorescope as ss
+
+    bank = ss.Bank.open("photos.bank")
+    truth = ss.EmpiricalScore(bank, ss.LinearSchedule())
+    run = ss.examine(ss.load("model.safetensors"), bank)
+    run.report("report.html")
+
+Names are imported on first use, so that `import scorescope` and the command line's help stay instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Bank": "bank",
+    "LinearSchedule": "schedule",
+    "VPSchedule": "schedule",
+    "CosineSchedule": "schedule",
+    "DiscreteSchedule": "schedule",
+    "VESchedule": "schedule",
+    "Schedule": "schedule",
+    "Denoiser": "denoiser",
+    "NetworkDenoiser": "denoiser",
+    "Guided": "denoiser",
+    "EmpiricalScore": "empirical",
+    "Posterior": "empirical",
+    "sample": "sampler",
+    "trajectory": "sampler",
+    "load": "adapters",
+    "examine": "examine",
+    "Run": "examine",
+    "InputError": "errors",
+}
+
+__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'scorescope' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"scorescope.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,240 @@
+"""The training set as rows: in memory or memory-mapped from disk, in model space, addressed by index.
+
+On disk a bank is a folder: `rows.safetensors` holds the rows as they were stored (8-bit images stay 8-bit) and the labels,
+`manifest.json` says what they are. Rows in model space are `low + (high − low)·u/255` for 8-bit storage and the stored
+number itself otherwise. Horizontal flips are a flag, not a second copy: index `N + i` is row `i` mirrored along its last axis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorescope.errors import InputError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows of one pass: `x` (n, d) float32 in model space, `index` (n,) their indices in the bank."""
+
+    x: Tensor
+    index: np.ndarray
+
+
+def fingerprint_of(description: Mapping[str, Any], rows: np.ndarray, labels: np.ndarray | None) -> str:
+    """SHA-256 of everything that defines the rows in model space: storage, value range, flips, the rows and the labels."""
+    digest = hashlib.sha256(json.dumps(dict(description), sort_keys=True).encode())
+    for start in range(0, len(rows), 1024):
+        digest.update(np.ascontiguousarray(rows[start : start + 1024]).tobytes())
+    if labels is not None:
+        digest.update(b"labels" + np.ascontiguousarray(labels, dtype="<i8").tobytes())
+    return digest.hexdigest()
+
+
+class Bank:
+    """The training set.
+
+    Attributes:
+        rows: (N, *shape) as stored: uint8, float16 or float32; may be a read-only memory map.
+        labels: (N,) int64 in [0, classes), or None.
+        shape: Shape of one row.
+        flips: Whether every row also stands for its mirror image.
+        low, high: Model-space values of the stored 0 and 255 (8-bit storage only).
+        class_names: A name for each class, or None.
+        name: A short name for reports.
+        manifest: Source, transform and counts as recorded by the build; empty for arrays.
+    """
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        labels: np.ndarray | None = None,
+        *,
+        flips: bool = False,
+        low: float = -1.0,
+        high: float = 1.0,
+        class_names: tuple[str, ...] | None = None,
+        name: str = "bank",
+        manifest: Mapping[str, Any] | None = None,
+    ) -> None:
+        if rows.dtype not in (np.uint8, np.float16, np.float32):
+            raise InputError(f"rows of type {rows.dtype} can't be stored", "uint8, float16 or float32")
+        if rows.ndim < 2 or len(rows) == 0:
+            raise InputError(f"rows of shape {rows.shape} are not a bank", "an array (N, *shape) with N ≥ 1")
+        if flips and rows.ndim < 3:
+            raise InputError(f"flips need rows with a width, these have shape {rows.shape[1:]}", "a bank without flips")
+        if labels is not None and labels.shape != (len(rows),):
+            raise InputError(f"labels of shape {labels.shape} do not match {len(rows)} rows", "one label a row")
+        self.rows, self.flips, self.low, self.high = rows, flips, float(low), float(high)
+        self.labels = None if labels is None else np.ascontiguousarray(labels, dtype=np.int64)
+        self.class_names, self.name, self.manifest = class_names, name, dict(manifest or {})
+        self.shape: tuple[int, ...] = tuple(rows.shape[1:])
+
+    @classmethod
+    def from_arrays(cls, x: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, flips: bool = False, **options: Any) -> Bank:
+        """A bank in memory.
+
+        Args:
+            x: (N, *shape). uint8 is mapped to [low, high] (−1 and 1 unless given); floats are taken as they are, in float32.
+            labels: (N,) integers from 0, or None.
+            flips: Let every row also stand for its mirror image along the last axis.
+            **options: `low`, `high`, `class_names`, `name` of the constructor.
+
+        Raises:
+            InputError: Empty or mixed shapes, NaN or Inf (the rows are named), labels of another length or below 0.
+        """
+        rows = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+        if rows.dtype not in (np.uint8, np.float16):
+            if rows.dtype.kind not in "fiu":
+                raise InputError(f"rows of type {rows.dtype} are not numbers", "a float or uint8 array (N, *shape)")
+            rows = rows.astype(np.float32)
+        if rows.dtype != np.uint8:
+            refuse_non_finite(rows, "array")
+        tags = None
+        if labels is not None:
+            tags = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+            if tags.dtype.kind not in "iu":
+                raise InputError(f"labels of type {tags.dtype} are not integers", "class numbers from 0")
+            if tags.size and tags.min() < 0:
+                raise InputError(f"label {tags.min()} is negative", "class numbers from 0")
+        return cls(np.ascontiguousarray(rows), tags, flips=flips, **options)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bank:
+        """Open a bank folder, memory-mapped: nothing but the manifest is read until rows are asked for.
+
+        Raises:
+            InputError: The folder is missing, is no bank, or its files were cut.
+        """
+        from scorescope.bank.storage import open_bank
+
+        return open_bank(Path(path))
+
+    # ---- size ---------------------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Number of rows the empirical distribution has: N, or 2N with flips."""
+        return len(self.rows) * (2 if self.flips else 1)
+
+    @property
+    def d(self) -> int:
+        """Dimensions of a row."""
+        return int(np.prod(self.shape))
+
+    @cached_property
+    def classes(self) -> int:
+        """Number of classes: one more than the largest label; 0 without labels."""
+        if self.labels is None:
+            return 0
+        return max(int(self.labels.max()) + 1, len(self.class_names or ()))
+
+    def class_name(self, label: int) -> str:
+        """What to call a class in a report."""
+        return self.class_names[label] if self.class_names else str(label)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Content hash of the bank; two banks with the same fingerprint have the same empirical score."""
+        if "fingerprint" in self.manifest:
+            return str(self.manifest["fingerprint"])
+        return fingerprint_of(self.description(), self.rows, self.labels)
+
+    def description(self) -> dict[str, Any]:
+        """What, beside rows and labels, defines the bank in model space; part of the fingerprint."""
+        scaled = {"low": self.low, "high": self.high} if self.rows.dtype == np.uint8 else {}
+        return {"schema": SCHEMA, "dtype": self.rows.dtype.name, "shape": list(self.rows.shape), "flips": self.flips, **scaled}
+
+    # ---- rows ---------------------------------------------------------------------------------------------------------------
+
+    def decode(self, stored: np.ndarray) -> np.ndarray:
+        """Stored rows to float32 rows in model space."""
+        if stored.dtype == np.uint8:
+            table = (self.low + (self.high - self.low) * np.arange(256, dtype=np.float64) / 255.0).astype(np.float32)
+            return table[stored]
+        return stored.astype(np.float32)
+
+    def __getitem__(self, index: int | np.ndarray | Tensor) -> Tensor:
+        """Rows in model space, float32: (*shape) for an integer, (B, *shape) for indices (B,). Index N + i is row i mirrored."""
+        if isinstance(index, (int, np.integer)):
+            return self[np.array([index])][0]
+        wanted = (index.cpu().numpy() if isinstance(index, Tensor) else np.asarray(index)).astype(np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"row {wanted.max()} of a bank of {len(self)}")
+        n = len(self.rows)
+        x = self.decode(np.asarray(self.rows[wanted % n]))
+        mirrored = wanted >= n
+        x[mirrored] = x[mirrored][..., ::-1]
+        return torch.from_numpy(x)
+
+    def indices(self, label: int | None = None) -> np.ndarray:
+        """Indices of the stored rows of one class (all rows for None), in order; mirrored ones not listed."""
+        if label is None:
+            return np.arange(len(self.rows))
+        if self.labels is None:
+            raise InputError("the bank has no labels, so it has no classes", "label=None, or a bank built with labels")
+        found = np.flatnonzero(self.labels == label)
+        if not len(found):
+            raise InputError(f"no row of the bank has label {label}; it has classes 0 to {self.classes - 1}", "a label with rows")
+        return found
+
+    def blocks(self, size: int, label: int | None = None) -> Iterator[Block]:
+        """All rows once and in order, `size` stored rows at a time, then the mirrored rows; of one class, or of all."""
+        n, wanted = len(self.rows), self.indices(label)
+        for mirrored in (False, True) if self.flips else (False,):
+            for start in range(0, len(wanted), size):
+                index = wanted[start : start + size]
+                contiguous = len(index) == index[-1] - index[0] + 1
+                x = self.decode(np.asarray(self.rows[index[0] : index[-1] + 1] if contiguous else self.rows[index]))
+                if mirrored:
+                    x = np.ascontiguousarray(x[..., ::-1])
+                yield Block(torch.from_numpy(x.reshape(len(index), -1)), index + n if mirrored else index)
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Mean of all rows (*shape), float64."""
+        return self._moments[0]
+
+    @cached_property
+    def radius(self) -> float:
+        """Root mean square distance of the rows from their mean: the scale against which errors are stated."""
+        return self._moments[1]
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, float]:
+        total = torch.zeros(self.d, dtype=torch.float64)
+        square = 0.0
+        shift: Tensor | None = None
+        for block in self.blocks(4096):
+            x = block.x.double()
+            shift = x[0].clone() if shift is None else shift
+            x = x - shift
+            total += x.sum(0)
+            square += float(x.square().sum())
+        assert shift is not None
+        offset = total / len(self)
+        variance = max(square / len(self) - float(offset.square().sum()), 0.0)
+        return (shift + offset).reshape(self.shape), variance**0.5
+
+    def __repr__(self) -> str:
+        extra = f", {self.classes} classes" if self.classes else ""
+        return f"Bank({self.name!r}, {len(self.rows):,} × {self.shape}{extra}{', flips' if self.flips else ''})"
+
+
+def refuse_non_finite(rows: np.ndarray, source: str) -> None:
+    """Raise `InputError` naming the rows (at most five) that contain NaN or Inf."""
+    bad = np.concatenate([~np.isfinite(part.reshape(len(part), -1)).all(1) for part in np.array_split(rows, max(1, len(rows) // 4096))])
+    if bad.any():
+        named = ", ".join(str(i) for i in np.flatnonzero(bad)[:5])
+        more = ", …" if bad.sum() > 5 else ""
+        raise InputError(f"{source}: rows {named}{more} contain NaN or Inf ({bad.sum()} of {len(rows):,})", "drop or repair those rows")

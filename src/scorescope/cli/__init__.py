@@ -1,0 +1,69 @@
+"""The `scorescope` command: a thin entry point that imports a verb's module only when that verb is called.
+
+Bad input ends with one line on stderr and exit status 2; an interrupt with 130; anything else is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+
+from scorescope import __version__
+from scorescope.errors import InputError, unknown
+
+VERBS = {
+    "demo": "examine the three models that come with the package on 5,000 real digits",
+    "examine": "measure a trained model against the exact empirical score of its data; write a report",
+    "bank": "build, describe or check a bank: the training set as rows on disk",
+    "train": "train a diffusion model on a bank",
+    "report": "draw the report of a finished run again",
+}
+
+HELP = """scorescope shows where a diffusion model has learned the empirical score of its training set, where it extrapolates,
+and whether it memorizes.
+
+  scorescope bank build photos/ --out photos.bank          a folder of images becomes a bank
+  scorescope examine model.safetensors --bank photos.bank  one HTML report
+  scorescope demo                                          the same on an embedded example
+
+verbs (scorescope VERB --help tells more):
+{verbs}
+
+options:
+  --version   print the version
+  --help      print this
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line `argv` (the process's own by default) and return the exit status."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:<10}{summary}" for verb, summary in VERBS.items())), end="")
+        return 0
+    if words[0] == "--version":
+        print(f"scorescope {__version__}")
+        return 0
+    try:
+        if words[0] not in VERBS:
+            raise unknown("verb", words[0], VERBS)
+        return int(importlib.import_module(f"scorescope.cli.{words[0]}").main(words[1:]) or 0)
+    except InputError as problem:
+        return _fail(str(problem))
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except OSError as problem:
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(f"the disk is full while writing {problem.filename or 'a file'}. Try: free some space and run the same command again")
+        if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return _fail(f"no permission for {problem.filename}. Try: another folder")
+        raise
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,222 @@
+"""Denoiser: one interface for every model, with the posterior mean E[x | z_t] as the one currency.
+
+A model from elsewhere needs a `schedule` and a `forward(z, t, label=None)`; score, noise and velocity follow from `convert`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scorescope import convert
+from scorescope.errors import InputError, unknown
+from scorescope.schedule import DiscreteSchedule, LinearSchedule, Schedule, Time
+
+Label = int | Tensor | None
+
+
+def as_label(label: Label, batch: int, device: torch.device | str) -> Tensor | None:
+    """A class for each state as int64 (B,), or None."""
+    if label is None:
+        return None
+    value = torch.as_tensor(label, dtype=torch.int64, device=device)
+    value = value.expand(batch) if value.ndim == 0 else value
+    if value.shape != (batch,):
+        raise InputError(f"labels of shape {tuple(value.shape)} do not match {batch} states", "one label, or one for each state")
+    return value
+
+
+class Denoiser(ABC):
+    """A model of E[x | z_t].
+
+    Attributes:
+        schedule: α and σ of the states that `forward` takes.
+        classes: Number of classes, 0 for an unconditional model.
+        has_null: Whether `label=None` asks a class-conditional model for its unconditional prediction.
+        shape: Shape of one state, or None where the model takes any.
+        name: What reports call the model.
+    """
+
+    schedule: Schedule = LinearSchedule()
+    classes: int = 0
+    has_null: bool = True
+    shape: tuple[int, ...] | None = None
+    name: str = "model"
+
+    @abstractmethod
+    def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Posterior mean (B, *shape) of states z (B, *shape) at times t (B,) float64, for classes label (B,) or None."""
+
+    def __call__(self, z: Tensor, t: Time, label: Label = None) -> Tensor:
+        """Posterior mean of `z` (B, *shape); t is one number or (B,), label one class, (B,) or None.
+
+        Raises:
+            InputError: Shapes that do not match, t outside [0, 1], a label outside the model's classes.
+        """
+        if self.shape is not None and tuple(z.shape[1:]) != self.shape:
+            raise InputError(f"{self.name} takes states of shape {self.shape}, got {tuple(z.shape[1:])}")
+        at = convert.broadcast(t, z).flatten()
+        tags = as_label(label, len(z), z.device)
+        if tags is not None and len(tags) and not 0 <= int(tags.min()) <= int(tags.max()) < self.classes:
+            known = f"classes 0 to {self.classes - 1}" if self.classes else "no classes"
+            raise InputError(f"label {int(tags.max())} is outside the classes of {self.name}, which has {known}")
+        return self.forward(z, at, tags)
+
+    def score(self, z: Tensor, t: Time, label: Label = None) -> Tensor:
+        """s(z, t) = (α x̂ − z)/σ², Eq. 2; (B, *shape)."""
+        return convert.score(z, self(z, t, label), t, self.schedule)
+
+    def noise(self, z: Tensor, t: Time, label: Label = None) -> Tensor:
+        """ε̂ = (z − α x̂)/σ; (B, *shape)."""
+        return convert.noise(z, self(z, t, label), t, self.schedule)
+
+    def velocity(self, z: Tensor, t: Time, label: Label = None) -> Tensor:
+        """dz/dt of the probability-flow ODE; (z − x̂)/t on the linear path; (B, *shape)."""
+        return convert.velocity(z, self(z, t, label), t, self.schedule)
+
+    @property
+    def linear_range(self) -> tuple[float, float]:
+        """The linear times at which the model can be asked."""
+        return self.schedule.linear_range
+
+    def modules(self) -> list[nn.Module]:
+        """The networks inside, found among the attributes: for moving between devices and counting parameters."""
+        if isinstance(self, nn.Module):
+            return [self]
+        return [value for value in vars(self).values() if isinstance(value, nn.Module)]
+
+    def to(self, device: torch.device | str) -> Denoiser:
+        """Move the networks inside to a device and set them to evaluation; returns self."""
+        for module in self.modules():
+            nn.Module.to(module, device)
+            module.eval()
+        return self
+
+    @property
+    def parameters_count(self) -> int:
+        """Number of trainable parameters inside."""
+        return sum(p.numel() for module in self.modules() for p in nn.Module.parameters(module) if p.requires_grad)
+
+
+TIMES: dict[str, Callable[[Schedule, Tensor], Tensor]] = {
+    "t": lambda schedule, t: t,
+    "steps": lambda schedule, t: t * _steps(schedule) - 1,
+    "sigma": lambda schedule, t: schedule(t).sigma / schedule(t).alpha,
+    "log_snr": lambda schedule, t: 2 * (schedule(t).alpha.log() - schedule(t).sigma.log()),
+    "none": lambda schedule, t: torch.zeros_like(t),
+}
+
+
+def _steps(schedule: Schedule) -> int:
+    if not isinstance(schedule, DiscreteSchedule):
+        raise InputError("time='steps' needs a DiscreteSchedule, which knows how many steps there are", "time=lambda t: 1000 * t")
+    return schedule.steps
+
+
+class NetworkDenoiser(Denoiser):
+    """A network, its schedule and what it predicts.
+
+    Args:
+        net: Called as `net(z, time, label)`; returns (B, *shape). An `nn.Module` or any function.
+        schedule: α and σ of the states the network was trained on.
+        prediction: "x", "eps", "v" (the schedule's `v_weights`) or "score".
+        time: What the network wants for t: "t" itself, "steps" (0 to n − 1 of a `DiscreteSchedule`), "sigma" (σ/α), "log_snr",
+            "none", or a function of t (B,) float64.
+        classes: Number of classes; 0 passes `label=None` to the network.
+        null_label: The label that stands for "no class", or None where the network has none.
+        shape: Shape of one state, if fixed.
+        name: What reports call the model.
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., Any],
+        schedule: Schedule | None = None,
+        prediction: str = "v",
+        *,
+        time: str | Callable[[Tensor], Tensor] = "t",
+        classes: int = 0,
+        null_label: int | None = None,
+        shape: tuple[int, ...] | None = None,
+        name: str = "network",
+    ) -> None:
+        self.net, self.schedule, self.prediction = net, schedule or LinearSchedule(), prediction
+        self.classes, self.null_label, self.shape, self.name = classes, null_label, shape, name
+        self.has_null = not classes or null_label is not None
+        self._mean = convert.mean_from(prediction)
+        if isinstance(time, str) and time not in TIMES:
+            raise unknown("time", time, TIMES)
+        if time == "steps":
+            _steps(self.schedule)
+        self._time = time
+
+    def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The network's prediction as a posterior mean."""
+        if self.classes and label is None:
+            if self.null_label is None:
+                raise InputError(f"{self.name} has no null label, so it has no unconditional prediction", "a label")
+            label = torch.full((len(z),), self.null_label, dtype=torch.int64, device=z.device)
+        time = TIMES[self._time](self.schedule, t) if isinstance(self._time, str) else self._time(t)
+        return self._mean(z, self.net(z, time.to(z.dtype), label), t, self.schedule)
+
+    @property
+    def linear_range(self) -> tuple[float, float]:
+        """As the schedule's; predictions that say nothing at α = 0 stop just short of it."""
+        first, last = self.schedule.linear_range
+        return first, min(last, 1 - 1e-3) if self.prediction in ("eps", "score") else last
+
+
+class Guided(Denoiser):
+    """Classifier-free guidance, s = s^c + (ω − 1)(s^c − s^∅) (Example 3.1); the same combination holds for posterior means."""
+
+    def __init__(self, model: Denoiser, weight: float) -> None:
+        if not model.classes or not model.has_null:
+            raise InputError(f"{model.name} has no conditional and unconditional prediction to combine", "no guidance")
+        self.model, self.weight = model, weight
+        self.schedule, self.classes, self.shape = model.schedule, model.classes, model.shape
+        self.name = f"{model.name}, guidance {weight:g}"
+
+    def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The guided posterior mean; without a label, the unconditional one."""
+        free = self.model(z, t)
+        return free if label is None else free + self.weight * (self.model(z, t, label) - free)
+
+    def modules(self) -> list[nn.Module]:
+        """The guided model's networks."""
+        return self.model.modules()
+
+    @property
+    def linear_range(self) -> tuple[float, float]:
+        """The guided model's."""
+        return self.model.linear_range
+
+
+class OnLinearAxis(Denoiser):
+    """Any model seen on the paper's axis: linear schedule, states z/(α + σ). The posterior mean is the same."""
+
+    def __init__(self, model: Denoiser) -> None:
+        self.model, self.schedule = model, LinearSchedule()
+        self.classes, self.has_null, self.shape, self.name = model.classes, model.has_null, model.shape, model.name
+
+    def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Ask the model in its own coordinates."""
+        own_z, own_t = convert.from_linear(z, t, self.model.schedule)
+        return self.model(own_z, own_t, label)
+
+    def modules(self) -> list[nn.Module]:
+        """The model's networks."""
+        return self.model.modules()
+
+    @property
+    def linear_range(self) -> tuple[float, float]:
+        """The model's."""
+        return self.model.linear_range
+
+
+def on_linear_axis(model: Denoiser) -> Denoiser:
+    """`model` itself if it is linear already, else seen through `OnLinearAxis`."""
+    return model if isinstance(model.schedule, LinearSchedule) else OnLinearAxis(model)

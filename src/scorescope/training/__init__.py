@@ -1,0 +1,1 @@
+"""Training: a frozen recipe, an objective, a loop that survives being killed."""

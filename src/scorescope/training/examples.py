@@ -1,0 +1,48 @@
+"""Training examples: item n of a run is the same (row, label, t, ε) whatever the batch size, the rank, or where the run was cut."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorescope import seeds
+from scorescope.bank import Bank
+
+
+class Batch(NamedTuple):
+    """x, eps (B, *shape); t (B,) uniform in [0, 1); label (B,), the null label where it was dropped, or None."""
+
+    x: Tensor
+    eps: Tensor
+    t: Tensor
+    label: Tensor | None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same examples on a device."""
+        return Batch(self.x.to(device), self.eps.to(device), self.t.to(device), None if self.label is None else self.label.to(device))
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, rows: int) -> np.ndarray:
+    return seeds.generator(seed, "epoch", epoch).permutation(rows)
+
+
+def batch(bank: Bank, seed: int, start: int, size: int, class_dropout: float) -> Batch:
+    """Items start … start + size − 1. Each epoch passes over every row of the bank once, in an order of its own."""
+    rows, times, dropped, noise = [], [], [], []
+    for item in range(start, start + size):
+        epoch, place = divmod(item, len(bank))
+        rng = seeds.generator(seed, "train", item)
+        rows.append(_order(seed, epoch, len(bank))[place])
+        times.append(rng.random())
+        dropped.append(rng.random() < class_dropout)
+        noise.append(rng.standard_normal(bank.shape, dtype=np.float32))
+    index = np.array(rows)
+    label = None
+    if bank.labels is not None:
+        label = torch.from_numpy(np.where(dropped, bank.classes, bank.labels[index % len(bank.rows)]))
+    return Batch(bank[index], torch.from_numpy(np.stack(noise)), torch.tensor(times, dtype=torch.float64), label)
