@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,20 @@ def fingerprint_of(description: Mapping[str, Any], rows: np.ndarray, labels: np.
     return digest.hexdigest()
 
 
+def description_of(dtype: np.dtype[Any], shape: Sequence[int], *, flips: bool, low: float, high: float) -> dict[str, Any]:
+    """What, beside rows and labels, defines a bank of `shape` (N, *row) in model space; part of the fingerprint."""
+    scaled = {"low": low, "high": high} if dtype == np.uint8 else {}
+    return {"schema": SCHEMA, "dtype": dtype.name, "shape": list(shape), "flips": flips, **scaled}
+
+
+def decode(stored: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Stored rows to float32 rows in model space."""
+    if stored.dtype == np.uint8:
+        table = (low + (high - low) * np.arange(256, dtype=np.float64) / 255.0).astype(np.float32)
+        return table[stored]
+    return stored.astype(np.float32)
+
+
 class Bank:
     """The training set.
 
@@ -70,12 +84,14 @@ class Bank:
     ) -> None:
         if rows.dtype not in (np.uint8, np.float16, np.float32):
             raise InputError(f"rows of type {rows.dtype} can't be stored", "uint8, float16 or float32")
-        if rows.ndim < 2 or len(rows) == 0:
+        if rows.ndim < 2 or rows.size == 0:
             raise InputError(f"rows of shape {rows.shape} are not a bank", "an array (N, *shape) with N ≥ 1")
         if flips and rows.ndim < 3:
             raise InputError(f"flips need rows with a width, these have shape {rows.shape[1:]}", "a bank without flips")
         if labels is not None and labels.shape != (len(rows),):
             raise InputError(f"labels of shape {labels.shape} do not match {len(rows)} rows", "one label a row")
+        if labels is not None and class_names is not None and labels.max() >= len(class_names):
+            raise InputError(f"label {labels.max()} has no name among the {len(class_names)} class names", "one name a class")
         self.rows, self.flips, self.low, self.high = rows, flips, float(low), float(high)
         self.labels = None if labels is None else np.ascontiguousarray(labels, dtype=np.int64)
         self.class_names, self.name, self.manifest = class_names, name, dict(manifest or {})
@@ -94,13 +110,15 @@ class Bank:
         Raises:
             InputError: Empty or mixed shapes, NaN or Inf (the rows are named), labels of another length or below 0.
         """
-        rows = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+        try:
+            rows = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+        except ValueError as problem:
+            raise InputError("rows of mixed shape are not a bank", "rows that all have the shape of row 0") from problem
         if rows.dtype not in (np.uint8, np.float16):
             if rows.dtype.kind not in "fiu":
                 raise InputError(f"rows of type {rows.dtype} are not numbers", "a float or uint8 array (N, *shape)")
-            rows = rows.astype(np.float32)
-        if rows.dtype != np.uint8:
-            refuse_non_finite(rows, "array")
+            with np.errstate(over="ignore"):  # what float32 can't hold becomes Inf, and is refused by row below
+                rows = rows.astype(np.float32)
         tags = None
         if labels is not None:
             tags = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
@@ -108,7 +126,10 @@ class Bank:
                 raise InputError(f"labels of type {tags.dtype} are not integers", "class numbers from 0")
             if tags.size and tags.min() < 0:
                 raise InputError(f"label {tags.min()} is negative", "class numbers from 0")
-        return cls(np.ascontiguousarray(rows), tags, flips=flips, **options)
+        bank = cls(np.ascontiguousarray(rows), tags, flips=flips, **options)
+        if rows.dtype != np.uint8:
+            refuse_non_finite(rows, "array")
+        return bank
 
     @classmethod
     def open(cls, path: str | Path) -> Bank:
@@ -120,6 +141,19 @@ class Bank:
         from scorescope.bank.storage import open_bank
 
         return open_bank(Path(path))
+
+    @classmethod
+    def build(cls, source: str | Path | np.ndarray, out: str | Path, **options: Any) -> Bank:
+        """Build a bank folder from a folder of images, an array file, a dataset or an array: see `scorescope.bank.build.build`."""
+        from scorescope.bank.build import build
+
+        return build(source, out, **options)
+
+    def save(self, path: str | Path, *, force: bool = False) -> Bank:
+        """Write the bank to a folder and return it opened from there: see `scorescope.bank.storage.save_bank`."""
+        from scorescope.bank.storage import save_bank
+
+        return save_bank(self, path, force=force)
 
     # ---- size ---------------------------------------------------------------------------------------------------------------
 
@@ -152,17 +186,13 @@ class Bank:
 
     def description(self) -> dict[str, Any]:
         """What, beside rows and labels, defines the bank in model space; part of the fingerprint."""
-        scaled = {"low": self.low, "high": self.high} if self.rows.dtype == np.uint8 else {}
-        return {"schema": SCHEMA, "dtype": self.rows.dtype.name, "shape": list(self.rows.shape), "flips": self.flips, **scaled}
+        return description_of(self.rows.dtype, self.rows.shape, flips=self.flips, low=self.low, high=self.high)
 
     # ---- rows ---------------------------------------------------------------------------------------------------------------
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
         """Stored rows to float32 rows in model space."""
-        if stored.dtype == np.uint8:
-            table = (self.low + (self.high - self.low) * np.arange(256, dtype=np.float64) / 255.0).astype(np.float32)
-            return table[stored]
-        return stored.astype(np.float32)
+        return decode(stored, self.low, self.high)
 
     def __getitem__(self, index: int | np.ndarray | Tensor) -> Tensor:
         """Rows in model space, float32: (*shape) for an integer, (B, *shape) for indices (B,). Index N + i is row i mirrored."""
@@ -188,17 +218,17 @@ class Bank:
             raise InputError(f"no row of the bank has label {label}; it has classes 0 to {self.classes - 1}", "a label with rows")
         return found
 
-    def blocks(self, size: int, label: int | None = None) -> Iterator[Block]:
-        """All rows once and in order, `size` stored rows at a time, then the mirrored rows; of one class, or of all."""
+    def blocks(self, size: int, label: int | None = None, mirrored: bool = True) -> Iterator[Block]:
+        """All rows once and in order, `size` stored rows at a time, then (unless not `mirrored`) their mirror images; of one class, or all."""
         n, wanted = len(self.rows), self.indices(label)
-        for mirrored in (False, True) if self.flips else (False,):
+        for flip in (False, True) if self.flips and mirrored else (False,):
             for start in range(0, len(wanted), size):
                 index = wanted[start : start + size]
                 contiguous = len(index) == index[-1] - index[0] + 1
                 x = self.decode(np.asarray(self.rows[index[0] : index[-1] + 1] if contiguous else self.rows[index]))
-                if mirrored:
+                if flip:
                     x = np.ascontiguousarray(x[..., ::-1])
-                yield Block(torch.from_numpy(x.reshape(len(index), -1)), index + n if mirrored else index)
+                yield Block(torch.from_numpy(x.reshape(len(index), -1)), index + n if flip else index)
 
     @cached_property
     def mean(self) -> Tensor:
@@ -235,6 +265,10 @@ def refuse_non_finite(rows: np.ndarray, source: str) -> None:
     """Raise `InputError` naming the rows (at most five) that contain NaN or Inf."""
     bad = np.concatenate([~np.isfinite(part.reshape(len(part), -1)).all(1) for part in np.array_split(rows, max(1, len(rows) // 4096))])
     if bad.any():
-        named = ", ".join(str(i) for i in np.flatnonzero(bad)[:5])
-        more = ", …" if bad.sum() > 5 else ""
-        raise InputError(f"{source}: rows {named}{more} contain NaN or Inf ({bad.sum()} of {len(rows):,})", "drop or repair those rows")
+        raise non_finite(source, np.flatnonzero(bad)[:5].tolist(), int(bad.sum()), len(rows))
+
+
+def non_finite(source: str, named: Sequence[int], count: int, total: int) -> InputError:
+    """The error for rows with NaN or Inf, of which the first few are named."""
+    rows = f"row {named[0]} contains" if count == 1 else f"rows {', '.join(map(str, named))}{', …' * (count > len(named))} contain"
+    return InputError(f"{source}: {rows} NaN or Inf ({count:,} of {total:,})", "drop or repair them")
