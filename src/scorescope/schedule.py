@@ -164,7 +164,7 @@ class DiscreteSchedule(Schedule):
         angles = torch.from_numpy(self._angles()).to(t.device)
         left = (t * self.steps).floor().long().clamp(0, self.steps - 1)
         rate = (angles[left + 1] - angles[left]) * self.steps
-        angle = angles[left] + rate * (t - left / self.steps)
+        angle = angles[left] + rate * (t - left.double() / self.steps)
         alpha, sigma = angle.cos().clamp(min=0), angle.sin()
         return Scales(alpha, sigma, -rate * sigma, rate * alpha)
 
