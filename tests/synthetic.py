@@ -132,21 +132,21 @@ def _states(rng: np.random.Generator, models: int, paths: int, t: np.ndarray, d:
     size = np.arange(models).reshape(-1, 1, 1)
     pair = rng.lognormal(0, 0.25, (1, paths, 1))
     bump = np.exp(-(((t - 0.55) / 0.3) ** 2)) + 0.25
-    error = np.stack(
-        [0.19 * 0.93**size * pair * bump, 0.53 * 1.01**size * pair[:, ::-1] * (1.6 - t), 0.3 * 0.97**size * pair * bump], axis=1
-    )
-    error = error * rng.lognormal(0, 0.05, error.shape)
-    near = np.stack([0.1 * 0.93**size * pair * t, 0.35 * 1.02**size * pair[:, ::-1] * (1.2 - t), 0.2 * pair * (1.1 - t) + 0 * size], axis=1)
-    weight = 1 - np.clip((t - 0.75) / 0.25, 0, 1) ** 1.5 * rng.uniform(0.9, 0.999, (models, 3, paths, 1))
+    off = pair[:, ::-1] * 1.01**size  # how far off the shells the model's mean lies from the row that carries the empirical one
+    near = np.stack([0.35 * t * 0.93**size * pair * bump, 0.4 * off * (1.02 - t) ** 0.5, 0.2 * off * (1.02 - t)], axis=1)
+    near = near * rng.lognormal(0, 0.02, near.shape)
+    error = (near / t) ** 2 * rng.lognormal(0, 0.02, near.shape)
+    onset = np.array([0.75, 0.6, 0.7]).reshape(1, 3, 1, 1) + 0.02 * rng.standard_normal((models, 3, paths, 1))
+    weight = 1 - np.clip((t - onset) / (1 - onset), 0, 1) ** 1.5 * 0.999
     noise = 0.3 * rng.standard_normal((models, 1, paths, len(t))) * np.array([1, np.nan, np.nan]).reshape(1, 3, 1, 1)
     optimum = 0.4 / (0.2 + t) * np.ones_like(error)
     found = {
         "r_star": np.stack([supervised, sampled, again], axis=1),
         "score_error": error,
-        "mean_to_nearest": near * np.ones_like(error),
+        "mean_to_nearest": near,
         "top_index": rng.choice(rows, size=error.shape),
         "top_weight": weight,
-        "ess": 1 / weight**2,
+        "ess": 1 / weight,
         "entropy": -np.log(weight),
         "dsm_loss": (error + optimum) * (1 + 0.05 * noise),
         "dsm_optimum": optimum * (1 + 0 * noise),

@@ -1,5 +1,21 @@
-"""The training set as rows: `Bank`, and how banks are built, stored and checked."""
+"""The training set as rows: `Bank`, and how banks are built, stored and checked.
 
-from scorescope.bank.bank import Bank, Block
+Names are imported on first use, so that the command line can read the options of a build without importing torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scorescope.bank.bank import Bank, Block
 
 __all__ = ["Bank", "Block"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'scorescope.bank' has no attribute {name!r}")
+    from scorescope.bank import bank
+
+    return getattr(bank, name)

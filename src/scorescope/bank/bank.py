@@ -219,7 +219,7 @@ class Bank:
         return found
 
     def blocks(self, size: int, label: int | None = None, mirrored: bool = True) -> Iterator[Block]:
-        """All rows once and in order, `size` stored rows at a time, then (unless not `mirrored`) their mirror images; of one class, or all."""
+        """All rows once and in order, `size` stored rows at a time, then their mirror images if `mirrored`; of one class, or all."""
         n, wanted = len(self.rows), self.indices(label)
         for flip in (False, True) if self.flips and mirrored else (False,):
             for start in range(0, len(wanted), size):
