@@ -1,0 +1,207 @@
+"""`scorescope bank build|info|check`: the training set as rows on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from scorescope.bank.options import Options
+from scorescope.errors import unknown
+
+if TYPE_CHECKING:
+    from scorescope.bank import Bank
+    from scorescope.bank.storage import Progress
+
+VERBS = {
+    "build": "make a bank from images, arrays or a dataset",
+    "info": "say what a bank holds",
+    "check": "read every row and compare with what was recorded",
+}
+
+HELP = """A bank is the training set as rows on disk: what a model is measured against.
+
+  scorescope bank build photos/ --out photos.bank    class subfolders become labels
+  scorescope bank info photos.bank
+  scorescope bank check photos.bank
+
+verbs (scorescope bank VERB --help tells more):
+{verbs}
+"""
+
+BUILD = """Make a bank from a folder of images, an .npy or .npz file, a datasets folder or parquet.
+
+examples:
+  scorescope bank build photos/ --out photos.bank --size 64 --flips
+  scorescope bank build latents.npz --out latents.bank --scale 0.18215
+"""
+
+INFO = """Say what a bank holds.
+
+example:
+  scorescope bank info photos.bank
+"""
+
+CHECK = """Read every row of a bank and compare it with what was recorded when it was built.
+
+example:
+  scorescope bank check photos.bank
+"""
+
+
+@dataclass(frozen=True)
+class Build:
+    """Arguments of `scorescope bank build`."""
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    """A folder of images (class subfolders are labels), an .npy or .npz file, a datasets folder, or parquet."""
+
+    out: Annotated[str, arg(metavar="X.bank")]
+    """The bank to make."""
+
+    reading: OmitArgPrefixes[Options] = dataclasses.field(default_factory=Options)
+
+    force: bool = False
+    """Replace the bank that is already there."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Arguments of `scorescope bank info`."""
+
+    bank: Annotated[Positional[str], arg(metavar="X.bank")]
+    """The bank."""
+
+    json: bool = False
+    """Print the whole manifest as JSON."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Arguments of `scorescope bank check`."""
+
+    bank: Annotated[Positional[str], arg(metavar="X.bank")]
+    """The bank."""
+
+
+def main(argv: list[str]) -> int:
+    """Run `scorescope bank` with the words after `bank`."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:<8}{summary}" for verb, summary in VERBS.items())), end="")
+        return 0
+    if argv[0] not in VERBS:
+        raise unknown("verb of bank", argv[0], VERBS)
+    return {"build": _build, "info": _info, "check": _check}[argv[0]](argv[1:])
+
+
+def _build(argv: list[str]) -> int:
+    told = _parse(Build, argv, "build", BUILD)
+    from scorescope.bank.build import build
+
+    with _progress("building") as progress:
+        bank = build(told.source, told.out, force=told.force, progress=progress, **vars(told.reading))
+    for caution in bank.manifest["cautions"]:
+        print(f"warning: {caution}", file=sys.stderr)
+    print(f"{told.out}: {_in_words(bank)}")
+    return 0
+
+
+def _info(argv: list[str]) -> int:
+    told = _parse(Info, argv, "info", INFO)
+    from scorescope.bank import Bank
+
+    bank = Bank.open(told.bank)
+    if told.json:
+        print(json.dumps(bank.manifest, indent=1, ensure_ascii=False))
+    else:
+        lines = dict(_description(bank, Path(told.bank)))
+        width = max(map(len, lines))
+        print("\n".join(f"{key:<{width}}  {value}" for key, value in lines.items()))
+    return 0
+
+
+def _check(argv: list[str]) -> int:
+    told = _parse(Check, argv, "check", CHECK)
+    from scorescope.bank import Bank
+    from scorescope.bank.storage import verify
+
+    bank = Bank.open(told.bank)
+    with _progress("checking") as progress:
+        verify(bank, progress)
+    print(f"ok {told.bank}: {_in_words(bank)}")
+    return 0
+
+
+def _parse(kind: Any, argv: list[str], verb: str, description: str) -> Any:
+    return tyro.cli(kind, args=argv, prog=f"scorescope bank {verb}", description=description, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def _in_words(bank: Bank) -> str:
+    classes = f", {bank.classes} classes" if bank.labels is not None else ""
+    flips = ", flips" if bank.flips else ""
+    return f"{len(bank.rows):,} rows {bank.shape} {bank.rows.dtype}{classes}{flips}, fingerprint {bank.fingerprint[:12]}"
+
+
+def _description(bank: Bank, path: Path) -> Iterator[tuple[str, str]]:
+    """What `info` prints, a line each."""
+    manifest = bank.manifest
+    size = sum(file.stat().st_size for file in path.iterdir())
+    yield "bank", f"{manifest['name']} ({path}, {size / 1e6:,.1f} MB)"
+    yield "rows", f"{manifest['rows']:,}" + (", and their mirror images" if bank.flips else "")
+    yield "shape", f"{bank.shape} = {bank.d:,} values, stored as {manifest['dtype']}"
+    if manifest["low"] is not None:
+        yield "range", f"8-bit 0 and 255 stand for {manifest['low']:g} and {manifest['high']:g}"
+    yield "values", f"{manifest['minimum']:.4g} to {manifest['maximum']:.4g}, mean {manifest['mean']:.4g}"
+    if manifest["channel_means"]:
+        yield "channel means", ", ".join(f"{mean:.4g}" for mean in manifest["channel_means"][:16])
+    yield "radius", f"{manifest['radius']:.6g} (root mean square distance of the rows from their mean)"
+    yield "classes", _classes(bank)
+    yield "duplicates", f"{manifest['duplicates']:,} rows repeat an earlier row"
+    yield "source", str(manifest["source"])
+    yield "transform", "; ".join(manifest["transform"]) or "none"
+    yield "fingerprint", bank.fingerprint
+    for k, caution in enumerate(manifest["cautions"], 1):
+        yield f"warning {k}", caution
+
+
+def _classes(bank: Bank) -> str:
+    counts = bank.manifest["class_counts"]
+    if counts is None:
+        return "none (no labels)"
+    if len(counts) > 20:
+        return f"{len(counts):,}, with {min(counts):,} to {max(counts):,} rows"
+    return f"{len(counts)}: " + ", ".join(f"{bank.class_name(k)} {count:,}" for k, count in enumerate(counts))
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Progress]:
+    """Progress on stderr: a bar in a terminal, otherwise a plain line every 10 s."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda stage, done, total: bar.update(task, description=f"{what}: {stage}", completed=done, total=total)
+        return
+    started = told = time.monotonic()
+
+    def line(stage: str, done: int, total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= 10:
+            told = now
+            print(f"{what}: {stage} {done:,} of {total:,}, {now - started:.0f} s", file=sys.stderr, flush=True)
+
+    yield line
