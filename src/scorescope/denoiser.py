@@ -6,7 +6,8 @@ A model from elsewhere needs a `schedule` and a `forward(z, t, label=None)`; sco
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ class Denoiser(ABC):
         has_null: Whether `label=None` asks a class-conditional model for its unconditional prediction.
         shape: Shape of one state, or None where the model takes any.
         name: What reports call the model.
+        about: Where it comes from, for reports: file, sha256, recipe, bank; empty for a model made in Python.
     """
 
     schedule: Schedule = LinearSchedule()
@@ -46,6 +48,7 @@ class Denoiser(ABC):
     has_null: bool = True
     shape: tuple[int, ...] | None = None
     name: str = "model"
+    about: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:

@@ -109,3 +109,8 @@ def load(path: str | Path) -> xr.Dataset:
     if int(results.attrs.get("schema", SCHEMA)) > SCHEMA:
         raise InputError(f"{source} was written by a newer version", "upgrading scorescope")
     return results
+
+
+def image_dims(shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Dimension names of one row."""
+    return tuple(f"axis_{k}" for k in range(len(shape)))

@@ -1,0 +1,40 @@
+"""Models from files: one outside family a file, found by scanning this package.
+
+An adapter module has `accepts(path) -> bool` and `load(path, options) -> Denoiser`. `load` below finds the one that accepts a path.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+from scorescope.denoiser import Denoiser
+from scorescope.errors import InputError
+
+PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
+
+
+def load(path: str | Path, *, trust: bool = False, **options: Any) -> Denoiser:
+    """A model from a checkpoint, the folder of a training run, or a Python function.
+
+    Args:
+        path: `model.safetensors`, a run's folder, or `my_model.py:build`, a file and a function that returns a `Denoiser`.
+        trust: Allow a pickle to be opened, which runs whatever code is inside.
+        **options: Passed on: to the function, or to the family's adapter.
+
+    Raises:
+        InputError: Nothing there, a file of no known family, a pickle without `trust`, a function that returns no `Denoiser`.
+    """
+    place = Path(path)
+    if place.suffix.lower() in PICKLES and place.is_file() and not trust:
+        raise InputError(f"{place} is a pickle, and opening one runs whatever code is inside", "a .safetensors file, or --trust if you made it yourself")
+    for module in pkgutil.iter_modules(__path__):
+        adapter = importlib.import_module(f"{__name__}.{module.name}")
+        if adapter.accepts(place):
+            model: Denoiser = adapter.load(place, options)
+            return model
+    if not place.exists():
+        raise InputError(f"there is no model at {place}", "a .safetensors file, a training run's folder, or my_model.py:build")
+    raise InputError(f"{place} is of no known family", "a .safetensors file written by scorescope train, or my_model.py:build")

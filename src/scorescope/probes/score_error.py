@@ -1,0 +1,26 @@
+"""Score error (Experiment 4.1, Fig. 3): λ(t)‖s_θ − s*‖² with λ = t²/(1 − t)², which is ‖x̂_θ − x̂*‖²/t², the velocity error."""
+
+from __future__ import annotations
+
+from scorescope.probes.base import Arrays, StateProbe, View, squared
+
+
+def measure(view: View) -> Arrays:
+    """The error per dimension, and the distance from the model's posterior mean to the row that the exact posterior favours."""
+    exact = view.truth.conditional
+    nearest = view.truth.score.shelf.fetch(exact.top_index).reshape(view.z.shape)
+    return {
+        "score_error": squared(view.model_mean - exact.mean) / (view.t**2 * view.d),
+        "mean_to_nearest": (squared(view.model_mean - nearest) / view.d).sqrt(),
+    }
+
+
+PROBE = StateProbe(
+    "score-error",
+    "score error against the exact score",
+    {
+        "score_error": ("weighted score error per dimension", "squared data units"),
+        "mean_to_nearest": ("distance from the model's posterior mean to the nearest row, per √dimension", "data units"),
+    },
+    measure,
+)
