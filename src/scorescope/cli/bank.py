@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
+
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from scorescope.bank.options import Options
+from scorescope.cli.parse import parse
 from scorescope.errors import unknown
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _check(argv: list[str]) -> int:
 
 
 def _parse(kind: Any, argv: list[str], verb: str, description: str) -> Any:
-    return tyro.cli(kind, args=argv, prog=f"scorescope bank {verb}", description=description, config=(tyro.conf.FlagCreatePairsOff,))
+    return parse(kind, argv, f"scorescope bank {verb}", description)
 
 
 def _in_words(bank: Bank) -> str:

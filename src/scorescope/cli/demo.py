@@ -1,0 +1,57 @@
+"""`scorescope demo`: the main job on what comes with the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from scorescope.cli.parse import parse
+
+DESCRIPTION = """Examine the three models that come with the package on 5,000 real digits; takes up to three minutes.
+
+example:
+  scorescope demo --out runs/demo
+"""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Arguments of `scorescope demo`."""
+
+    out: str = "runs/demo"
+    """Folder of the run."""
+    paths: int = 64
+    """Training pairs, and sampling trajectories a model."""
+    times: int = 25
+    """Timesteps along each path."""
+    origins: int = 24
+    """Training rows to noise and denoise, at 21 times each."""
+    seed: int = 0
+    """Names every random stream."""
+    device: str = "cpu"
+    """cpu, cuda, mps."""
+    force: bool = False
+    """Replace another run in that folder."""
+    json: bool = False
+    """Print findings and paths as JSON."""
+
+
+def main(argv: list[str]) -> int:
+    """Run `scorescope demo` with the words after it."""
+    told = parse(Demo, argv, "scorescope demo", DESCRIPTION)
+    import shlex
+
+    from scorescope.adapters import load
+    from scorescope.cli.examine import announce, check_device, finish
+    from scorescope.demo import MODELS, digits, model_path
+    from scorescope.examine import examine
+
+    check_device(told.device)
+    bank = digits()
+    announce(f"examining {', '.join(MODELS)} on {len(bank):,} digits", Path(told.out))
+    run = examine(
+        [load(model_path(name)) for name in MODELS], bank, seed=told.seed, paths=told.paths, times=told.times, origins=told.origins,
+        device=told.device, out=told.out, force=told.force, command=shlex.join(["scorescope", "demo", *argv]),
+    )  # fmt: skip
+    finish(run, told.json)
+    return 0

@@ -1,0 +1,42 @@
+"""`scorescope report RUN_FOLDER`: the page and the charts of a finished run, drawn again from its results alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+HELP = """Draw the report of a finished run again, from its results.nc alone: no model, no bank, no GPU.
+
+examples:
+  scorescope report runs/digits
+  scorescope report runs/digits --out /tmp/digits.html
+"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of `scorescope report`."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN_FOLDER")]
+    """The folder of a finished run, with its results.nc."""
+
+    out: Annotated[str | None, arg(metavar="FILE")] = None
+    """Where to write the page; the charts go into the folder charts beside it. By default report.html in the run's folder."""
+
+
+def main(argv: list[str]) -> int:
+    """Run `scorescope report` with the words after `report`."""
+    told = tyro.cli(Arguments, prog="scorescope report", description=HELP, args=argv)
+    from scorescope import charts, findings, report, results
+
+    folder = Path(told.run)
+    measured = results.load(folder / "results.nc")
+    page = report.write(measured, folder / "report.html" if told.out is None else Path(told.out))
+    drawn = charts.export(measured, page.parent / "charts")
+    print("\n".join(findings.three(measured)))
+    print(f"{page}\n{page.parent / 'charts'}: {len(drawn)} files")
+    return 0

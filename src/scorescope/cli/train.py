@@ -1,0 +1,64 @@
+"""`scorescope train`: train a diffusion transformer on a bank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+from tyro.conf import OmitArgPrefixes, arg
+
+from scorescope.cli.parse import parse
+from scorescope.errors import InputError
+from scorescope.training.recipe import Recipe, preset
+
+DESCRIPTION = """Train a diffusion transformer with the paper's objective; killed, the same command continues.
+
+examples:
+  scorescope train --preset demo-s --out runs/demo-s
+  scorescope train --preset sit-s --patch 4 --bank photos.bank --steps 20000 --out runs/photos
+"""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Arguments of `scorescope train`."""
+
+    preset: str
+    """A recipe to start from: demo-s, demo-m, demo-l, sit-s, sit-b."""
+    out: str
+    """Folder of the run."""
+    bank: Annotated[str | None, arg(metavar="BANK")] = None
+    """What to train on; the demo's digits for the demo presets."""
+    device: str = "cpu"
+    """cpu, cuda, mps."""
+    recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
+
+
+def main(argv: list[str]) -> int:
+    """Run `scorescope train` with the words after it."""
+    known = Recipe()
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        if word == "--preset" or word.startswith("--preset="):
+            known = preset(word.partition("=")[2] or following)
+    told = parse(Train, argv, "scorescope train", DESCRIPTION, Train(preset=tyro.MISSING, out=tyro.MISSING, recipe=known))
+    preset(told.preset)
+    from scorescope.bank import Bank
+    from scorescope.cli.examine import check_device
+    from scorescope.demo import MODELS, digits
+    from scorescope.progress import Board
+    from scorescope.training.loop import WINDOW, Progress, train
+
+    if told.bank is None and told.preset not in MODELS:
+        raise InputError(f"preset {told.preset} needs --bank", "scorescope bank build photos/ --out photos.bank, then --bank photos.bank")
+    check_device(told.device)
+    bank = digits() if told.bank is None else Bank.open(told.bank)
+    with Board() as board, board.row(f"training {told.preset}", told.recipe.steps) as row:
+
+        def report(progress: Progress) -> None:
+            row.done = progress.step - WINDOW
+            row(WINDOW, f"loss {progress.loss:.4f}, {progress.made / progress.seconds:.1f} it/s")
+
+        weights = train(told.recipe, bank, told.out, device=told.device, report=report)
+    print(f"weights  {weights}\nexamine  scorescope examine {told.out} --bank {told.bank or 'digits.bank'}")
+    return 0
