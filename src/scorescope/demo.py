@@ -34,3 +34,8 @@ def digits() -> Bank:
 def model_path(name: str) -> Path:
     """Where the shipped weights of one of `MODELS` lie."""
     return Path(str(resources.files("scorescope") / "weights" / name / "model.safetensors"))
+
+
+def named_bank(name: str) -> Bank:
+    """The bank folder of that name, or the demo's digits for "digits"."""
+    return digits() if name == "digits" and not Path(name).exists() else Bank.open(name)

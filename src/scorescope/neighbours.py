@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,22 +85,24 @@ def closest_pair(shelf: Shelf, label: int | None, *, distinct: bool = False) -> 
 def _closer(best: Pair, apart: Tensor, start: int, wanted: np.ndarray, offset: int, slack: float, bank: Bank, distinct: bool) -> Pair:
     """The better of `best` and what a block of approximate squared distances holds, settled in float64."""
     flat = apart.flatten()
-    order = torch.argsort(flat)[: 4096 if distinct else 64] if len(flat) > 4096 else torch.argsort(flat)
-    for place in order.tolist():
-        if float(flat[place]) - slack > best.distance**2:
-            break
-        i, j = divmod(place, apart.shape[1])
-        first, second = int(wanted[start + i]), int(wanted[start + j]) + offset
-        distance = float((bank[first].double() - bank[second].double()).norm())
-        if distance < best.distance and not (distinct and distance == 0):
-            best = Pair(first, second, distance)
+    looked = 0
+    while looked < len(flat):
+        more = min(max(64, 8 * looked), len(flat))
+        values, order = flat.topk(more, largest=False)
+        for value, place in zip(values[looked:].tolist(), order[looked:].tolist(), strict=True):
+            if value == float("inf") or value - slack > best.distance**2:
+                return best
+            i, j = divmod(place, apart.shape[1])
+            first, second = int(wanted[start + i]), int(wanted[start + j]) + offset
+            distance = float((bank[first].double() - bank[second].double()).norm())
+            if distance < best.distance and not (distinct and distance == 0):
+                best = Pair(first, second, distance)
+        looked = more
     return best
 
 
 def duplicates(bank: Bank) -> int:
     """How many stored rows repeat an earlier row exactly."""
-    import hashlib
-
     seen: set[bytes] = set()
     for start in range(0, len(bank.rows), 1024):
         for row in np.ascontiguousarray(bank.rows[start : start + 1024]).reshape(-1, int(np.prod(bank.shape))):

@@ -32,7 +32,7 @@ class Examine:
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")]
     """A .safetensors file, a training run's folder, or FILE.py:FUNCTION; several are compared."""
     bank: Annotated[str, arg(metavar="BANK")]
-    """The bank the model was trained on."""
+    """The bank the model was trained on; digits for the demo's."""
     probes: Annotated[tuple[str, ...], arg(metavar="PROBE")] = ()
     """What to measure; everything unless given."""
     paths: int = 100
@@ -75,11 +75,11 @@ def main(argv: list[str]) -> int:
     if not told.models:
         raise InputError("no model is named", "scorescope examine model.safetensors --bank photos.bank")
     from scorescope.adapters import load
-    from scorescope.bank import Bank
     from scorescope.bank.storage import verify
+    from scorescope.demo import named_bank
     from scorescope.examine import examine
 
-    bank = Bank.open(told.bank)
+    bank = named_bank(told.bank)
     models = [load(name, trust=told.trust) for name in told.models]
     check_device(told.device)
     verify(bank)

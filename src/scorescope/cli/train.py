@@ -43,16 +43,15 @@ def main(argv: list[str]) -> int:
             known = preset(word.partition("=")[2] or following)
     told = parse(Train, argv, "scorescope train", DESCRIPTION, Train(preset=tyro.MISSING, out=tyro.MISSING, recipe=known))
     preset(told.preset)
-    from scorescope.bank import Bank
     from scorescope.cli.examine import check_device
-    from scorescope.demo import MODELS, digits
+    from scorescope.demo import MODELS, named_bank
     from scorescope.progress import Board
     from scorescope.training.loop import WINDOW, Progress, train
 
     if told.bank is None and told.preset not in MODELS:
         raise InputError(f"preset {told.preset} needs --bank", "scorescope bank build photos/ --out photos.bank, then --bank photos.bank")
     check_device(told.device)
-    bank = digits() if told.bank is None else Bank.open(told.bank)
+    bank = named_bank(told.bank or "digits")
     with Board() as board, board.row(f"training {told.preset}", told.recipe.steps) as row:
 
         def report(progress: Progress) -> None:
@@ -60,5 +59,5 @@ def main(argv: list[str]) -> int:
             row(WINDOW, f"loss {progress.loss:.4f}, {progress.made / progress.seconds:.1f} it/s")
 
         weights = train(told.recipe, bank, told.out, device=told.device, report=report)
-    print(f"weights  {weights}\nexamine  scorescope examine {told.out} --bank {told.bank or 'digits.bank'}")
+    print(f"weights  {weights}\nexamine  scorescope examine {told.out} --bank {told.bank or 'digits'}")
     return 0
