@@ -33,8 +33,8 @@ _HOME = {
     "sample": "sampler",
     "trajectory": "sampler",
     "load": "adapters",
-    "examine": "examine",
-    "Run": "examine",
+    "examine": "examination",
+    "Run": "examination",
     "InputError": "errors",
 }
 

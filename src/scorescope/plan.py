@@ -187,12 +187,12 @@ def _times(models: dict[str, Denoiser], count: int, warnings: list[str]) -> np.n
 
 
 def _about_bank(bank: Bank) -> list[str]:
-    found = []
+    """What the bank's build warned of; for a bank in memory, what would matter most."""
+    if "cautions" in bank.manifest:
+        return [f"Bank: {caution}" for caution in bank.manifest["cautions"]]
     if len(bank.rows) == 1:
-        found.append("The bank has a single row: every posterior mean is that row.")
-    elif bank.radius == 0:
-        found.append("The bank is constant: all rows are the same.")
-    return found
+        return ["Bank: it has a single row, so every posterior mean is that row."]
+    return ["Bank: it is constant, all rows are the same."] if bank.radius == 0 else []
 
 
 def claim(folder: Path, plan: Plan, force: bool) -> bool:

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     from scorescope.adapters import load
     from scorescope.cli.examine import announce, check_device, finish
     from scorescope.demo import MODELS, digits, model_path
-    from scorescope.examine import examine
+    from scorescope.examination import examine
 
     check_device(told.device)
     bank = digits()

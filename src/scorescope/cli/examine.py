@@ -15,7 +15,7 @@ from scorescope.cli.parse import parse
 from scorescope.errors import InputError
 
 if TYPE_CHECKING:
-    from scorescope.examine import Run
+    from scorescope.examination import Run
 
 DESCRIPTION = """Measure a trained model against the exact empirical score of its own training set; write a report.
 
@@ -77,12 +77,13 @@ def main(argv: list[str]) -> int:
     from scorescope.adapters import load
     from scorescope.bank.storage import verify
     from scorescope.demo import named_bank
-    from scorescope.examine import examine
+    from scorescope.examination import examine
 
     bank = named_bank(told.bank)
     models = [load(name, trust=told.trust) for name in told.models]
     check_device(told.device)
-    verify(bank)
+    if bank.manifest:
+        verify(bank)
     out = Path(told.out or f"runs/{'-'.join(model.name for model in models)[:60].replace('/', '_')}-on-{bank.name}")
     labels = told.labels[0] if len(told.labels) == 1 and not told.labels[0].isdigit() else numbers(told.labels)
     announce(f"examining {', '.join(model.name for model in models)} on {bank.name}: {len(bank):,} rows of {bank.shape}", out)

@@ -12,10 +12,12 @@ is computed once for all of them.
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,6 @@ class Run:
 
     folder: Path
     results: xr.Dataset
-    _temporary: Any = field(default=None, repr=False)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the HTML report; to the run's folder unless a path is given."""
@@ -117,16 +118,18 @@ def examine(
         model, bank, probes=probes, seed=seed, sizes=sizes, labels=labels, tolerance=tolerance, solver=solver, steps=steps,
         shared_states=shared_states, device=device,
     )  # fmt: skip
-    temporary = tempfile.TemporaryDirectory(prefix="scorescope-") if out is None else None
-    folder = Path(temporary.name if temporary else str(out))
+    folder = Path(tempfile.mkdtemp(prefix="scorescope-") if out is None else out)
     continued = plan.claim(folder, planned, force)
     if continued and (folder / "results.nc").exists():
-        return Run(folder, results.load(folder / "results.nc"), temporary)
+        return Run(folder, results.load(folder / "results.nc"))
     job = _Job(planned, bank, folder, device, batch, command)
     with Board(quiet) as board:
         measured = job.run(board, continued)
     results.save(measured, folder / "results.nc")
-    return Run(folder, measured, temporary)
+    run = Run(folder, measured)
+    if out is None:
+        weakref.finalize(run, shutil.rmtree, folder, ignore_errors=True)
+    return run
 
 
 class _Job:
@@ -164,8 +167,8 @@ class _Job:
         if needs_samples:
             parts.append(self._pictures())
         parts.append(self._paths(needs_samples))
-        together = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="drop")
-        together = together.merge(self._rows(together), combine_attrs="drop")
+        together = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
+        together = together.merge(self._rows(together), combine_attrs="override")
         return results.with_provenance(together, self._provenance())
 
     # ---- states -----------------------------------------------------------------------------------------------------------------
@@ -303,8 +306,8 @@ class _Job:
         if probe.of_bank:
             return parts[0]
         about_bank = [name for name in parts[0].data_vars if str(name).startswith(("null_", "origin_row"))]
-        own = xr.concat([part.drop_vars(about_bank) for part in parts], dim=xr.IndexVariable("model", names), combine_attrs="drop")
-        return own.merge(parts[0][about_bank], combine_attrs="drop")
+        own = xr.concat([part.drop_vars(about_bank) for part in parts], dim=xr.IndexVariable("model", names), combine_attrs="override")
+        return own.merge(parts[0][about_bank], combine_attrs="override")
 
     def _subject(self, name: str, probe: WholeProbe) -> Subject:
         samples = torch.zeros(0, *self.bank.shape) if probe.of_bank else self._states(name, -1)

@@ -1,0 +1,83 @@
+"""Fig. 1b: how far states lie from the training shells, in full and close to 1."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import altair as alt
+import numpy as np
+import xarray as xr
+
+from scorescope.charts.grammar import PATH, REGIONS, Drawing, Vertical, each, repeated
+from scorescope.charts.layers import colour, curves, dashes, note, panel, rule, scrub_rule, scrub_signal, strip, time_axis
+from scorescope.charts.page import facets
+from scorescope.charts.tables import bands, dimension, models, single_paths
+from scorescope.statistics import chi_band, leaving_time, proposition_band
+
+NAME = "Distance from the training shells (Fig. 1b)"
+ORDER = 10
+NEEDS = ("r_star",)
+CAPTION = (
+    "r* is a state's distance from the training image that it fits best, over the radius of that image's shell (Eq. 4); 1 is on a shell. "
+    "The first panel shows all of it, the second what is close to 1, with the band that holds 99 % of fresh noise. "
+    "Proposition 3.2's band holds as well, but at δ = 0.01 it reaches from 0 to 3.15 and excludes next to nothing.",
+    "A copier's sampling paths would stay inside the band until they end on a training image.",
+    "A generalizer's sampling paths leave the band and end far from it, while noised training images stay inside.",
+)
+
+
+def draw(results: xr.Dataset) -> Drawing:
+    """Two panels a model, log and linear."""
+    rows, paths = bands(results["r_star"]), single_paths(results["r_star"])
+    keys = [k for k in REGIONS.values() if any(row["region"] == k.name for row in rows)]
+    low, high = chi_band(dimension(results))
+    full = full_axis(results)
+    near = Vertical(min(0.9, 1 - 1.5 * (1 - low)), max(1.2, 1 + 1.5 * (high - 1)), "r*, close to 1 (linear)")
+
+    def lines(y: Vertical, model: str) -> list[Any]:
+        shown = panel(paths, model).mark_line(strokeWidth=0.7, strokeOpacity=0.3, aria=False, clip=not y.holds(paths, ["value"]))
+        inks = {"color": colour(keys, "region"), "strokeDash": dashes(keys, "region"), "detail": "path:N"}
+        return [shown.encode(x=time_axis(), y=y.of("value"), **inks), *curves(rows, keys, y, model=model, band=False)]
+
+    def whole(model: str, width: int, first: bool) -> Any:
+        y, bound = repeated(full, first), proposition_band()[1]
+        words = note("Proposition 3.2 (vacuous)" if width < 250 else PROPOSITION, bound, y, right=True)
+        return alt.layer(strip(low, high, y), rule(bound, y), *lines(y, model), *words, scrub_rule()).properties(width=width, height=230)
+
+    def close(model: str, width: int, first: bool) -> Any:
+        y = repeated(near, first)
+        theory = [strip(low, high, y), rule(high, y, dash=(1, 0)), rule(low, y, dash=(1, 0))]
+        words = note(f"exact 99 % χ band: {low:.3f}–{high:.3f}", low, y, above=False)
+        return alt.layer(*theory, *lines(y, model), *words, scrub_rule()).properties(width=width, height=230)
+
+    chart = facets(models(results), [whole, close]).add_params(scrub_signal())
+    return Drawing(fact(results), chart, rows, (*keys, PATH))
+
+
+PROPOSITION = "Proposition 3.2's bound, 3.15 at δ = 0.01 (vacuous)"
+
+
+def full_axis(results: xr.Dataset) -> Vertical:
+    """The log axis that holds every path and both bands."""
+    values = results["r_star"].values
+    values = values[np.isfinite(values) & (values > 0)]
+    low = min(float(values.min()), chi_band(dimension(results))[0]) / 1.08
+    return Vertical(low, max(float(values.max()) * 1.1, 1.35 * proposition_band()[1]), "r* (ratio of Eq. 4, log)", log=True)
+
+
+def fact(results: xr.Dataset) -> str:
+    """Where sampling leaves the band: the sentence above the curve."""
+    values = results["r_star"]
+    if "extrapolation" not in values["region"].values or not values.sel(region="extrapolation").notnull().any():
+        return "Noised training images lie on the training shells"
+    time = results["time"].values
+    sampled = values.sel(region="extrapolation").transpose("model", "path", "time").values
+    left = {m: leaving_time(sampled[k], time, chi_band(dimension(results))) for k, m in enumerate(models(results))}
+    middles = {m: float(np.nanmedian(t)) if np.isfinite(t).any() else math.nan for m, t in left.items()}
+    known = {m: t for m, t in middles.items() if math.isfinite(t)}
+    if all(t <= time[0] for t in known.values()):
+        return "Sampling stays on the training shells to the end"
+    said = {m: f"{t:.2f}" if t > time[0] else "never" for m, t in known.items()}
+    count = int(np.isfinite(next(iter(left.values()))).sum())
+    return f"Sampling leaves the training shells at t = {each(said)} (median of {count} {'path' if count == 1 else 'paths'})"

@@ -1,0 +1,35 @@
+"""Fig. 1b in the size of a stamp, of one model, for the first screen."""
+
+from __future__ import annotations
+
+import altair as alt
+import xarray as xr
+
+from scorescope.charts import r_star
+from scorescope.charts.grammar import BAND, REGIONS, Drawing
+from scorescope.charts.layers import curves, scrub_rule, scrub_signal, strip
+from scorescope.charts.tables import bands, dimension, main_model
+from scorescope.statistics import chi_band
+
+NAME = "Distance from the training shells, small (Fig. 1b)"
+ORDER = 5
+NEEDS = ("r_star",)
+CAPTION = (
+    "Distance from the nearest training shell, r* (Eq. 4), against t; the grey strip at 1 holds 99 % of fresh noise.",
+    "A copier's sampling paths would stay in the strip.",
+    "A generalizer's sampling paths leave the strip.",
+)
+
+
+def draw(results: xr.Dataset) -> Drawing:
+    """One log panel with medians and bands."""
+    model = main_model(results)
+    one = results.sel(model=[model])
+    rows = bands(one["r_star"])
+    keys = [k for k in REGIONS.values() if any(row["region"] == k.name for row in rows)]
+    y = r_star.full_axis(one)
+    layers = [strip(*chi_band(dimension(results)), y), *curves(rows, keys, y), scrub_rule()]
+    chart = alt.layer(*layers).properties(width=330, height=180).add_params(scrub_signal())
+    fact = r_star.fact(one)
+    title = f"{model}: {fact[0].lower()}{fact[1:]}" if results.sizes["model"] > 1 else fact
+    return Drawing(title, chart, rows, (*keys, BAND), width=420)

@@ -1,0 +1,121 @@
+"""From results to the rows that charts draw: aggregated over paths, rounded to four digits, and free of NaN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from scorescope.charts.grammar import REGIONS, Row, words
+from scorescope.results import provenance
+from scorescope.statistics import median_band
+
+MARKS_A_CURVE, PATHS_A_REGION, TIMES_A_PATH = 6, 12, 50
+
+
+def number(value: Any, digits: int = 4) -> float | None:
+    """A value rounded to `digits` significant digits, None if it is not finite."""
+    return float(f"{float(value):.{digits}g}") if math.isfinite(float(value)) else None
+
+
+def models(results: xr.Dataset) -> list[str]:
+    """Names of the examined models, in order."""
+    return [str(m) for m in results["model"].values]
+
+
+def parameters(results: xr.Dataset) -> dict[str, float]:
+    """Parameters of each model, NaN where a model does not say."""
+    told = {str(m.get("name")): m.get("parameters") for m in provenance(results).get("models", [])}
+    return {m: float(told.get(m) or math.nan) for m in models(results)}
+
+
+def main_model(results: xr.Dataset) -> str:
+    """The model that a chart with room for one shows: the one with most parameters, the last where none says."""
+    sizes = parameters(results)
+    return max(reversed(models(results)), key=lambda m: -1.0 if math.isnan(sizes[m]) else sizes[m])
+
+
+def dimension(results: xr.Dataset) -> int:
+    """Dimensions d of one row of the bank."""
+    return int(np.prod(provenance(results)["bank"]["shape"]))
+
+
+def measured(results: xr.Dataset, name: str) -> bool:
+    """Whether a variable is there and has a value."""
+    return name in results and bool(results[name].notnull().any())
+
+
+def bands(values: xr.DataArray, regions: Iterable[str] = tuple(REGIONS)) -> list[Row]:
+    """Median and 10–90 % band over paths: one row for each model, region and time that was measured.
+
+    Args:
+        values: (model, region, path, time), in any order.
+        regions: Which regions, where present.
+    """
+    rows: list[Row] = []
+    for region in (r for r in regions if r in values["region"].values):
+        for model in values["model"].values:
+            part = values.sel(model=model, region=region).transpose("path", "time").values.astype(float)
+            part[~np.isfinite(part)] = np.nan
+            band, count = median_band(part, axis=0), np.isfinite(part).sum(0)
+            for k, t in enumerate(values["time"].values):
+                if count[k]:
+                    found = {f: number(v[k]) for f, v in band._asdict().items()}
+                    rows.append({"model": str(model), "region": region, "t": number(t), **found, "paths": int(count[k])})
+    return rows
+
+
+def curve(rows: Sequence[Row], model: str, region: str, field: str = "median") -> tuple[np.ndarray, np.ndarray]:
+    """Times and values of one curve of `bands`."""
+    part = [row for row in rows if row["model"] == model and row["region"] == region]
+    return np.array([row["t"] for row in part], float), np.array([row[field] for row in part], float)
+
+
+def single_paths(values: xr.DataArray) -> list[Row]:
+    """A few paths of each model and region, at a few times: evenly chosen among those measured."""
+    rows: list[Row] = []
+    for region in (r for r in REGIONS if r in values["region"].values):
+        for model in values["model"].values:
+            part = values.sel(model=model, region=region).transpose("path", "time").values.astype(float)
+            for p in _evenly(np.flatnonzero(np.isfinite(part).any(1)), PATHS_A_REGION):
+                for k in _evenly(np.flatnonzero(np.isfinite(part[p])), TIMES_A_PATH):
+                    rows.append(
+                        {"model": str(model), "region": region, "path": int(p), "t": number(values["time"][k]), "value": number(part[p, k])}
+                    )
+    return rows
+
+
+def _evenly(items: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the items, the first and the last among them."""
+    return items[np.unique(np.linspace(0, len(items) - 1, min(len(items), count)).astype(int))] if len(items) else items
+
+
+def thinned(rows: Sequence[Row], group: str) -> list[Row]:
+    """A few rows of each curve: where the marks that tell curves apart without colour are set, not all at the same t."""
+    curves: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        curves.setdefault((row.get("model"), row[group]), []).append(row)
+    kept = []
+    for place, points in enumerate(curves.values()):
+        step = max(1, len(points) // MARKS_A_CURVE)
+        kept += points[(place * step // 3) % step :: step]
+    return kept
+
+
+def told(rows: Sequence[Row], group: str, names: Sequence[str]) -> list[Row]:
+    """One row for each model and time with the words of a tooltip for every curve.
+
+    The words of curve k are in column "c{k}": names of models may hold dots and brackets, which mean something in a field's name.
+    """
+    wide: dict[tuple[Any, Any], Row] = {}
+    column = {name: f"c{k}" for k, name in enumerate(names)}
+    for row in rows:
+        which = None if group == "model" else row.get("model")
+        cell = wide.setdefault((which, row["t"]), {"model": which, "t": row["t"], **dict.fromkeys(column.values(), "not measured")})
+        spread = f" ({words(row['low'])} to {words(row['high'])})" if row.get("low") is not None and row.get("high") is not None else ""
+        if row[group] in column:
+            cell[column[row[group]]] = words(row["median"]) + spread
+    return list(wide.values())

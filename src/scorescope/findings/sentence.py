@@ -1,0 +1,56 @@
+"""The one sentence about a model, put together from verdicts: how well it fits, how far from the data it samples, what it copies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import xarray as xr
+
+from scorescope.findings.finding import Finding, Verdict
+from scorescope.results import provenance
+
+FITS = {
+    Verdict.SUPPORTED: "fits its training {rows} closely",
+    Verdict.CONTRADICTED: "fits its training {rows} only loosely",
+    Verdict.UNDECIDED: "fits its training {rows}, whether closely is undecided",
+    Verdict.NOT_JUDGED: "how closely it fits its training {rows} was not judged",
+}
+LEAVES = {
+    Verdict.SUPPORTED: "samples far from them",
+    Verdict.CONTRADICTED: "samples close to them",
+    Verdict.UNDECIDED: "how far from them it samples is undecided",
+    Verdict.NOT_JUDGED: "how far from them it samples was not judged",
+}
+
+
+def rows_word(results: xr.Dataset) -> str:
+    """What to call the bank's rows: images, latents, or rows."""
+    shape = provenance(results).get("bank", {}).get("shape", [])
+    if len(shape) == 3 and shape[0] in (1, 3):
+        return "images"
+    return "latents" if len(shape) == 3 and shape[0] == 4 else "rows"
+
+
+def copies_clause(finding: Finding | None) -> str:
+    """What the samples copy, in words that fit the share and its interval."""
+    if finding is None or finding.verdict is Verdict.NOT_JUDGED:
+        return "whether it copies was not judged"
+    share, n = finding.number, finding.n
+    count = round(share * n)
+    if finding.verdict is Verdict.UNDECIDED:
+        return f"copies {count or 'none'} of the {n} samples looked at, too few to tell"
+    if share == 0:
+        return "copies none"
+    if finding.verdict is Verdict.SUPPORTED:
+        return f"copies few ({count} of {n})"
+    amount = "all" if share == 1 else "nearly all" if share >= 0.9 else "most" if share > 0.5 else "some"
+    return f"copies {amount} ({count} of {n})"
+
+
+def compose(results: xr.Dataset, found: Mapping[str, Finding]) -> str:
+    """The sentence, from one model's findings by id."""
+    missing = Verdict.NOT_JUDGED
+    fits = FITS[found["fits"].verdict if "fits" in found else missing]
+    leaves = LEAVES[found["leaves"].verdict if "leaves" in found else missing]
+    text = f"{fits.format(rows=rows_word(results))}; {leaves}; {copies_clause(found.get('copies'))}."
+    return text[0].upper() + text[1:]

@@ -1,0 +1,202 @@
+"""Where the paths run: how early sampling leaves the training shells, and from where the model returns to the row it was noised from."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from scorescope import statistics
+from scorescope.findings.finding import (
+    Judged,
+    NotJudged,
+    Verdict,
+    above,
+    interval_text,
+    measured,
+    number_text,
+    plain,
+    rule,
+    where,
+    why_undecided,
+)
+from scorescope.results import provenance
+from scorescope.statistics import Estimate
+
+HALF_WAY = 0.5
+WIDEST = 0.3  # a band wider than 1 ± this has no outside that means anything
+RETURNED = 0.9
+SEPARATE = 0.01  # shells whose overlap C(t) is below this are separate
+
+
+@rule(
+    "leaves",
+    10,
+    claim="Sampling leaves the training shells early",
+    rule="A path leaves at the last t at which its r* is inside the exact 99 % χ band. Supported if the 95 % interval of the median lies "
+    "above t = 0.5 (before half of the way from noise to image), contradicted if below.",
+    chart="r_star",
+    short="leaves the shells at t",
+    needs=("r_star",),
+    probe="relative-distance",
+)
+def leaves(results: xr.Dataset, model: str) -> Judged:
+    """Median over paths of the last time inside the band (Experiment 3.3)."""
+    r = measured(results, "r_star", model=model, region="extrapolation")
+    d = int(np.prod(provenance(results)["bank"]["shape"]))
+    band, time = statistics.chi_band(d), results["time"].values
+    left = statistics.leaving_time(r, time, band)
+    estimate = statistics.median_interval(left)
+    verdict, reason = above(estimate, HALF_WAY), ""
+    says = {
+        Verdict.NOT_JUDGED: "How early sampling leaves the training shells can't be judged",
+        Verdict.SUPPORTED: "Sampling leaves the training shells early",
+        Verdict.CONTRADICTED: "Sampling stays in the training shells for more than half of the way",
+        Verdict.UNDECIDED: "Sampling leaves the training shells about half-way",
+    }
+    if band[1] - band[0] > 2 * WIDEST:
+        verdict, reason = (
+            Verdict.NOT_JUDGED,
+            f"in {d} dimensions the shells are too thick to be left: r from {band[0]:.2f} to {band[1]:.2f}",
+        )
+    return Judged(
+        says[verdict],
+        interval_text(estimate, places=2),
+        "median t = {}",
+        *plain(estimate),
+        int(np.isfinite(left).sum()),
+        "paths",
+        verdict,
+        "r_star",
+        where(model=model, region="extrapolation"),
+        reason or why_undecided(verdict, estimate, "t = 0.5"),
+        _training_stays(results, model, band),
+    )
+
+
+def _training_stays(results: xr.Dataset, model: str, band: tuple[float, float]) -> str:
+    """The control: how much of the training states is inside the band. Empty where it was not measured."""
+    try:
+        r = measured(results, "r_star", model=model, region="supervision")
+    except NotJudged:
+        return ""
+    inside = ((r >= band[0]) & (r <= band[1]))[np.isfinite(r)].mean()
+    return f"Of the training states, {100 * inside:.0f} % are inside the band."
+
+
+@rule(
+    "returns",
+    40,
+    claim="Inside the shells the model gives its training rows back",
+    rule="From training rows noised to t, the largest t up to which at least 90 % come back as their own nearest row; 95 % bootstrap over "
+    "rows. Supported if the interval lies at or above t = 0.5, contradicted if below.",
+    chart="return_to_origin",
+    short="gives rows back up to t",
+    needs=("returned",),
+    probe="return-to-origin",
+)
+def returns(results: xr.Dataset, model: str) -> Judged:
+    """The largest t up to which at least 90 % of noised training rows return to their origin (Experiment 4.2, C.4)."""
+    back, time = measured(results, "returned", model=model), results["origin_time"].values
+    draws = np.random.default_rng(0).integers(len(back), size=(1000, len(back)))
+    drawn = [_last_returned(back[pick], time) for pick in draws]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    estimate = Estimate(_last_returned(back, time), float(low), float(high))
+    verdict = above(estimate, np.nextafter(HALF_WAY, 0))
+    says = {
+        Verdict.SUPPORTED: "Inside the shells it gives its training rows back",
+        Verdict.CONTRADICTED: "It gives its training rows back only from little noise",
+        Verdict.UNDECIDED: "It gives its training rows back from up to about half noise",
+    }
+    return Judged(
+        says[verdict],
+        interval_text(estimate, places=2),
+        "up to t = {}",
+        *plain(estimate),
+        len(back),
+        "training rows",
+        verdict,
+        "returned",
+        where(model=model),
+        why_undecided(verdict, estimate, "t = 0.5"),
+        _onset_note(results),
+    )
+
+
+def _last_returned(back: np.ndarray, time: np.ndarray) -> float:
+    """The largest time such that there and at every earlier one at least 90 % returned; 0 if not even the first."""
+    known = np.isfinite(back).sum(0)
+    enough = (known > 0) & (np.nansum(back, axis=0) >= RETURNED * known)
+    count = len(enough) if enough.all() else int(np.argmin(enough))
+    return float(time[count - 1]) if count else 0.0
+
+
+def onset(results: xr.Dataset) -> float:
+    """The first t at which the shells of the closest two distinct rows overlap by more than 0.01; NaN if they never do or it is unknown."""
+    if "overlap_distinct" not in results:
+        return float("nan")
+    touching = results["overlap_distinct"].values > SEPARATE
+    return float(results["time"].values[np.argmax(touching)]) if touching.any() else float("nan")
+
+
+def _onset_note(results: xr.Dataset) -> str:
+    start = onset(results)
+    return f"The closest two shells begin to overlap at t = {number_text(start, 2)}." if np.isfinite(start) else ""
+
+
+@rule(
+    "overlap",
+    90,
+    claim="The training shells are separate for most of the time",
+    rule="The first t at which C(t) of the closest two distinct rows exceeds 0.01. Supported if above t = 0.5, contradicted if not.",
+    chart="overlap",
+    short="",
+    needs=("overlap_distinct",),
+    probe="shell-overlap",
+    about="bank",
+)
+def overlap(results: xr.Dataset, model: str) -> Judged:
+    """Onset of the shell overlap C(t) (B.2, Fig. 4 right); a maximum over all pairs, so it has no sampling error."""
+    measured(results, "overlap_distinct")
+    start = onset(results)
+    verdict = Verdict.SUPPORTED if not start <= HALF_WAY else Verdict.CONTRADICTED
+    says = {
+        Verdict.SUPPORTED: "The training shells are separate for most of the time",
+        Verdict.CONTRADICTED: "Some training shells overlap for most of the time",
+    }
+    figure, phrase = (
+        (number_text(start, 2), "the first two overlap at t = {}") if np.isfinite(start) else ("no two", "{} overlap at any t measured")
+    )
+    rows = int(provenance(results)["bank"]["rows"])
+    nan = float("nan")
+    return Judged(
+        says[verdict], figure, phrase, start, nan, nan, rows, "training rows", verdict, "overlap_distinct", note=_pair_note(results)
+    )
+
+
+def _pair_note(results: xr.Dataset) -> str:
+    if "closest_pair" not in results or "closest_distance" not in results:
+        return ""
+    first, second = (int(i) for i in results["closest_pair"].values)
+    return f"The closest pair is rows {first} and {second}, {float(results['closest_distance']):.3g} apart."
+
+
+@rule(
+    "duplicates",
+    95,
+    claim="No training row repeats another",
+    rule="Supported if no row repeats an earlier one exactly, contradicted otherwise.",
+    chart="overlap",
+    short="",
+    needs=("duplicates",),
+    probe="shell-overlap",
+    about="bank",
+)
+def duplicates(results: xr.Dataset, model: str) -> Judged:
+    """Exact duplicates: one is enough to make C(t) equal to 1, so the curve is also shown without them."""
+    count, rows = int(results["duplicates"]), int(provenance(results)["bank"]["rows"])
+    nan, phrase = float("nan"), f"{{}} of {rows:,}"
+    if count == 0:
+        return Judged("No training row repeats another", "0", phrase, 0.0, nan, nan, rows, "training rows", Verdict.SUPPORTED, "duplicates")
+    says = "One training row repeats another exactly" if count == 1 else "Some training rows repeat another exactly"
+    note = "With them C(t) is 1 at every t; the charts also show it with each row counted once."
+    return Judged(says, f"{count:,}", phrase, float(count), nan, nan, rows, "training rows", Verdict.CONTRADICTED, "duplicates", note=note)

@@ -1,0 +1,152 @@
+"""Samples beside their nearest training rows, real rows beside theirs, the rows that came back, and the closest pair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from scorescope.findings.copies import COPY
+from scorescope.report.pictures import Painter, Rows
+from scorescope.results import provenance
+
+NEAR = 3
+NULLS = 8
+BUDGET = 900_000  # bytes of pictures in all galleries together
+CLASSES = 12
+
+
+def row_name(results: xr.Dataset, index: int) -> str:
+    """Name of a row: "17", or "17 mirrored" for the mirror image that a bank with flips counts as a row of its own."""
+    bank = provenance(results)["bank"]
+    count = int(bank["rows"])
+    return f"{index - count} mirrored" if bank.get("flips") and index >= count else str(index)
+
+
+def shown(results: xr.Dataset, paint: Painter) -> int:
+    """How many samples of each model fit the budget, a few at least and at most 24."""
+    tile = math.prod(paint.size) * (3 if paint.kind in ("colour", "latent") else 1) * (1.0 if paint.pixelated else 0.15)
+    return int(np.clip(BUDGET / (1.4 * tile * (1 + NEAR) * results.sizes["model"]), 4, 24))
+
+
+def suspicion(ratio: np.ndarray) -> np.ndarray:
+    """Order of samples, most suspicious first: by the ratio of the nearest distance to the second-nearest, unmeasured ones last."""
+    return np.argsort(np.where(np.isfinite(ratio), ratio, np.inf), kind="stable")
+
+
+def samples(results: xr.Dataset, model: str, rows: Rows, paint: Painter, count: int) -> list[dict[str, Any]]:
+    """Cards of one model's most suspicious samples; empty where memorization was not measured."""
+    if "ratio_second" not in results or "nearest_index" not in results or "sample" not in results:
+        return []
+    part = results.sel(model=model)
+    second = part["ratio_second"].values
+    label = part["label"].sel(region="extrapolation").values if "label" in part else np.full(len(second), -1)
+    return [
+        {
+            "path": int(results["path"].values[k]),
+            "label": rows.name(int(label[k])),
+            "uri": paint.uri(part["sample"].values[k]),
+            "near": _near(results, part["nearest_index"].values[k], part["nearest_distance"].values[k], rows),
+            "criteria": _criteria(results, part, k),
+        }
+        for k in suspicion(second)[:count]
+    ]
+
+
+def _near(results: xr.Dataset, index: np.ndarray, distance: np.ndarray, rows: Rows) -> list[dict[str, str]]:
+    return [
+        {"index": row_name(results, int(i)), "label": rows.label(int(i)), "distance": f"{d:.3g}", "uri": rows.uri(int(i))}
+        for i, d in zip(index[:NEAR], distance[:NEAR], strict=True)
+    ]
+
+
+def calibrated_threshold(results: xr.Dataset) -> float:
+    """The calibrated ratio that only 1 % of real rows go below: what makes the second criterion a yes or no. NaN without null rows."""
+    null = results["null_calibrated"].values if "null_calibrated" in results else np.array([])
+    null = null[np.isfinite(null)]
+    return float(np.quantile(null, 0.01)) if len(null) else math.nan
+
+
+def _criteria(results: xr.Dataset, part: xr.Dataset, k: int) -> list[dict[str, str]]:
+    """The three memorization criteria as number and yes or no."""
+    found = [_criterion("ratio to second", float(part["ratio_second"].values[k]), lambda value: value < COPY)]
+    if "ratio_calibrated" in part:
+        least = calibrated_threshold(results)
+        judge = (lambda value: value < least) if math.isfinite(least) else None
+        found.append(_criterion("calibrated", float(part["ratio_calibrated"].values[k]), judge))
+    if "copier_row" in part and int(part["copier_row"].values[k]) >= 0:
+        same = int(part["copier_row"].values[k]) == int(part["nearest_index"].values[k, 0])
+        name = row_name(results, int(part["copier_row"].values[k]))
+        found.append({"name": "copier's row", "value": name, "answer": "yes" if same else "no"})
+    return found
+
+
+def _criterion(name: str, value: float, judge: Callable[[float], bool] | None) -> dict[str, str]:
+    if not math.isfinite(value):
+        return {"name": name, "value": "not measured", "answer": "–"}
+    return {"name": name, "value": f"{value:.2f}", "answer": "–" if judge is None else "yes" if judge(value) else "no"}
+
+
+def nulls(results: xr.Dataset, rows: Rows) -> list[dict[str, Any]]:
+    """Cards of real rows beside their own nearest neighbours, closest first as the samples are: the scale of "close"."""
+    if "null_row" not in results or "null_second" not in results:
+        return []
+    cards: list[dict[str, Any]] = []
+    for k in suspicion(results["null_second"].values):
+        index = int(results["null_row"].values[k])
+        if index not in rows or len(cards) == NULLS:
+            continue
+        near = _near(results, results["null_index"].values[k], results["null_distance"].values[k], rows)
+        criteria = [_criterion("ratio to second", float(results["null_second"].values[k]), lambda value: value < COPY)]
+        if "null_calibrated" in results:
+            criteria.append(_criterion("calibrated", float(results["null_calibrated"].values[k]), None))
+        itself = {"index": row_name(results, index), "label": rows.label(index), "uri": rows.uri(index)}
+        cards.append({**itself, "near": near, "criteria": criteria})
+    return cards
+
+
+def first_four(results: xr.Dataset, model: str, rows: Rows, paint: Painter) -> list[dict[str, str]]:
+    """Four samples, neither the best nor the worst picked: the first four paths, each over its nearest row."""
+    if "sample" not in results:
+        return []
+    part = results.sel(model=model)
+    cards: list[dict[str, str]] = []
+    for k in range(min(4, part.sizes["path"])):
+        near = int(part["nearest_index"].values[k, 0]) if "nearest_index" in part else -1
+        cards.append({"uri": paint.uri(part["sample"].values[k]), "near": rows.uri(near), "index": row_name(results, near)})
+    return cards
+
+
+def strips(results: xr.Dataset, model: str, paint: Painter) -> list[dict[str, Any]]:
+    """Image strips of Fig. 4: what the model makes of one training row noised to each t; ● where the row came back."""
+    if "return_image" not in results:
+        return []
+    images, time = results["return_image"].sel(model=model).values, results["origin_time"].values
+    back = results["returned"].sel(model=model).values if "returned" in results else np.full(images.shape[:2], np.nan)
+    lines = []
+    for k, line in enumerate(images):
+        row = int(results["origin_row"].values[k]) if "origin_row" in results else -1
+        marks = ["●" if b == 1 else "○" if b == 0 else "·" for b in back[k]]
+        picture, times = paint.sprite([list(line)], gap=2), [f"{t:.2g}" for t in time]
+        lines.append({"row": row_name(results, row), "uri": picture, "marks": marks, "times": times})
+    return lines
+
+
+def closest(results: xr.Dataset, rows: Rows) -> list[dict[str, Any]]:
+    """The closest pair of the whole bank, then of each class, as far as their pictures are at hand."""
+    found = []
+    if "closest_pair" in results:
+        found.append(_pair(results, "all rows", results["closest_pair"].values, float(results.get("closest_distance", math.nan)), rows))
+    if "closest_pair_class" in results:
+        for k, label in enumerate(results["class"].values[:CLASSES]):
+            distance = float(results["closest_distance_class"].values[k]) if "closest_distance_class" in results else math.nan
+            found.append(_pair(results, rows.name(int(label)), results["closest_pair_class"].values[k], distance, rows))
+    return [pair for pair in found if all(tile["uri"] for tile in pair["tiles"])]
+
+
+def _pair(results: xr.Dataset, name: str, index: np.ndarray, distance: float, rows: Rows) -> dict[str, Any]:
+    tiles = [{"uri": rows.uri(int(i)), "index": row_name(results, int(i)), "label": rows.label(int(i))} for i in index]
+    return {"name": name, "tiles": tiles, "distance": f"{distance:.3g}" if math.isfinite(distance) else "unknown"}

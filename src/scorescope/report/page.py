@@ -1,0 +1,192 @@
+"""The page: what each part of the template is given. Everything comes from the results; nothing is measured here."""
+
+from __future__ import annotations
+
+import functools
+import json
+from importlib import resources
+from typing import Any
+
+import vl_convert
+import xarray as xr
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from scorescope import __version__, findings
+from scorescope.charts import VEGA_LITE
+from scorescope.findings import Finding, Verdict
+from scorescope.findings.sizes import short_count
+from scorescope.report import figures, gallery, scrubber
+from scorescope.report.pictures import Painter, Rows, painter
+from scorescope.results import provenance
+
+TILE_EDGE = 64  # largest width or height of a picture, in pixels
+MODEL_KEYS = ("name", "parameters", "schedule", "prediction", "sha256")
+
+
+def render(results: xr.Dataset) -> str:
+    """The report of `results` as one HTML document."""
+    environment = Environment(
+        loader=PackageLoader("scorescope", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment.get_template("report.html.j2").render(context(results))
+
+
+def context(results: xr.Dataset) -> dict[str, Any]:
+    """All that the template reads."""
+    record, found, model = provenance(results), findings.judge(results), findings.capable(results)
+    paint = painter(results, TILE_EDGE)
+    rows = Rows(results, paint)
+    names = [str(name) for name in results["model"].values]
+    drawn = figures.figures(results, found)
+    small = figures.small(results, model, "first-r_star")
+    scrub = scrubber.data(results, rows, paint)
+    beside = {name: figures.small(results, name, f"scrub-r_star-{k}") for k, name in enumerate(names)} if scrub else {}
+    specs = {f.id: f.chart.spec for f in [*drawn, small, *beside.values()] if f}
+    return {
+        "record": record,
+        "bank": bank_facts(record),
+        "models": model_facts(record, names),
+        "model": model,
+        "states": states(results),
+        "sentence": findings.sentence(results, found),
+        "headline": findings.headline(results, found),
+        "groups": groups(found),
+        "comparison": comparison(found, names),
+        "figures": drawn,
+        "figure_ids": {f.id for f in drawn},
+        "small": small,
+        "four": gallery.first_four(results, model, rows, paint),
+        "strips": {name: gallery.strips(results, name, paint) for name in names},
+        "closest": gallery.closest(results, rows),
+        "galleries": {name: gallery.samples(results, name, rows, paint, gallery.shown(results, paint)) for name in names},
+        "nulls": gallery.nulls(results, rows),
+        "calibrated_threshold": gallery.calibrated_threshold(results),
+        "scrub": scrub,
+        "scrub_small": beside,
+        "stills": scrubber.stills(results, model, rows, paint),
+        "paint": tile_facts(paint),
+        "specs": specs,
+        "settings": settings(record),
+        "versions": {k: str(record[k]) for k in ("version", "torch", "numpy") if k in record} | record.get("versions", {}),
+        "warnings": [str(w) for w in record.get("warnings", [])],
+        "not_judged": not_judged(record, found),
+        "provenance_uri": figures.data_uri(json.dumps(record, indent=2, sort_keys=True, allow_nan=False), "application/json"),
+        "bug_report": bug_report(record, found),
+        "verdicts": Verdict,
+        "version": __version__,
+        "style": asset("report.css"),
+        "script": asset("report.js"),
+        "bundle": bundle(),
+    }
+
+
+def asset(name: str) -> Markup:
+    """One of the files beside this module, as it is."""
+    return Markup((resources.files("scorescope.report") / name).read_text(encoding="utf-8"))
+
+
+@functools.cache
+def bundle() -> Markup:
+    """Vega, Vega-Lite and vega-embed as one script."""
+    script = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]  # its stub forgets that the snippet is optional
+    return Markup(script.replace("</script", "<\\/script"))
+
+
+# ---- what was examined --------------------------------------------------------------------------------------------------------
+
+
+def bank_facts(record: dict[str, Any]) -> dict[str, str]:
+    """The bank in words."""
+    bank = record["bank"]
+    shape = " × ".join(str(n) for n in bank["shape"])
+    flips = " and their mirror images" if bank.get("flips") else ""
+    classes = f", {bank['classes']} classes" if bank.get("classes") else ", no classes"
+    return {
+        "name": str(bank.get("name", "bank")),
+        "rows": f"{int(bank['rows']):,} rows of {shape}{flips}{classes}",
+        "fingerprint": str(bank.get("fingerprint", "")),
+    }
+
+
+def model_facts(record: dict[str, Any], names: list[str]) -> list[dict[str, str]]:
+    """The models in words, in the order of the results."""
+    told = {str(m.get("name")): m for m in record.get("models", [])}
+    found = []
+    for name in names:
+        one = told.get(name, {})
+        size = one.get("parameters")
+        size = f"{short_count(size)} parameters" if size else "size unknown"
+        found.append({"name": name, "size": size, **{key: str(one.get(key) or "") for key in ("file", "sha256", "schedule", "prediction")}})
+    return found
+
+
+def states(results: xr.Dataset) -> str:
+    """How many states were looked at, in words."""
+    sizes = results.sizes
+    if not {"path", "time", "region"} <= set(sizes):
+        return "none"
+    return f"{sizes['path']:,} paths × {sizes['time']} times × {sizes['region']} regions"
+
+
+def settings(record: dict[str, Any]) -> dict[str, str]:
+    """What was asked for, one level deep; fingerprints stand elsewhere on the page."""
+    told = {k: v for k, v in record.get("settings", {}).items() if k not in ("models", "bank") and v is not None}
+    flat = {k: v for k, v in told.items() if not isinstance(v, dict)} | {
+        k: v for one in told.values() if isinstance(one, dict) for k, v in one.items()
+    }
+    return {k: ", ".join(str(x) for x in v) if isinstance(v, list) else str(v) for k, v in flat.items()}
+
+
+def tile_facts(paint: Painter) -> dict[str, Any]:
+    """How the page shows pictures."""
+    width, height = paint.size
+    return {"ratio": f"{width} / {height}", "pixelated": paint.pixelated, "remark": paint.remark}
+
+
+# ---- findings -----------------------------------------------------------------------------------------------------------------
+
+
+def groups(found: list[Finding]) -> list[list[Finding]]:
+    """Findings by claim, in order: one claim's findings, one for each model, stand together."""
+    by_id: dict[str, list[Finding]] = {}
+    for finding in found:
+        by_id.setdefault(finding.id, []).append(finding)
+    return list(by_id.values())
+
+
+def comparison(found: list[Finding], names: list[str]) -> list[list[Finding]]:
+    """The lines of the table of models: one claim each, in the order of the models. Empty for a single model."""
+    if len(names) < 2:
+        return []
+    return [line for line in groups(found) if line[0].about == "model" and line[0].short]
+
+
+def not_judged(record: dict[str, Any], found: list[Finding]) -> list[tuple[str, str]]:
+    """What could not be judged and why: probes as the run recorded them, then claims; each pair once."""
+    pairs = [(str(probe), str(reason)) for probe, reason in record.get("not_judged", [])]
+    for group in groups(found):
+        reasons = [f.reason for f in group if f.verdict is Verdict.NOT_JUDGED]
+        for finding in (f for f in group if f.verdict is Verdict.NOT_JUDGED):
+            alike = len(reasons) == len(group) and len(set(reasons)) == 1
+            pairs.append((finding.claim if alike else f"{finding.claim} ({finding.model})", finding.reason))
+    return list(dict.fromkeys(pairs))
+
+
+def bug_report(record: dict[str, Any], found: list[Finding]) -> str:
+    """A block of text that tells a maintainer what ran and what came out."""
+    bank = record["bank"]
+    lines = [
+        f"scorescope {record.get('version', __version__)}, {record.get('date', 'unknown date')}",
+        f"command: {record.get('command', 'unknown')}",
+        "; ".join(f"{key}: {record.get(key, 'unknown')}" for key in ("device", "seed", "tolerance")),
+        f"settings: {json.dumps(record.get('settings', {}), sort_keys=True)}",
+        ", ".join(f"{key}: {record[key]}" for key in ("torch", "numpy", "dtype") if key in record),
+        f"bank: {bank.get('rows')} × {bank.get('shape')}, {bank.get('classes')} classes, {str(bank.get('fingerprint', ''))[:16]}",
+        *(f"model: {', '.join(str(m.get(key)) for key in MODEL_KEYS)}" for m in record.get("models", [])),
+        *(f"warning: {w}" for w in record.get("warnings", [])),
+        *(f"not judged: {probe}: {reason}" for probe, reason in record.get("not_judged", [])),
+        *(f"finding: {f'{f.model}: ' if f.model else ''}{f.line}" for f in found),
+    ]
+    return "\n".join(lines)
