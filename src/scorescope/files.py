@@ -8,14 +8,18 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path`: when the block ends well it is flushed to disk and renamed to `path`, else removed."""
+    """A temporary name beside `path`: when the block ends well it is flushed to disk and renamed to `path`, else removed.
+
+    An `OSError` (a full disk, no permission) names `path`, not the temporary name.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -24,6 +28,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, target)
+    except OSError as problem:
+        if problem.errno is not None and problem.filename in (None, temporary, str(temporary)):
+            problem.filename, problem.filename2 = str(target), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -40,12 +48,16 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file atomically."""
-    from safetensors.torch import save_file
+    """Write a safetensors file atomically.
 
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    The bytes are made first and written here: the library's own writer leaves files that only their owner may read, a hidden file
+    of another name when it is killed, and hides a full disk in an error of its own.
+    """
+    from safetensors.torch import save
+
+    packed = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata=dict(metadata or {}))
     with replacing(path) as temporary:
-        save_file(contiguous, temporary, metadata=dict(metadata or {}))
+        temporary.write_bytes(packed)
 
 
 def sha256(path: str | Path) -> str:

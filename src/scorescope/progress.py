@@ -30,9 +30,16 @@ class Row:
 
     def __init__(self, board: Board, title: str, total: int) -> None:
         self.board, self.title, self.total, self.done, self.figure, self.begun = board, title, total, 0, "", time.monotonic()
+        self.skipped = 0
         self.handle: Any = None
 
+    def skip(self, units: int) -> None:
+        """Count units that an earlier run finished: they are done, and tell nothing about the pace."""
+        self.done += units
+        self.skipped += units
+
     def __call__(self, units: int = 1, figure: str = "") -> None:
+        """Count units as done, and show the figure from now on."""
         self.done += units
         self.figure = figure or self.figure
         self.board.changed(self)
@@ -40,23 +47,26 @@ class Row:
     @property
     def left(self) -> str:
         """Time left at the pace so far."""
-        if not self.done:
+        made = self.done - self.skipped
+        if not made:
             return ""
-        return span((time.monotonic() - self.begun) / self.done * max(self.total - self.done, 0)) + " left"
+        return span((time.monotonic() - self.begun) / made * max(self.total - self.done, 0)) + " left"
 
 
 class Board:
     """A group of rows, shown while the block runs. `quiet` shows nothing."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.quiet, self.said, self.rich = quiet, time.monotonic(), None
+        self.quiet, self.said = quiet, time.monotonic()
+        self.rich: Any = None
 
     def __enter__(self) -> Board:
         if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+            title, note = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[note]}", markup=False)
+            columns = (title, BarColumn(bar_width=24), MofNCompleteColumn(), note)
             self.rich = Progress(*columns, console=Console(stderr=True))
             self.rich.start()
         return self
@@ -87,5 +97,3 @@ class Board:
     def _say(self, line: str) -> None:
         self.said = time.monotonic()
         print(line.rstrip(), file=sys.stderr, flush=True)
-
-

@@ -55,7 +55,6 @@ warnings (list of sentences), not_judged (list of [probe, reason]).
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,6 +62,7 @@ from typing import Any
 import xarray as xr
 
 from scorescope.errors import InputError
+from scorescope.files import replacing
 
 SCHEMA = 1
 
@@ -79,18 +79,10 @@ def with_provenance(results: xr.Dataset, record: Mapping[str, Any]) -> xr.Datase
 
 def save(results: xr.Dataset, path: str | Path) -> Path:
     """Write a dataset as NetCDF under a temporary name, then rename: a reader sees the old file or the new one, never half of one."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     packed = {name: {"zlib": True, "complevel": 4} for name, variable in results.variables.items() if variable.dtype.kind in "fiu" and variable.ndim}
-    try:
+    with replacing(path) as temporary:
         results.to_netcdf(temporary, engine="h5netcdf", encoding=packed)
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
+    return Path(path)
 
 
 def load(path: str | Path) -> xr.Dataset:

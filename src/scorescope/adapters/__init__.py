@@ -10,10 +10,9 @@ import pkgutil
 from pathlib import Path
 from typing import Any
 
+from scorescope.adapters import pickled
 from scorescope.denoiser import Denoiser
 from scorescope.errors import InputError
-
-PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
 
 
 def load(path: str | Path, *, trust: bool = False, **options: Any) -> Denoiser:
@@ -21,15 +20,17 @@ def load(path: str | Path, *, trust: bool = False, **options: Any) -> Denoiser:
 
     Args:
         path: `model.safetensors`, a run's folder, or `my_model.py:build`, a file and a function that returns a `Denoiser`.
-        trust: Allow a pickle to be opened, which runs whatever code is inside.
+        trust: Allow a pickled `Denoiser` (`model.pt`) to be opened, which runs whatever code is inside.
         **options: Passed on: to the function, or to the family's adapter.
 
     Raises:
         InputError: Nothing there, a file of no known family, a pickle without `trust`, a function that returns no `Denoiser`.
     """
     place = Path(path)
-    if place.suffix.lower() in PICKLES and place.is_file() and not trust:
-        raise InputError(f"{place} is a pickle, and opening one runs whatever code is inside", "a .safetensors file, or --trust if you made it yourself")
+    if pickled.accepts(place) and not trust:
+        raise InputError(
+            f"{place} is a pickle, and opening one runs whatever code is inside", "a .safetensors file, or --trust if you made it yourself"
+        )
     for module in pkgutil.iter_modules(__path__):
         adapter = importlib.import_module(f"{__name__}.{module.name}")
         if adapter.accepts(place):

@@ -14,11 +14,14 @@ from scorescope.files import sha256
 from scorescope.nets.sit import SiT, SiTConfig
 
 WEIGHTS = "model.safetensors"
+REMEDY = "the file from an undamaged copy"
 
 
 def accepts(path: Path) -> bool:
     """A safetensors file, or the folder of a training run."""
-    return path.suffix == ".safetensors" and path.is_file() or path.is_dir() and ((path / WEIGHTS).is_file() or (path / "run.json").is_file())
+    if path.is_dir():
+        return (path / WEIGHTS).is_file() or (path / "run.json").is_file()
+    return path.suffix == ".safetensors" and path.is_file()
 
 
 def load(path: Path, options: dict[str, Any]) -> Denoiser:
@@ -33,20 +36,31 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
             about = (opened.metadata() or {}).get("scorescope")
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as problem:
-        raise InputError(f"{file} can't be read as safetensors ({problem})", "the file from an undamaged copy") from problem
+        raise InputError(f"{file} can't be read as safetensors ({problem})", REMEDY) from problem
     if about is None:
-        raise InputError(f"{file} does not say which network its weights belong to", "a function that builds the network: my_model.py:build")
-    record = json.loads(about)
-    config = SiTConfig(**record["architecture"])
+        raise InputError(f"{file} does not say which network its weights belong to", "a function that builds it: my_model.py:build")
+    record, config = _described(file, about)
     net = SiT(config)
     try:
         net.load_state_dict(weights)
     except RuntimeError as problem:
-        raise InputError(f"{file} does not hold the weights that its metadata names ({str(problem).splitlines()[-1].strip()})", "the file from an undamaged copy") from problem
+        reason = str(problem).splitlines()[-1].strip()
+        raise InputError(f"{file} does not hold the weights that its metadata names ({reason})", REMEDY) from problem
     name = file.parent.name if file.name == WEIGHTS and file.parent.name else file.stem
-    model = NetworkDenoiser(
-        net.eval(), prediction=record["prediction"], classes=config.classes, null_label=config.classes or None,
-        shape=(config.channels, config.size, config.size), name=name,
-    )  # fmt: skip
+    shape, null = (config.channels, config.size, config.size), config.classes or None
+    model = NetworkDenoiser(net.eval(), prediction=record["prediction"], classes=config.classes, null_label=null, shape=shape, name=name)
     model.about = {**record, "file": str(file), "sha256": sha256(file)}
     return model
+
+
+def _described(file: Path, about: str) -> tuple[dict[str, Any], SiTConfig]:
+    """The metadata, and the architecture that it names."""
+    try:
+        record = dict(json.loads(about))
+        family = (record["family"], record["prediction"], record["schedule"])
+        config = SiTConfig(**record["architecture"])
+    except (ValueError, KeyError, TypeError) as problem:
+        raise InputError(f"the metadata of {file} can't be read ({problem})", REMEDY) from problem
+    if family != ("sit", "v", "linear"):
+        raise InputError(f"{file} holds a model that this version does not know ({', '.join(map(str, family))})", "upgrading scorescope")
+    return record, config

@@ -75,7 +75,7 @@ class Chart:
     @cached_property
     def standalone(self) -> dict[str, Any]:
         """Vega-Lite with title and legend, for a file that travels alone."""
-        return page.standalone(self.drawing, self.spec)
+        return page.standalone(self.drawing, self.description)
 
     def svg(self, alone: bool = False) -> str:
         """The chart as SVG; with `alone`, title and legend included."""

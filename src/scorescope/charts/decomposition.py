@@ -18,9 +18,9 @@ NAME = "What drives the error off the shells"
 ORDER = 50
 NEEDS = ("score_error", "mean_to_nearest")
 CAPTION = (
-    "Left, the score error in extrapolation. Right, how far the model's guess of the clean image is from the training image that the "
-    "empirical score points at, per dimension, in units of the data. Where one image carries the posterior, the error is that distance "
-    "over σ, squared; so a blurry model looks close and a noisy one far.",
+    "Left, the score error in extrapolation. Right, how far the model's guess of the clean image is from the training image that "
+    "weighs most in the empirical score, per dimension, in units of the data. Where one image carries the posterior, the error is that "
+    "distance over σ, squared; so a blurry model looks close and a noisy one far.",
     "A copier's guess is that image: both curves fall to 0.",
     "A generalizer's guess is another image: the distance stays, and over σ it grows towards the image.",
 )
@@ -44,7 +44,7 @@ def draw(results: xr.Dataset) -> Drawing | None:
         layers = curves(rows, keys, y, field="model", band=len(names) == 1)
         return alt.layer(*layers).properties(width=width_of(2) - 22, height=240, title=alt.TitleParams(title, color=BLACK))
 
-    panels = [panel(error, left, "score error in extrapolation"), panel(distance, right, "model's guess to the nearest row")]
+    panels = [panel(error, left, "score error in extrapolation"), panel(distance, right, "model's guess to the heaviest row")]
     table = [{"quantity": name, **row} for name, rows in (("score error", error), ("distance", distance)) for row in rows]
     return Drawing(_fact(results, names), grid([panels]), table, (*keys, BAND) if len(names) == 1 else tuple(keys))
 
@@ -58,4 +58,4 @@ def _fact(results: xr.Dataset, names: list[str]) -> str:
     if not (whole > 0).all():
         return "There is no error off the shells"
     said = each({m: percent(float(n / w), digits=0) for m, n, w in zip(names, near, whole, strict=True)})
-    return f"The squared distance to the nearest row, over σ², is {said} of the error off the shells"
+    return f"The squared distance to the heaviest row, over σ², is {said} of the error off the shells"

@@ -18,6 +18,7 @@ import altair as alt
 import numpy as np
 
 Row = dict[str, Any]
+Spec = dict[str, Any]
 
 WIDTH, LABELS = 720, 42
 MOST_NAMED = 4
@@ -80,14 +81,14 @@ class Drawing:
 
     Attributes:
         title: The fact that its curves show, in words, computed from the numbers drawn.
-        chart: The Altair chart.
+        chart: Vega-Lite with its datasets, from `page.facets` or `page.grid`.
         table: The numbers drawn, as rows.
         legend: What the looks mean.
         width: Roughly, in pixels: where title and legend break when it travels alone.
     """
 
     title: str
-    chart: Any
+    chart: Spec
     table: list[Row]
     legend: tuple[Key, ...]
     width: int = WIDTH
@@ -142,11 +143,11 @@ def each(phrases: Mapping[str, str]) -> str:
 # ---- axes ---------------------------------------------------------------------------------------------------------------------
 
 
-def time_axis() -> alt.X:
+def time_axis(field: str = "t") -> alt.X:
     """The axis of t from 0 to 1 with its ends named."""
     label = "datum.value == 0 ? ['0', 'image'] : datum.value == 1 ? ['1', 'noise'] : format(datum.value, '.1f')"
     axis = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelExpr=label, labelFlush=True, title="time t  (← sampling runs)")
-    return alt.X("t:Q", scale=alt.Scale(domain=[0, 1], nice=False), axis=axis)
+    return alt.X(f"{field}:Q", scale=alt.Scale(domain=[0, 1], nice=False), axis=axis)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import altair as alt
 
-from scorescope.charts.grammar import BAND_FIELDS, BLACK, Key, Row, Vertical, time_axis
+from scorescope.charts.grammar import BAND_FIELDS, BLACK, Key, Row, Spec, Vertical, time_axis
 from scorescope.charts.tables import number, thinned, told
 
 
@@ -50,7 +50,7 @@ def curves(
 
     Args:
         rows: With "t", "median", "low", "high" and `field`, of all models.
-        keys: Which curves.
+        keys: Looks of the curves; ones that `rows` lack do no harm.
         y: The axis.
         field: What tells curves apart.
         model: Of this panel; None where `rows` have one model, or `field` is the model.
@@ -69,13 +69,13 @@ def curves(
         points = panel(few, model).mark_point(filled=True, size=38, opacity=1, aria=False)
         form = alt.Shape(f"{field}:N", scale=alt.Scale(domain=names, range=[k.shape for k in marked]), legend=None)
         layers.append(points.encode(x=x, y=y.of("median"), color=tint, shape=form))
-    return [*layers, hover(told(rows, field, [k.name for k in keys]), keys, model)]
+    return [*layers, _hover(rows, [k for k in keys if any(row[field] == k.name for row in rows)], field, model)]
 
 
-def hover(rows: Sequence[Row], keys: Sequence[Key], model: str | None = None) -> Any:
-    """Invisible vertical strips, one a time, that tell in words (of `told`) what every curve is there."""
+def _hover(rows: Sequence[Row], keys: Sequence[Key], field: str, model: str | None) -> Any:
     words = [alt.Tooltip("t:Q", title="time t"), *(alt.Tooltip(f"c{n}:N", title=k.label) for n, k in enumerate(keys))]
-    return panel(rows, model).mark_rule(strokeWidth=8, opacity=1, strokeOpacity=0, aria=False).encode(x=time_axis(), tooltip=words)
+    strips = panel(told(rows, field, [k.name for k in keys]), model).mark_rect(opacity=1, fillOpacity=0, aria=False)
+    return strips.encode(x=time_axis("from"), x2="to:Q", tooltip=words)
 
 
 def rule(at: float, y: Vertical, dash: tuple[float, float] = (4, 3)) -> Any:
@@ -104,6 +104,6 @@ def scrub_rule() -> Any:
     return line.mark_rule(color=BLACK, strokeWidth=1.5, aria=False).encode(x=time_axis())
 
 
-def scrub_signal() -> Any:
+def scrub_signal() -> Spec:
     """The signal that a page sets (`view.signal("scrub_t", t).run()`) to show where on a trajectory it is looking."""
-    return alt.param(name="scrub_t", value=-1)
+    return {"params": [{"name": "scrub_t", "value": -1}]}

@@ -10,7 +10,7 @@ import xarray as xr
 
 from scorescope.charts.grammar import BLACK, GREY, LABELS, VERMILLION, Drawing, Key, Row, words
 from scorescope.charts.layers import panel
-from scorescope.charts.page import grid, width_of
+from scorescope.charts.page import grid, join, width_of
 from scorescope.charts.tables import measured, models, number
 
 NAME = "Memorization of finished samples (C.7)"
@@ -45,7 +45,7 @@ def draw(results: xr.Dataset) -> Drawing:
         here = [row for group in groups for row in _bars(group, title, values[group][np.isfinite(values[group])])]
         top = 1.05 * max(row["share"] for row in here)
         panels = [_panel([r for r in here if r["group"] == g], values[g], criterion, g == groups[-1], top) for g in groups]
-        columns.append(alt.vconcat(*panels, spacing=8).properties(title=title))
+        columns.append(join("vconcat", panels, 8, title))
         rows += here
     legend = (SAMPLES, REAL, LIMIT) if NULLS in groups else (SAMPLES, LIMIT)
     return Drawing(_fact(results), grid([columns]), rows, legend)

@@ -10,7 +10,7 @@ import xarray as xr
 
 from scorescope.charts.grammar import BLACK, GREY, Drawing, Key, Row, Vertical
 from scorescope.charts.layers import dashes, panel, time_axis
-from scorescope.charts.page import width_of
+from scorescope.charts.page import grid, width_of
 from scorescope.charts.tables import measured, number
 from scorescope.results import provenance
 
@@ -52,7 +52,7 @@ def draw(results: xr.Dataset) -> Drawing:
     layers.append(bold.encode(x=time_axis(), y=y.of("value"), strokeDash=dashes(keys, "curve"), tooltip=words[2:]))
     dots = panel(rows).mark_point(filled=True, opacity=1, fillOpacity=0, size=120, aria=False)
     layers.append(dots.encode(x=time_axis(), y=y.of("value"), tooltip=words))
-    chart = alt.layer(*layers).properties(width=width_of(1), height=250)
+    chart = grid([[alt.layer(*layers).properties(width=width_of(1), height=250)]])
     if classes:
         count, drawn = results.sizes["class"], len({row["curve"] for row in classes})
         label = "single classes" if drawn == count else f"the {drawn} of {count} classes with most overlap"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import altair as alt
 
-from scorescope.charts.grammar import FONT, WIDTH, Drawing, Key
+from scorescope.charts.grammar import FONT, WIDTH, Drawing, Key, Spec
 from scorescope.charts.layers import panel
 
 COLUMNS, LEFT, GAP = 3, 66, 18
@@ -49,12 +49,29 @@ def width_of(columns: int) -> int:
     return (WIDTH - LEFT - GAP * (columns - 1)) // columns - 6
 
 
-def grid(lines: Sequence[Sequence[Any]]) -> Any:
+def join(direction: str, parts: Iterable[Any], spacing: int, title: str = "") -> Spec:
+    """Charts side by side ("hconcat") or one below the other ("vconcat"), as one spec.
+
+    They are joined as plain dictionaries, because Altair copies all data once for each level of nesting. Each part was validated
+    when it was made.
+    """
+    bodies: list[Spec] = []
+    shared: Spec = {}
+    for part in parts:
+        body = dict(part) if isinstance(part, dict) else part.to_dict(validate=False)
+        shared.setdefault("datasets", {}).update(body.pop("datasets", {}))
+        if "params" in body:
+            shared["params"] = body.pop("params")
+        bodies.append({name: value for name, value in body.items() if name not in ("$schema", "config")})
+    return {direction: bodies, "spacing": spacing, **({"title": title} if title else {}), **shared}
+
+
+def grid(lines: Sequence[Sequence[Any]]) -> Spec:
     """Rows of panels."""
-    return alt.vconcat(*[alt.hconcat(*line, spacing=GAP) for line in lines], spacing=20)
+    return join("vconcat", [join("hconcat", line, GAP) for line in lines], 20)
 
 
-def facets(names: Sequence[str], kinds: Sequence[Callable[[str, int, bool], Any]], side_by_side: bool = True) -> Any:
+def facets(names: Sequence[str], kinds: Sequence[Callable[[str, int, bool], Any]], side_by_side: bool = True) -> Spec:
     """One panel of every kind for every model.
 
     A single model has its kinds side by side (or stacked); several have one column each, three to a line, and a line for each kind.
@@ -78,30 +95,19 @@ def facets(names: Sequence[str], kinds: Sequence[Callable[[str, int, bool], Any]
     return grid(lines)
 
 
-def spec(drawing: Drawing, description: str) -> dict[str, Any]:
-    """The chart as a Vega-Lite spec without title and legend; `description` is what a screen reader says."""
-    made = drawing.chart.properties(description=description).to_dict(validate=False)  # the parts were validated when they were made
-    made["config"] = CONFIG
-    return dict(made)
+def spec(drawing: Drawing, description: str) -> Spec:
+    """The chart without title and legend; `description` is what a screen reader says."""
+    return {"$schema": alt.SCHEMA_URL, "description": description, "config": CONFIG, **drawing.chart}
 
 
-def standalone(drawing: Drawing, bare: dict[str, Any]) -> dict[str, Any]:
-    """The chart of `spec` with its title and legend, for a file that is looked at alone."""
+def standalone(drawing: Drawing, description: str) -> Spec:
+    """The chart with its title and legend, for a file that is looked at alone."""
     longest = drawing.width // 8
     whole = re.sub(r"(?<=[=\d]) (?=[\d%−])| (?==)", "\u00a0", drawing.title)  # "t = 0.87" and "1 %" stay on one line
     lines = textwrap.wrap(whole, min(longest, len(whole) // -(-len(whole) // longest) + 10))
     title = {"text": lines, "anchor": "start", "fontSize": 15, "offset": 12, "frame": "bounds"}
-    inner, outer = dict(bare), {"title": title, "spacing": 12, "datasets": dict(bare.get("datasets", {}))}
-    for name in ("config", "$schema", "description", "params", "datasets"):
-        if name in inner:
-            outer.setdefault(name, inner.pop(name))
-    inner.pop("datasets", None)
-    parts = [part.to_dict(validate=False) for part in _legend(drawing.legend, drawing.width)]
-    for part in parts:
-        outer["datasets"] |= part.pop("datasets", {})
-        part.pop("config", None)
-        part.pop("$schema", None)
-    return outer | {"vconcat": [*parts, inner]}
+    made = join("vconcat", [*_legend(drawing.legend, drawing.width), drawing.chart], 12)
+    return {"$schema": alt.SCHEMA_URL, "description": description, "config": CONFIG, "title": title, **made}
 
 
 def _legend(keys: Sequence[Key], width: int) -> list[Any]:

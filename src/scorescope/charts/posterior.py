@@ -20,7 +20,7 @@ CAPTION = (
     "The empirical score averages the training rows by their posterior weight (Eq. 2). First, how many rows that effectively is; second, "
     "the weight of the heaviest. Median and middle 80 % of paths.",
     "A copier's sampling paths have one heavy row as early as noised training images do.",
-    "A generalizer's sampling paths do too: off the shells the posterior still collapses, on a row that the model does not go to.",
+    "A generalizer's sampling paths have one later, and it is an image that the model does not go to.",
 )
 ALONE = 0.99
 

@@ -51,7 +51,7 @@ def draw(results: xr.Dataset) -> Drawing:
         words = note(f"exact 99 % χ band: {low:.3f}–{high:.3f}", low, y, above=False)
         return alt.layer(*theory, *lines(y, model), *words, scrub_rule()).properties(width=width, height=230)
 
-    chart = facets(models(results), [whole, close]).add_params(scrub_signal())
+    chart = facets(models(results), [whole, close]) | scrub_signal()
     return Drawing(fact(results), chart, rows, (*keys, PATH))
 
 

@@ -8,6 +8,7 @@ import xarray as xr
 from scorescope.charts import r_star
 from scorescope.charts.grammar import BAND, REGIONS, Drawing
 from scorescope.charts.layers import curves, scrub_rule, scrub_signal, strip
+from scorescope.charts.page import grid
 from scorescope.charts.tables import bands, dimension, main_model
 from scorescope.statistics import chi_band
 
@@ -29,7 +30,7 @@ def draw(results: xr.Dataset) -> Drawing:
     keys = [k for k in REGIONS.values() if any(row["region"] == k.name for row in rows)]
     y = r_star.full_axis(one)
     layers = [strip(*chi_band(dimension(results)), y), *curves(rows, keys, y), scrub_rule()]
-    chart = alt.layer(*layers).properties(width=330, height=180).add_params(scrub_signal())
+    chart = grid([[alt.layer(*layers).properties(width=330, height=180)]]) | scrub_signal()
     fact = r_star.fact(one)
     title = f"{model}: {fact[0].lower()}{fact[1:]}" if results.sizes["model"] > 1 else fact
     return Drawing(title, chart, rows, (*keys, BAND), width=420)

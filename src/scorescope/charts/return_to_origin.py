@@ -24,7 +24,7 @@ CAPTION = (
     "A copier returns every image until the shells overlap: the ratio falls only where C(t) rises.",
     "So does a model that fits its supervision region, whether it generalizes or not: this looks at supervision alone.",
 )
-RELIABLE = 0.95
+RELIABLE = 0.9
 RETURNED = Key("returned", "share that returns", BLUE, shape="circle")
 INTERVAL = Key("band", "95 % Wilson interval", BLUE, kind="band")
 WHOLE = Key("whole", "C(t), all rows", BLACK, (7, 4))
@@ -79,12 +79,12 @@ def _overlap(results: xr.Dataset) -> tuple[list[Row], list[Key]]:
 
 
 def _fact(rows: list[Row], names: list[str]) -> str:
-    """Up to which t at least 95 % return."""
+    """Up to which t at least 90 % return."""
     until, halfway, middle = {}, {}, 0.5
     for model in names:
         ratio = [(row["t"], row["median"]) for row in rows if row["model"] == model]
         until[model] = max((t for k, (t, _) in enumerate(ratio) if all(r >= RELIABLE for _, r in ratio[: k + 1])), default=0.0)
         middle, halfway[model] = min(ratio, key=lambda pair: abs(pair[0] - 0.5))
     if all(t > 0 for t in until.values()):
-        return f"At least 95 % of noised training images return from t up to {each({m: f'{t:.2f}' for m, t in until.items()})}"
+        return f"At least 90 % of noised training images return from t up to {each({m: f'{t:.2f}' for m, t in until.items()})}"
     return f"Of training images noised to t = {middle:.2f}, {each({m: percent(r, digits=0) for m, r in halfway.items()})} return"

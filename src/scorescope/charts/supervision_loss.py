@@ -27,7 +27,7 @@ CAPTION = (
 LOSS = Key("loss", "supervision loss", BLUE, shape="circle")
 DSM = Key("dsm", "DSM loss − its optimum", BLACK, (7, 4))
 DIFFERENCE = Key("difference", "difference (DSM − supervision)", BLUE)
-ENOUGH = 20
+ENOUGH, LOOKS = 20, (LOSS, DSM, DIFFERENCE)
 INTERVAL = Key("interval", "95 % interval, paired", BLUE, kind="band")
 
 
@@ -52,16 +52,16 @@ def draw(results: xr.Dataset) -> Drawing | None:
 
     def both(model: str, width: int, first: bool) -> Any:
         y = repeated(losses, first)
-        return alt.layer(*curves(rows, [LOSS, DSM], y, model=model, field="curve", band=False)).properties(width=width, height=180)
+        return alt.layer(*curves(rows, LOOKS, y, model=model, field="curve", band=False)).properties(width=width, height=180)
 
     def apart(model: str, width: int, first: bool) -> Any:
         y = repeated(gaps, first)
-        layers = [rule(0, y, dash=(1, 0)), *curves(differences, [DIFFERENCE], y, model=model, field="curve")]
+        layers = [rule(0, y, dash=(1, 0)), *curves(differences, LOOKS, y, model=model, field="curve")]
         return alt.layer(*layers).properties(width=width, height=110)
 
     chart = facets(models(results), [both, apart], side_by_side=False)
     table = [{("mean" if f == "median" else f): v for f, v in row.items()} for row in rows + differences]
-    return Drawing(_fact(wholes, levels, part.sizes["path"]), chart, table, (LOSS, DSM, DIFFERENCE, INTERVAL))
+    return Drawing(_fact(wholes, levels, part.sizes["path"]), chart, table, (*LOOKS, INTERVAL))
 
 
 def _rows(model: str, name: str, time: np.ndarray, mean: Estimate) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -106,7 +107,7 @@ def thinned(rows: Sequence[Row], group: str) -> list[Row]:
 
 
 def told(rows: Sequence[Row], group: str, names: Sequence[str]) -> list[Row]:
-    """One row for each model and time with the words of a tooltip for every curve.
+    """One row for each model and time, with the words of a tooltip for every curve and the ends of the strip that shows it.
 
     The words of curve k are in column "c{k}": names of models may hold dots and brackets, which mean something in a field's name.
     """
@@ -118,4 +119,7 @@ def told(rows: Sequence[Row], group: str, names: Sequence[str]) -> list[Row]:
         spread = f" ({words(row['low'])} to {words(row['high'])})" if row.get("low") is not None and row.get("high") is not None else ""
         if row[group] in column:
             cell[column[row[group]]] = words(row["median"]) + spread
-    return list(wide.values())
+    times = sorted({row["t"] for row in rows})
+    edges = [0.0, *((a + b) / 2 for a, b in itertools.pairwise(times)), 1.0]
+    ends = {t: {"from": number(edges[k]), "to": number(edges[k + 1])} for k, t in enumerate(times)}
+    return [{**cell, **ends[cell["t"]]} for cell in wide.values()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 
 from scorescope import __version__
@@ -38,30 +39,48 @@ options:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (the process's own by default) and return the exit status."""
-    words = sys.argv[1:] if argv is None else argv
+    try:
+        status = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return status
+    except InputError as problem:
+        return _fail(str(problem))
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has gone; what is still buffered must not complain again when the process ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as problem:
+        known = _in_words(problem)
+        if known is None:
+            raise
+        return _fail(known)
+
+
+def _run(words: list[str]) -> int:
+    """Do what the words say and return the exit status."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP.format(verbs="\n".join(f"  {verb:<10}{summary}" for verb, summary in VERBS.items())), end="")
         return 0
     if words[0] == "--version":
         print(f"scorescope {__version__}")
         return 0
-    try:
-        if words[0] not in VERBS:
-            raise unknown("verb", words[0], VERBS)
-        return int(importlib.import_module(f"scorescope.cli.{words[0]}").main(words[1:]) or 0)
-    except InputError as problem:
-        return _fail(str(problem))
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 1
-    except OSError as problem:
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _fail(f"the disk is full while writing {problem.filename or 'a file'}. Try: free some space and run the same command again")
-        if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return _fail(f"no permission for {problem.filename}. Try: another folder")
-        raise
+    if words[0] not in VERBS:
+        raise unknown("verb", words[0], VERBS)
+    return int(importlib.import_module(f"scorescope.cli.{words[0]}").main(words[1:]) or 0)
+
+
+def _in_words(problem: OSError) -> str | None:
+    """What the machine refused, as one line; None for what only a bug can cause."""
+    name = problem.filename or "a file"
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full while writing {name}. Try: free some space and run the same command again"
+    if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission for {name}. Try: another folder"
+    if problem.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+        return f"{name} can't be used as it is ({problem.strerror}). Try: another name"
+    return None
 
 
 def _fail(message: str) -> int:

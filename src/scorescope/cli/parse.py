@@ -32,11 +32,15 @@ def parse(kind: type[T], argv: list[str], prog: str, description: str, default: 
 
 
 def _one_line(box: str, prog: str) -> InputError:
-    """What tyro says in a box of several lines."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip(" │╭╮╰╯─\t") for line in plain.splitlines()]
-    parts = " ".join(line for line in lines[1:] if line)
-    problem = re.split(r" Perhaps you meant:| For full helptext| Argument helptext:", parts)[0].strip()
-    problem = re.sub(r"^Missing from [\w -]+: ", "missing: ", problem)
-    near = re.search(r"Perhaps you meant: *(--[\w-]+)", parts)
-    return InputError(problem.rstrip(".") or "the options can't be read", near.group(1) if near else f"{prog} --help")
+    """What tyro says in a box of several lines, whichever characters the box is drawn with."""
+    lines = [re.sub(r"[│╭╮╰╯]", " ", line).rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    ruled = [k for k, line in enumerate(lines) if re.match(r"\s*[─-]{3}", line) or re.match(r"\s*─ ", line)]
+    first, last = ruled[0] + 1, [*ruled[1:], len(lines)][0]
+    said = [line for line in lines[first:last] if line.strip()]
+    text = " ".join(" ".join(line.split()) for line in said)
+    if text.startswith("Missing from"):
+        indents = [len(line) - len(line.lstrip()) for line in said]
+        text = "missing: " + ", ".join(line.strip() for line, indent in zip(said, indents, strict=True) if indent == indents[0] + 4)
+    near = re.findall(r"(?:Perhaps you meant|Arguments similar to (\S+)): +(--[\w-]+)", " ".join(" ".join(lines).split()))
+    hint = min(near, key=lambda pair: text.find(pair[0]))[1] if near else f"{prog} --help"
+    return InputError(text.rstrip(".") or "the options can't be read", hint)

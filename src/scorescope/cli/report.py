@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from tyro.conf import Positional, arg
+
+from scorescope.cli.parse import parse
 
 HELP = """Draw the report of a finished run again, from its results.nc alone: no model, no bank, no GPU.
 
@@ -30,7 +31,7 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     """Run `scorescope report` with the words after `report`."""
-    told = tyro.cli(Arguments, prog="scorescope report", description=HELP, args=argv)
+    told = parse(Arguments, argv, "scorescope report", HELP)
     from scorescope import charts, findings, report, results
 
     folder = Path(told.run)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -37,26 +39,31 @@ class Train:
 
 def main(argv: list[str]) -> int:
     """Run `scorescope train` with the words after it."""
-    known = Recipe()
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        if word == "--preset" or word.startswith("--preset="):
-            known = preset(word.partition("=")[2] or following)
+    known = Recipe()  # the preset's values are the defaults of all other options, so it is looked for first
+    for word, following in pairwise([*argv, ""]):
+        if word == "--preset" and following and not following.startswith("-"):
+            known = preset(following)
+        elif word.startswith("--preset="):
+            known = preset(word.partition("=")[2])
     told = parse(Train, argv, "scorescope train", DESCRIPTION, Train(preset=tyro.MISSING, out=tyro.MISSING, recipe=known))
-    preset(told.preset)
-    from scorescope.cli.examine import check_device
+    told.recipe.validate()
+    from scorescope.cli.examine import announce, check_device
     from scorescope.demo import MODELS, named_bank
     from scorescope.progress import Board
-    from scorescope.training.loop import WINDOW, Progress, train
+    from scorescope.training.loop import Progress, train
 
     if told.bank is None and told.preset not in MODELS:
         raise InputError(f"preset {told.preset} needs --bank", "scorescope bank build photos/ --out photos.bank, then --bank photos.bank")
     check_device(told.device)
     bank = named_bank(told.bank or "digits")
+    steps = f"{told.recipe.steps:,} steps of {told.recipe.batch} examples"
+    announce(f"training {told.preset} on {bank.name}, {len(bank):,} rows of {bank.shape}: {steps}", Path(told.out))
     with Board() as board, board.row(f"training {told.preset}", told.recipe.steps) as row:
 
         def report(progress: Progress) -> None:
-            row.done = progress.step - WINDOW
-            row(WINDOW, f"loss {progress.loss:.4f}, {progress.made / progress.seconds:.1f} it/s")
+            if not row.done:
+                row.skip(progress.step - progress.made)
+            row(progress.step - row.done, f"loss {progress.loss:.4f}, {progress.made / progress.seconds:.1f} it/s")
 
         weights = train(told.recipe, bank, told.out, device=told.device, report=report)
     print(f"weights  {weights}\nexamine  scorescope examine {told.out} --bank {told.bank or 'digits'}")

@@ -6,6 +6,7 @@ not allow a judgement. The registry is filled by importing the modules of this p
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -163,7 +164,7 @@ def measured(results: xr.Dataset, name: str, **selection: str) -> np.ndarray:
 
 def where(**selection: str) -> str:
     """A selection as the arguments of xarray's `sel`."""
-    return ", ".join(f'{name}="{value}"' for name, value in selection.items())
+    return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in selection.items())
 
 
 def plain(estimate: Estimate) -> Estimate:

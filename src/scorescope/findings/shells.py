@@ -22,7 +22,7 @@ from scorescope.findings.finding import (
 from scorescope.results import provenance
 from scorescope.statistics import Estimate
 
-HALF_WAY = 0.5
+HALF_WAY, EARLY = 0.5, 0.75
 WIDEST = 0.3  # a band wider than 1 ± this has no outside that means anything
 RETURNED = 0.9
 SEPARATE = 0.01  # shells whose overlap C(t) is below this are separate
@@ -31,9 +31,9 @@ SEPARATE = 0.01  # shells whose overlap C(t) is below this are separate
 @rule(
     "leaves",
     10,
-    claim="Sampling leaves the training shells early",
+    claim="Sampling leaves the training shells before half-way",
     rule="A path leaves at the last t at which its r* is inside the exact 99 % χ band. Supported if the 95 % interval of the median lies "
-    "above t = 0.5 (before half of the way from noise to image), contradicted if below.",
+    "above t = 0.5, contradicted if below; “early” from 0.75.",
     chart="r_star",
     short="leaves the shells at t",
     needs=("r_star",),
@@ -49,7 +49,7 @@ def leaves(results: xr.Dataset, model: str) -> Judged:
     verdict, reason = above(estimate, HALF_WAY), ""
     says = {
         Verdict.NOT_JUDGED: "How early sampling leaves the training shells can't be judged",
-        Verdict.SUPPORTED: "Sampling leaves the training shells early",
+        Verdict.SUPPORTED: f"Sampling leaves the training shells {'early' if estimate.low >= EARLY else 'before half-way'}",
         Verdict.CONTRADICTED: "Sampling stays in the training shells for more than half of the way",
         Verdict.UNDECIDED: "Sampling leaves the training shells about half-way",
     }
@@ -161,7 +161,7 @@ def overlap(results: xr.Dataset, model: str) -> Judged:
     verdict = Verdict.SUPPORTED if not start <= HALF_WAY else Verdict.CONTRADICTED
     says = {
         Verdict.SUPPORTED: "The training shells are separate for most of the time",
-        Verdict.CONTRADICTED: "Some training shells overlap for most of the time",
+        Verdict.CONTRADICTED: "The closest training shells overlap for most of the time",
     }
     figure, phrase = (
         (number_text(start, 2), "the first two overlap at t = {}") if np.isfinite(start) else ("no two", "{} overlap at any t measured")

@@ -35,8 +35,8 @@ class SiTConfig:
     def __post_init__(self) -> None:
         if self.size % self.patch:
             raise ValueError(f"size {self.size} is not divisible by patch {self.patch}")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(f"width {self.width} is not divisible by heads {self.heads} and by 4")
 
 
 def sincos_positions(side: int, width: int) -> Tensor:

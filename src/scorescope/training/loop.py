@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,11 +33,13 @@ from scorescope.training.objective import dsm_loss
 from scorescope.training.recipe import Recipe
 
 WINDOW = 50  # steps that one point of the loss curve averages over
+EVERY = 10.0  # seconds after which a live line is due even within a window
+REMEDY = "a smaller --rate, with another --out"
 
 
 @dataclass
 class Progress:
-    """What a live line shows: step, loss of the last window, seconds since this process began, steps it has made."""
+    """What a live line shows: step, loss of the window so far, seconds since this process began, steps it has made."""
 
     step: int
     steps: int
@@ -62,15 +67,23 @@ def architecture(recipe: Recipe, bank: Bank) -> SiTConfig:
         InputError: Rows of another form, or a side that the patch does not divide.
     """
     if len(bank.shape) != 3 or bank.shape[1] != bank.shape[2]:
-        raise InputError(f"a SiT takes square images or latents (C, H, H); the bank's rows are {bank.shape}", "building the bank with --size")
+        raise InputError(
+            f"a SiT takes square images or latents (C, H, H); the bank's rows are {bank.shape}", "building the bank with --size"
+        )
     if bank.shape[1] % recipe.patch:
         raise InputError(f"images of side {bank.shape[1]} are not divisible by patch {recipe.patch}", "--patch with a divisor of the side")
-    if recipe.width % recipe.heads or recipe.width % 4:
-        raise InputError(f"width {recipe.width} must be divisible by heads {recipe.heads} and by 4", "another --width or --heads")
     return SiTConfig(bank.shape[0], bank.shape[1], recipe.patch, recipe.width, recipe.depth, recipe.heads, bank.classes)
 
 
-def train(recipe: Recipe, bank: Bank, out: str | Path, *, device: str = "cpu", report: Callable[[Progress], None] | None = None, save_every: float = 60.0) -> Path:
+def train(
+    recipe: Recipe,
+    bank: Bank,
+    out: str | Path,
+    *,
+    device: str = "cpu",
+    report: Callable[[Progress], None] | None = None,
+    save_every: float = 60.0,
+) -> Path:
     """Train, or continue training, and return the path of the finished EMA weights.
 
     Args:
@@ -78,13 +91,15 @@ def train(recipe: Recipe, bank: Bank, out: str | Path, *, device: str = "cpu", r
         bank: On what; class-conditional if it has labels.
         out: Folder of the run.
         device: Where the network lives.
-        report: Called after every `WINDOW` steps.
-        save_every: Seconds between checkpoints.
+        report: Called after every `WINDOW` steps, and every ten seconds where those take longer.
+        save_every: Seconds between checkpoints. SIGTERM and the first Ctrl-C finish the step, save, and end the process.
 
     Raises:
-        InputError: A folder that belongs to another recipe or bank, a bank the architecture can't take, a loss that is not finite.
+        InputError: A value of the recipe, a folder that belongs to another recipe or bank, a bank the architecture can't take, a loss
+            that is not finite.
     """
     folder = Path(out)
+    recipe.validate()
     record = {"recipe": recipe.record(), "bank": {"fingerprint": bank.fingerprint, "name": bank.name, "rows": len(bank.rows)}}
     _same_run(folder, record)
     finished = folder / "model.safetensors"
@@ -94,35 +109,43 @@ def train(recipe: Recipe, bank: Bank, out: str | Path, *, device: str = "cpu", r
     write_json(folder / "run.json", record)
     state = _start(recipe, config, device)
     _restore(state, folder)
-    stopping: list[int] = []
-    before = _on_sigterm(stopping)
-    begun, saved, first = time.monotonic(), time.monotonic(), state.step
-    try:
+    begun = told = saved = time.monotonic()
+    first = state.step
+    with _listening() as stopping:
         while state.step < recipe.steps:
             _step(state, recipe, bank, device)
-            if state.step % WINDOW == 0:
-                loss, state.window = state.window / WINDOW, 0.0
+            full, now = state.step % WINDOW == 0, time.monotonic()
+            loss = state.window / (state.step % WINDOW or WINDOW)
+            if full:
                 state.losses.append(loss)
-                if report:
-                    report(Progress(state.step, recipe.steps, loss, time.monotonic() - begun, state.step - first))
-            if stopping or time.monotonic() - saved > save_every:
+                state.window = 0.0
+            if report and (full or now - told > EVERY):
+                told = now
+                report(Progress(state.step, recipe.steps, loss, now - begun, state.step - first))
+            asked = stopping[:1]
+            if asked or now - saved > save_every:
                 _save(state, folder)
                 saved = time.monotonic()
-            if stopping:
-                raise SystemExit(0)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            if asked:
+                raise KeyboardInterrupt if asked[0] == signal.SIGINT else SystemExit(0)
     return _finish(state, recipe, config, record, folder)
 
 
 def _same_run(folder: Path, record: dict[str, Any]) -> None:
+    """Refuse a folder in which something else lies than this run."""
     path = folder / "run.json"
     if not path.exists():
+        if (folder / "model.safetensors").exists():
+            raise InputError(f"{folder} holds a model.safetensors, but no run.json that says how it was trained", "another --out")
         return
-    known = json.loads(path.read_text())
-    differing = [f"{key} {known['recipe'].get(key)} → {value}" for key, value in record["recipe"].items() if known["recipe"].get(key) != value]
-    if known["bank"]["fingerprint"] != record["bank"]["fingerprint"]:
-        differing.append(f"bank {known['bank']['fingerprint'][:12]} → {record['bank']['fingerprint'][:12]}")
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        recipe, bank = dict(known["recipe"]), str(known["bank"]["fingerprint"])
+    except (ValueError, KeyError, TypeError) as problem:
+        raise InputError(f"{path} is not the record of a training run", "another --out") from problem
+    differing = [f"{key} {recipe.get(key)} → {value}" for key, value in record["recipe"].items() if recipe.get(key) != value]
+    if bank != record["bank"]["fingerprint"]:
+        differing.append(f"bank {bank[:12]} → {record['bank']['fingerprint'][:12]}")
     if differing:
         raise InputError(f"{folder} holds a run with other settings ({', '.join(differing)})", "another --out")
 
@@ -143,7 +166,7 @@ def _step(state: State, recipe: Recipe, bank: Bank, device: str) -> None:
     loss = dsm_loss(state.net, examples.to(device))
     value = float(loss.detach())
     if not math.isfinite(value):
-        raise InputError(f"the loss is {value} at step {state.step + 1}; the last good checkpoint is kept", "a smaller --rate")
+        raise InputError(f"the loss is {value} at step {state.step + 1}; the last good checkpoint is kept", REMEDY)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     state.optimizer.step()
@@ -151,8 +174,14 @@ def _step(state: State, recipe: Recipe, bank: Bank, device: str) -> None:
     state.window += value
     decay = min(recipe.ema, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
-        for name, value in state.net.state_dict().items():
-            state.ema[name].lerp_(value, 1 - decay)
+        for name, weight in state.net.state_dict().items():
+            state.ema[name].lerp_(weight, 1 - decay)
+
+
+def _refuse_broken(state: State) -> None:
+    """A step may break the weights while its own loss was still finite; such weights are never written. The EMA sees them all."""
+    if not all(bool(weight.isfinite().all()) for weight in state.ema.values()):
+        raise InputError(f"the weights are not finite after step {state.step}; the last good checkpoint is kept", REMEDY)
 
 
 def _moments(state: State) -> dict[str, Tensor]:
@@ -165,23 +194,33 @@ def _moments(state: State) -> dict[str, Tensor]:
 
 
 def _save(state: State, folder: Path) -> None:
+    _refuse_broken(state)
     tensors = {f"net:{k}": v for k, v in state.net.state_dict().items()} | {f"ema:{k}": v for k, v in state.ema.items()}
-    tensors |= _moments(state) | {"losses": torch.tensor(state.losses, dtype=torch.float64), "window": torch.tensor(state.window, dtype=torch.float64)}
+    curve = {"losses": torch.tensor(state.losses, dtype=torch.float64), "window": torch.tensor(state.window, dtype=torch.float64)}
+    tensors |= _moments(state) | curve
     path = folder / "checkpoints" / f"step-{state.step:08d}.safetensors"
     write_tensors(path, tensors, {"step": str(state.step)})
     for older in sorted(path.parent.glob("step-*.safetensors"))[:-2]:
-        older.unlink()
+        older.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[int, dict[str, Tensor]] | None:
+    """Step and tensors of a checkpoint, or None where it can't be read whole."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
+            return int(opened.metadata()["step"]), tensors
+    except (SafetensorError, OSError, KeyError, TypeError):
+        return None
 
 
 def _restore(state: State, folder: Path) -> None:
     """Continue from the newest checkpoint that can be read whole, if there is one."""
     for path in sorted((folder / "checkpoints").glob("step-*.safetensors"), reverse=True):
-        try:
-            with safe_open(path, framework="pt") as opened:
-                tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
-                step = int(opened.metadata()["step"])
-        except (SafetensorError, OSError, KeyError):
+        found = _read(path)
+        if found is None:
             continue
+        step, tensors = found
         device = next(state.net.parameters()).device
         state.net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net:")})
         for name in state.ema:
@@ -194,19 +233,36 @@ def _restore(state: State, folder: Path) -> None:
         return
 
 
-def _on_sigterm(stopping: list[int]) -> Any:
+@contextmanager
+def _listening() -> Iterator[list[int]]:
+    """The signals that asked the process to stop, for the loop to heed between two steps; a second one acts at once."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may listen
+        yield received
+        return
+
+    def note(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    known = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: handler for number, handler in known.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, note)
     try:
-        return signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
-    except ValueError:  # only the main thread may listen
-        return signal.SIG_DFL
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _finish(state: State, recipe: Recipe, config: SiTConfig, record: dict[str, Any], folder: Path) -> Path:
+    _refuse_broken(state)
     rows = "".join(f"{(i + 1) * WINDOW},{loss:.6f}\n" for i, loss in enumerate(state.losses))
     write_text(folder / "loss.csv", "step,loss\n" + rows)
     about = {"family": "sit", "architecture": vars(config), "prediction": "v", "schedule": "linear", **record}
-    write_json(folder / "recipe.json", {**about, "version": __version__, "torch": str(torch.__version__), "final_loss": state.losses[-1] if state.losses else None})
+    final = {"version": __version__, "torch": str(torch.__version__), "final_loss": state.losses[-1] if state.losses else None}
+    write_json(folder / "recipe.json", {**about, **final})
     write_tensors(folder / "model.safetensors", state.ema, {"scorescope": json.dumps(about, sort_keys=True)})
-    for path in (folder / "checkpoints").glob("step-*.safetensors"):
-        path.unlink()
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # with what killed processes left half written
     return folder / "model.safetensors"

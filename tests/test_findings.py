@@ -1,0 +1,357 @@
+"""Findings follow from numbers that are known here: each rule is shown a case for every verdict that it can reach."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import math
+import re
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scorescope import findings
+from scorescope.findings import Verdict
+from scorescope.findings.finding import decimals, interval_text, number_text
+from scorescope.findings.sentence import compose
+from scorescope.results import provenance, with_provenance
+from scorescope.statistics import Estimate, chi_band, wilson
+from tests.synthetic import results as synthetic_results
+
+ONE, SUPPORTED, CONTRADICTED, UNDECIDED, NOT_JUDGED = ("only",), *Verdict
+
+
+@pytest.fixture(scope="module")
+def three() -> xr.Dataset:
+    return synthetic_results()
+
+
+def one(**options) -> xr.Dataset:
+    return synthetic_results(models=ONE, paths=40, **options)
+
+
+def found(results: xr.Dataset, name: str, model: str = "only") -> findings.Finding:
+    return next(f for f in findings.judge(results) if f.id == name and f.model in (model, ""))
+
+
+def altered(results: xr.Dataset, name: str, values, **where) -> xr.Dataset:
+    """The results with one variable replaced where `where` selects."""
+    changed = results.copy(deep=True)
+    changed[name].loc[where] = values
+    return changed
+
+
+def recorded(results: xr.Dataset, **changes) -> xr.Dataset:
+    return with_provenance(results, provenance(results) | changes)
+
+
+# ---- sampling leaves the shells ----
+
+
+@pytest.mark.parametrize(("last", "verdict"), [(0.8, SUPPORTED), (0.2, CONTRADICTED)])
+def test_a_path_leaves_at_the_last_time_inside_the_band(last, verdict):
+    results = one()
+    t = results["time"].values
+    leaves = found(altered(results, "r_star", np.where(t >= last, 1.0, 1.5), region="extrapolation"), "leaves")
+    assert leaves.number == leaves.low == leaves.high == pytest.approx(last)
+    assert (leaves.verdict, leaves.n) == (verdict, 40)
+
+
+def test_paths_that_leave_on_both_sides_of_half_way_are_undecided():
+    results = one()
+    left = np.where(np.arange(40) % 2, 0.8, 0.2)[:, None]
+    leaves = found(altered(results, "r_star", np.where(results["time"].values >= left, 1.0, 1.5), region="extrapolation"), "leaves")
+    assert leaves.verdict is UNDECIDED
+    assert leaves.low < 0.5 < leaves.high
+    assert leaves.reason
+
+
+def test_a_copier_stays_in_the_shells():
+    results = one()
+    leaves = found(altered(results, "r_star", 1.0, region="extrapolation"), "leaves")
+    assert leaves.verdict is CONTRADICTED
+    assert "stays" in leaves.says
+
+
+def test_the_edge_of_the_band_counts_as_inside():
+    results = one()
+    band = chi_band(28 * 28)
+    assert found(altered(results, "r_star", band[1] * 0.9999, region="extrapolation"), "leaves").verdict is CONTRADICTED
+    assert found(altered(results, "r_star", band[1] * 1.0001, region="extrapolation"), "leaves").number == 1.0
+
+
+def test_in_few_dimensions_leaving_the_shells_is_not_judged():
+    leaves = found(one(shape=(2,)), "leaves")
+    assert leaves.verdict is NOT_JUDGED
+    assert "2 dimensions" in leaves.reason
+    assert math.isfinite(leaves.number)
+
+
+# ---- score errors ----
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(3.0, SUPPORTED), (0.5, CONTRADICTED)])
+def test_the_ratio_of_errors_is_paired(factor, verdict):
+    results = one()
+    inside = results["score_error"].sel(region="supervision").values
+    departs = found(altered(results, "score_error", factor * inside, region="extrapolation"), "departs")
+    assert (departs.number, departs.low, departs.high) == pytest.approx((factor, factor, factor), rel=1e-5)
+    assert departs.verdict is verdict
+
+
+def test_equal_errors_with_noise_are_undecided():
+    results = one()
+    inside = results["score_error"].sel(region="supervision").values
+    noise = np.random.default_rng(1).lognormal(0, 0.3, (1, 40, 1))
+    departs = found(altered(results, "score_error", inside * noise / noise.mean(), region="extrapolation"), "departs")
+    assert departs.verdict is UNDECIDED
+    assert "across 1" in departs.reason
+
+
+def test_a_model_without_error_follows_the_score_everywhere():
+    results = altered(one(), "score_error", 0.0)
+    departs = found(results, "departs")
+    assert departs.verdict is CONTRADICTED
+    assert "everywhere" in departs.says
+    assert found(results, "fits").verdict is SUPPORTED
+    assert found(results, "renoised").verdict is NOT_JUDGED
+
+
+def test_perfect_inside_and_wrong_outside_departs():
+    assert found(altered(one(), "score_error", 0.0, region="supervision"), "departs").verdict is SUPPORTED
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.1, SUPPORTED), (0.4, CONTRADICTED)])
+def test_fit_is_a_share_of_the_error_of_the_mean(share, verdict):
+    results = one()
+    bank = provenance(results)["bank"]
+    scale = 1 + bank["radius"] ** 2 / (28 * 28)
+    fits = found(altered(results, "score_error", share * scale, region="supervision"), "fits")
+    assert fits.number == pytest.approx(share, rel=1e-5)
+    assert fits.verdict is verdict
+
+
+def test_losses_that_do_not_add_up_are_reported():
+    results = one()
+    assert found(results, "adds-up").verdict is SUPPORTED
+    shifted = altered(results, "dsm_loss", results["dsm_loss"].values + 0.01)
+    assert found(shifted, "adds-up").verdict is CONTRADICTED
+    assert found(shifted, "adds-up").number == pytest.approx(0.01, abs=0.002)
+
+
+# ---- copies ----
+
+
+@pytest.mark.parametrize(("copied", "verdict"), [(0, SUPPORTED), (30, CONTRADICTED), (5, UNDECIDED)])
+def test_copies_are_counted_below_a_third(copied, verdict):
+    results = one()
+    ratio = np.where(np.arange(40) < copied, 0.3333, 0.3334)
+    copies = found(altered(results, "ratio_second", ratio), "copies")
+    assert copies.number == copied / 40
+    assert (copies.low, copies.high) == pytest.approx(tuple(float(end) for end in wilson(copied, 40)))
+    assert copies.verdict is verdict
+
+
+def test_too_few_samples_are_no_proof_of_novelty():
+    results = synthetic_results(models=ONE, paths=6)
+    copies = found(altered(results, "ratio_second", 0.9), "copies")
+    assert copies.verdict is UNDECIDED
+    assert "too few to tell" in findings.sentence(results, findings.judge(results))
+
+
+def test_samples_that_were_not_measured_are_no_copies_and_no_originals():
+    results = one()
+    ratio = np.where(np.arange(40) < 4, np.nan, 0.9)
+    assert found(altered(results, "ratio_second", ratio), "copies").n == 36
+
+
+def test_criteria_without_threshold_are_not_judged():
+    results = one()
+    for name in ("calibrated", "copier"):
+        assert found(results, name).verdict is NOT_JUDGED
+        assert found(results, name).figure
+    same = altered(results, "copier_row", results["nearest_index"].values[..., 0])
+    assert found(same, "copier").number == 1
+
+
+# ---- memorization in the shells, guidance, the bank ----
+
+
+@pytest.mark.parametrize(("until", "verdict"), [(0.8, SUPPORTED), (0.3, CONTRADICTED)])
+def test_return_counts_up_to_the_first_failure(until, verdict):
+    results = one()
+    t = results["origin_time"].values
+    back = (t <= until + 1e-9).astype(float)
+    back[-1] = 1  # a return from pure noise is chance, not memory
+    returns = found(altered(results, "returned", back), "returns")
+    assert returns.number == pytest.approx(until)
+    assert returns.verdict is verdict
+
+
+def test_nine_in_ten_are_enough_and_eight_are_not():
+    results = one()
+    most = np.ones((20, 21))
+    most[:2] = 0
+    assert found(altered(results, "returned", most), "returns").number == 1
+    most[:4] = 0
+    assert found(altered(results, "returned", most), "returns").number == 0
+
+
+def test_guidance_gap_is_a_ratio_of_medians_in_the_middle():
+    results = altered(altered(one(), "gap_learned", 6.0), "gap_empirical", 2.0)
+    assert found(results, "guidance").number == pytest.approx(3)
+    assert found(results, "guidance").verdict is SUPPORTED
+    edges = results["time"].values[(results["time"].values < 0.2) | (results["time"].values > 0.8)]
+    assert found(altered(results, "gap_learned", 1e6, time=edges), "guidance").number == pytest.approx(3)
+    assert found(altered(results, "gap_learned", 1.0), "guidance").verdict is CONTRADICTED
+
+
+def test_a_gap_too_small_to_see_gives_a_bound():
+    guidance = found(altered(altered(one(), "gap_learned", 5.0), "gap_empirical", 0.0), "guidance")
+    assert guidance.figure == "more than 5,000×"
+    assert math.isfinite(guidance.high)
+
+
+def test_duplicates_and_overlap_belong_to_the_bank():
+    results = one()
+    assert found(results, "duplicates").verdict is CONTRADICTED
+    assert found(altered(results, "duplicates", 0), "duplicates").verdict is SUPPORTED
+    late = altered(results, "overlap_distinct", (results["time"].values > 0.7) * 1.0)
+    assert found(late, "overlap").verdict is SUPPORTED
+    assert found(late, "overlap").number == pytest.approx(0.72)
+
+
+# ---- across models ----
+
+
+def test_growth_is_judged_by_parameters_not_by_order(three):
+    names = ["large", "small", "medium"]
+    for results in (three, three.sel(model=names)):
+        assert found(results, "shrinks").verdict is SUPPORTED
+        assert found(results, "grows").verdict is SUPPORTED
+        assert findings.capable(results) == "large"
+
+
+def test_a_contradicted_growth_is_said(three):
+    reversed_errors = three["score_error"].values[::-1]
+    results = altered(three, "score_error", reversed_errors)
+    assert found(results, "shrinks").verdict is CONTRADICTED
+    assert "rises" in found(results, "shrinks").says
+    assert "falls" in found(results, "grows").says
+
+
+def test_models_of_one_size_are_not_compared(three):
+    record = provenance(three)
+    same = recorded(three, models=[m | {"parameters": 5} for m in record["models"]])
+    unknown = recorded(three, models=[m | {"parameters": None} for m in record["models"]])
+    assert "same number" in found(same, "grows").reason
+    assert "not known" in found(unknown, "grows").reason
+    assert not [f for f in findings.judge(one()) if f.about == "models"]
+
+
+# ---- what holds for all ----
+
+
+def test_every_claim_is_listed_for_every_model(three):
+    listed = {(f.id, f.model) for f in findings.judge(three)}
+    for claim in findings.claims():
+        for model in three["model"].values if claim.about == "model" else [""]:
+            assert (claim.id, model) in listed
+
+
+@pytest.mark.parametrize("claim", findings.claims(), ids=lambda claim: claim.id)
+def test_a_claim_without_its_measurement_is_listed_with_the_reason(claim, three):
+    reason = "the probe met a number that is none"
+    for name in claim.needs:
+        results = recorded(three.drop_vars(name), not_judged=[[claim.probe, reason]])
+        missing = found(results, claim.id, "large")
+        assert (missing.verdict, missing.reason) == (NOT_JUDGED, reason)
+
+
+@pytest.mark.parametrize("claim", findings.claims(), ids=lambda claim: claim.id)
+def test_values_that_were_never_measured_are_not_judged(claim, three):
+    floats = [name for name in claim.needs if three[name].dtype.kind == "f"]
+    results = three.copy(deep=True)
+    for name in floats:
+        results[name][...] = np.nan
+    if floats:
+        finding = found(results, claim.id, "large")
+        assert finding.verdict is NOT_JUDGED
+
+
+def test_every_source_reads_the_results(three):
+    for finding in findings.judge(three):
+        values = eval(finding.source, {"results": three})
+        assert values.name == finding.variable
+        if finding.model:
+            assert str(values["model"].values) == finding.model
+
+
+def test_every_claim_names_a_chart_that_exists():
+    for claim in findings.claims():
+        assert importlib.util.find_spec(f"scorescope.charts.{claim.chart}"), claim.id
+
+
+def test_three_lines_about_the_most_capable_model(three):
+    lines = findings.three(three)
+    assert len(lines) == 3
+    assert all(line[0] in "●▲○–" for line in lines)
+    assert lines[0].startswith("● Sampling leaves the training shells early: median t = ")
+    partly = findings.three(three.drop_vars("r_star"))
+    assert len(partly) == 3
+    assert not any(line.startswith("–") for line in partly)
+
+
+def test_the_sentence_fits_every_combination_of_verdicts(three):
+    judged = {f.id: f for f in findings.judge(three) if f.model == "large"}
+    seen = set()
+    shares = {SUPPORTED: (0.0, 0.02), CONTRADICTED: (0.2, 0.7, 0.95, 1.0), UNDECIDED: (0.0, 0.1), NOT_JUDGED: (math.nan,)}
+    for fits, leaves, copies in itertools.product(Verdict, repeat=3):
+        for share in shares[copies]:
+            case = {
+                "fits": _with(judged["fits"], verdict=fits),
+                "leaves": _with(judged["leaves"], verdict=leaves),
+                "copies": _with(judged["copies"], verdict=copies, number=share, n=100),
+            }
+            text = compose(three, case)
+            assert text.count(";") == 2
+            assert text.endswith(".")
+            assert text[0].isupper()
+            assert ("copies none." in text) == (share == 0.0 and copies is SUPPORTED)
+            assert ("not judged" in text) == (NOT_JUDGED in (fits, leaves, copies))
+            seen.add(text)
+    assert len(seen) == 4 * 4 * 9
+    assert compose(three, judged).startswith("Fits its training images closely; samples far from them; ")
+
+
+def _with(finding, **changes):
+    return findings.Finding(**(vars(finding) | changes))
+
+
+# ---- numbers as text ----
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        ((0.8712, 0.851, 0.884), "0.871 [0.851, 0.884]"),
+        ((0.8712, 0.81, 0.93), "0.87 [0.81, 0.93]"),
+        ((1234.5, 800, 1700), "1,200 [800, 1,700]"),
+        ((-0.0004, -0.0015, 0.0007), "−0.0004 [−0.0015, 0.0007]"),
+        ((0.0, 0.0, 0.037), "0.000 [0.000, 0.037]"),
+        ((3.0, math.nan, math.nan), "3.00"),
+    ],
+)
+def test_digits_follow_the_error(estimate, text):
+    assert interval_text(Estimate(*estimate)) == text
+
+
+@given(value=st.floats(-1e6, 1e6), half=st.floats(1e-4, 1e5))
+def test_rounding_changes_a_number_by_less_than_a_fifth_of_its_error(value, half):
+    places = decimals(value, value - half, value + half)
+    shown = float(number_text(value, places).replace(",", "").replace("−", "-"))
+    assert abs(shown - value) <= 0.2 * half + 1e-9
+    assert len(re.sub(r"\D", "", number_text(half, places)).lstrip("0")) <= max(2, 2 - places)

@@ -1,0 +1,389 @@
+"""Training: killed at any instant it ends with the same weights; what can't work is refused, and never spoils what was saved."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy import stats
+
+import scorescope as ss
+from scorescope.training import loop
+from scorescope.training.examples import Batch, batch
+from scorescope.training.loop import train
+from scorescope.training.recipe import PRESETS, Recipe, preset
+
+TINY = Recipe(width=8, depth=1, heads=2, patch=2, steps=60, batch=4, rate=3e-3, ema=0.99, seed=3)
+
+
+def tiny_bank(n=12, classes=3, **options):
+    rng = np.random.default_rng(5)
+    return ss.Bank.from_arrays(rng.uniform(-1, 1, (n, 1, 4, 4)).astype(np.float32), np.arange(n) % classes if classes else None, **options)
+
+
+class Cut(Exception):
+    """The run is cut short here."""
+
+
+def cut_at(step):
+    def report(progress):
+        if progress.step >= step:
+            raise Cut
+
+    return report
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run of the tiny recipe."""
+    return train(TINY, tiny_bank(), tmp_path_factory.mktemp("whole") / "run")
+
+
+# ---- killed, it continues -----------------------------------------------------------------------------------------------------
+
+KILLED_AT_RANDOM = """
+import os, random, signal, sys, time
+import torch
+from scorescope.bank import Bank
+from scorescope.training.loop import train
+from scorescope.training.recipe import Recipe
+
+torch.set_num_threads(1)
+bank, whole, cut = Bank.open(sys.argv[1]), sys.argv[2], sys.argv[3]
+recipe = Recipe(width=8, depth=1, heads=2, patch=2, steps=120, batch=4, rate=3e-3, seed=3)
+train(recipe, bank, whole)
+
+
+def newest():
+    names = os.listdir(cut + "/checkpoints") if os.path.isdir(cut + "/checkpoints") else []
+    return max((name for name in names if name.startswith("step-")), default="")
+
+
+chance, kills, continued = random.Random(0), 0, 0
+while not os.path.exists(cut + "/model.safetensors"):
+    before = newest()
+    child = os.fork()
+    if not child:
+        try:
+            train(recipe, bank, cut, save_every=0.0)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if kills < 10:
+        while kills and newest() == before and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            time.sleep(0.001)  # the first is killed before anything was saved, the others once they have got further
+        time.sleep(chance.uniform(0, 0.03))
+        os.kill(child, signal.SIGKILL)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended in (0, -signal.SIGKILL), ended
+    kills += ended != 0
+    continued += before != ""
+print(kills, continued)
+"""
+
+
+def test_killed_at_random_instants_it_ends_with_the_same_files(tmp_path):
+    tiny_bank(flips=True).save(tmp_path / "x.bank")
+    words = [str(tmp_path / name) for name in ("x.bank", "whole", "cut")]
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_RANDOM, *words], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    kills, continued = map(int, done.stdout.split())
+    assert kills >= 5
+    assert continued >= 4
+    for name in ("model.safetensors", "loss.csv", "recipe.json", "run.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "cut" / "checkpoints").exists()
+
+
+ASKED_TO_STOP = """
+import os, signal, sys
+from dataclasses import replace
+import torch
+from scorescope.bank import Bank
+from scorescope.training.loop import train
+from scorescope.training.recipe import Recipe
+
+torch.set_num_threads(1)
+bank, out = Bank.open(sys.argv[1]), sys.argv[2]
+endless = Recipe(width=8, depth=1, heads=2, patch=2, steps=10**6, batch=4, rate=3e-3)
+for name in ("SIGTERM", "SIGINT"):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            train(endless, bank, f"{out}/{name}", report=lambda progress: os.write(writing, b"."), save_every=1e9)
+        except SystemExit as leaving:
+            status = leaving.code
+        except KeyboardInterrupt:
+            status = 130
+        finally:
+            os._exit(status)
+    os.read(reading, 1)
+    os.kill(child, getattr(signal, name))
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    saved = os.listdir(f"{out}/{name}/checkpoints")
+    assert len(saved) == 1, saved
+    steps = int(saved[0].removeprefix("step-").removesuffix(".safetensors"))
+    train(replace(endless, steps=steps), bank, f"{out}/{name}-straight")
+    print(name, status, saved[0])
+"""
+
+
+def test_asked_to_stop_it_saves_the_step_that_it_was_at(tmp_path):
+    tiny_bank().save(tmp_path / "x.bank")
+    words = [str(tmp_path / "x.bank"), str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", ASKED_TO_STOP, *words], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    told = [line.split() for line in done.stdout.splitlines()]
+    assert [line[:2] for line in told] == [["SIGTERM", "0"], ["SIGINT", "130"]]
+    for name, _, checkpoint in told:
+        saved = load_file(tmp_path / name / "checkpoints" / checkpoint)
+        straight = load_file(tmp_path / f"{name}-straight" / "model.safetensors")
+        assert all(torch.equal(saved[f"ema:{key}"], value) for key, value in straight.items())
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def overwritten(path):
+    path.write_bytes(b"{}" * 500)
+
+
+def without_its_step(path):
+    from safetensors.torch import save_file
+
+    save_file(load_file(path), path)
+
+
+@pytest.mark.parametrize("damage", [truncated, emptied, overwritten, without_its_step])
+@pytest.mark.parametrize("how_many", [1, 2])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, whole, damage, how_many, monkeypatch):
+    with pytest.raises(Cut):
+        train(TINY, tiny_bank(), tmp_path, report=cut_at(50), save_every=0.0)
+    saved = sorted((tmp_path / "checkpoints").glob("step-*.safetensors"))
+    assert [path.stem for path in saved] == ["step-00000048", "step-00000049"]
+    for path in saved[-how_many:]:
+        damage(path)
+    made = []
+    once = loop._step
+    monkeypatch.setattr(loop, "_step", lambda state, *rest: (made.append(state.step), once(state, *rest)))
+    assert train(TINY, tiny_bank(), tmp_path).read_bytes() == whole.read_bytes()
+    assert made[0] == {1: 48, 2: 0}[how_many]
+
+
+def test_a_finished_run_is_not_done_again(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr(loop, "_step", lambda *rest: pytest.fail("a step was made"))
+    before = whole.stat().st_mtime_ns
+    assert train(TINY, tiny_bank(), whole.parent) == whole
+    assert whole.stat().st_mtime_ns == before
+
+
+def test_it_trains_in_a_thread_which_may_not_listen_to_signals(tmp_path, whole):
+    paths = []
+    thread = threading.Thread(target=lambda: paths.append(train(TINY, tiny_bank(), tmp_path)))
+    thread.start()
+    thread.join()
+    assert paths[0].read_bytes() == whole.read_bytes()
+
+
+def test_a_live_line_comes_within_a_window_when_steps_are_slow(tmp_path, monkeypatch):
+    clock = itertools.count(step=6.0)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
+    told = []
+    train(replace(TINY, steps=10), tiny_bank(), tmp_path, report=told.append, save_every=1e9)
+    assert [progress.step for progress in told] == [2, 4, 6, 8, 10]
+    assert all(0.1 < progress.loss < 10 for progress in told)
+
+
+# ---- examples -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_an_example_does_not_know_its_batch(flips):
+    bank = tiny_bank(7, flips=flips)
+    together = batch(bank, 4, 3, 30, 0.3)
+    parts = [batch(bank, 4, start, size, 0.3) for start, size in ((3, 1), (4, 13), (17, 16))]
+    for name in Batch._fields:
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(together, name))
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_every_epoch_visits_every_row_once_in_an_order_of_its_own(flips):
+    bank = tiny_bank(9, flips=flips)
+    n = len(bank)
+    rows = bank[np.arange(n)].flatten(1)
+    orders = []
+    for epoch in range(3):
+        x = batch(bank, 0, epoch * n, n, 0.0).x.flatten(1)
+        orders.append((x[:, None] == rows[None]).all(2).float().argmax(1).tolist())
+        assert sorted(orders[-1]) == list(range(n))
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_labels_stay_with_their_rows_and_are_dropped_at_the_stated_rate():
+    bank = ss.Bank.from_arrays(np.arange(6, dtype=np.float32).reshape(6, 1, 1, 1).repeat(2, 3), np.arange(6), flips=True)
+    examples = batch(bank, 1, 0, 12_000, 0.1)
+    dropped = examples.label == bank.classes
+    assert abs(float(dropped.double().mean()) - 0.1) < 4 * (0.1 * 0.9 / 12_000) ** 0.5
+    assert torch.equal(examples.label[~dropped], examples.x[~dropped][:, 0, 0, 0].long())
+    assert stats.kstest(examples.t.numpy(), "uniform").pvalue > 1e-3
+    assert stats.kstest(examples.eps.flatten().numpy(), "norm").pvalue > 1e-3
+    # Whether a label is dropped tells nothing about the time, nor about the noise.
+    assert abs(np.corrcoef(dropped, examples.t)[0, 1]) < 4 / 12_000**0.5
+    assert abs(np.corrcoef(examples.eps[:, 0, 0, 0], examples.t)[0, 1]) < 4 / 12_000**0.5
+
+
+def test_another_seed_gives_other_examples():
+    bank = tiny_bank()
+    assert not torch.equal(batch(bank, 0, 0, 4, 0.1).eps, batch(bank, 1, 0, 4, 0.1).eps)
+
+
+# ---- what is learned ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_falls(tmp_path):
+    rows = np.sign(np.random.default_rng(0).standard_normal((4, 1, 1, 1))).astype(np.float32) * np.ones((1, 1, 4, 4), np.float32)
+    train(replace(TINY, width=16, heads=2, steps=250, batch=16), ss.Bank.from_arrays(rows), tmp_path)
+    curve = np.loadtxt(tmp_path / "loss.csv", delimiter=",", skiprows=1)
+    assert curve[:, 0].tolist() == [50, 100, 150, 200, 250]
+    assert curve[-1, 1] < 0.6 * curve[0, 1]
+    assert json.loads((tmp_path / "recipe.json").read_text())["final_loss"] == pytest.approx(curve[-1, 1], abs=1e-6)
+
+
+@pytest.mark.parametrize("cap", [0.9999, 0.25])
+def test_the_average_warms_up(cap):
+    bank, recipe = tiny_bank(), replace(TINY, ema=cap)
+    state = loop._start(recipe, loop.architecture(recipe, bank), "cpu")
+    name = "blocks.0.attn.qkv.weight"
+    expected = state.net.state_dict()[name].double().clone()
+    for n in range(1, 8):
+        loop._step(state, recipe, bank, "cpu")
+        decay = min(cap, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * state.net.state_dict()[name].double()
+        torch.testing.assert_close(state.ema[name].double(), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_labelled_bank_makes_a_conditional_model_with_a_null_row(whole):
+    model = ss.load(whole.parent)
+    assert (model.classes, model.has_null) == (3, True)
+    assert load_file(whole)["y_embedder.embedding_table.weight"].shape == (4, 8)
+    z = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert not torch.allclose(model(z, 0.5), model(z, 0.5, 1))
+
+
+def test_a_bank_without_labels_makes_an_unconditional_model(tmp_path):
+    path = train(replace(TINY, steps=2), tiny_bank(classes=0), tmp_path)
+    model = ss.load(path)
+    assert (model.classes, model.has_null) == (0, True)
+    assert not any("y_embedder" in name for name in load_file(path))
+    assert json.loads((tmp_path / "recipe.json").read_text())["architecture"]["classes"] == 0
+
+
+def test_the_callers_random_numbers_are_left_alone(tmp_path):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    train(replace(TINY, steps=2), tiny_bank(), tmp_path)
+    assert torch.equal(torch.rand(3), expected)
+
+
+# ---- what is refused ----------------------------------------------------------------------------------------------------------
+
+
+def test_another_recipe_in_the_same_folder_is_refused_by_name(whole):
+    before = sorted(whole.parent.iterdir())
+    with pytest.raises(ss.InputError, match=r"other settings \(width 8 → 16, rate 0.003 → 0.1\).*another --out"):
+        train(replace(TINY, rate=0.1, width=16), tiny_bank(), whole.parent)
+    with pytest.raises(ss.InputError, match=r"other settings \(bank \w{12} → \w{12}\)"):
+        train(TINY, tiny_bank(11), whole.parent)
+    assert sorted(whole.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"recipe": 3}', '{"recipe": {}, "bank": null}'])
+def test_a_foreign_folder_is_refused(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ss.InputError, match=r"run.json is not the record of a training run"):
+        train(TINY, tiny_bank(), tmp_path)
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "model.safetensors").write_bytes(b"somebody's")
+    with pytest.raises(ss.InputError, match=r"holds a model.safetensors, but no run.json"):
+        train(TINY, tiny_bank(), tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == b"somebody's"
+
+
+def test_an_exploding_loss_stops_the_run_and_keeps_what_was_good(tmp_path):
+    with pytest.raises(ss.InputError, match=r"the loss is (nan|inf) at step \d+; the last good checkpoint is kept.*a smaller --rate"):
+        train(replace(TINY, rate=1e30), tiny_bank(), tmp_path, save_every=0.0)
+    kept = sorted((tmp_path / "checkpoints").iterdir())
+    assert kept
+    assert all(value.isfinite().all() for path in kept for value in load_file(path).values())
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_broken_weights_are_never_written(tmp_path, monkeypatch, last):
+    """A gradient of NaN beside a loss that is finite: the step breaks the weights, and nothing has noticed yet."""
+    steps = 6 if last else 60
+    true_loss = loop.dsm_loss
+
+    def treacherous(net, examples):
+        treacherous.calls += 1
+        nothing = net.final_layer.linear.bias - net.final_layer.linear.bias.detach()
+        return true_loss(net, examples) + (nothing.square().sum().sqrt() * 0 if treacherous.calls == 6 else 0)
+
+    treacherous.calls = 0
+    monkeypatch.setattr(loop, "dsm_loss", treacherous)
+    with pytest.raises(ss.InputError, match="weights are not finite after step 6; the last good checkpoint is kept"):
+        train(replace(TINY, steps=steps), tiny_bank(), tmp_path, save_every=1e9 if last else 0.0)
+    assert not (tmp_path / "model.safetensors").exists()
+    assert sorted(path.stem for path in tmp_path.glob("checkpoints/*")) == ([] if last else ["step-00000004", "step-00000005"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"patch": 3}, "side 4 are not divisible by patch 3"),
+        ({"width": 10}, "width 10 must be divisible by heads 2 and by 4"),
+        ({"heads": 3}, "width 8 must be divisible by heads 3"),
+        *(({name: 0}, f"--{name} 0 is not a positive number") for name in ("width", "depth", "heads", "patch", "steps", "batch")),
+        ({"rate": 0.0}, "--rate 0 is not a learning rate"),
+        ({"rate": float("nan")}, "--rate nan is not a learning rate"),
+        ({"ema": 1.0}, "--ema 1 is no decay"),
+        ({"class_dropout": 1.5}, "--class-dropout 1.5 is not a share"),
+        ({"seed": -1}, "--seed -1 is not a seed"),
+    ],
+)
+def test_a_recipe_that_no_run_can_follow_is_refused_before_anything_is_written(tmp_path, change, said):
+    with pytest.raises(ss.InputError, match=said):
+        train(replace(TINY, **change), tiny_bank(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("shape", [(16,), (4, 4), (1, 4, 6)])
+def test_rows_that_are_no_square_images_are_refused(tmp_path, shape):
+    bank = ss.Bank.from_arrays(np.zeros((3, *shape), np.float32))
+    with pytest.raises(ss.InputError, match=r"a SiT takes square images.*--size"):
+        train(TINY, bank, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_presets_are_sound_and_an_unknown_one_gets_its_near_match():
+    for name, recipe in PRESETS.items():
+        recipe.validate()
+        assert preset(name) is recipe
+    with pytest.raises(ss.InputError, match=r"unknown preset 'demo-xs'.*'demo-s'"):
+        preset("demo-xs")
