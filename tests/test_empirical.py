@@ -45,7 +45,13 @@ def agrees(post, exact, bank, tolerance):
     # Rounding of float64 itself is reported on top: at t = 0.001 it reaches 1e-7 on constructed ties.
     assert bool((post.error_bound <= (tolerance + 1e-7) * scale).all()), "the bound must meet the tolerance"
     for name in ("log_density", "entropy", "ess", "top_weight", "r_star"):
-        torch.testing.assert_close(getattr(post, name), getattr(exact, name), rtol=20 * tolerance + 1e-7, atol=20 * tolerance + 1e-7, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            getattr(post, name),
+            getattr(exact, name),
+            rtol=20 * tolerance + 1e-7,
+            atol=20 * tolerance + 1e-7,
+            msg=lambda m, n=name: f"{n}: {m}",
+        )
 
 
 @pytest.mark.parametrize("tolerance", [1e-5, 1e-8])

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 
 import numpy as np
@@ -115,7 +114,9 @@ def test_shared_states_are_the_same_for_every_model():
     blurred.shape, blurred.name = (1, 6, 6), "blurred"
     blurred.forward = lambda z, t, label=None: Gaussian.forward(blurred, z.flatten(1), t).reshape(z.shape)
     own = ss.examine([truth, blurred], bank, ["relative-distance"], **SMALL).results.r_star.sel(region="extrapolation")
-    shared = ss.examine([truth, blurred], bank, ["relative-distance"], **SMALL, shared_states="blurred").results.r_star.sel(region="extrapolation")
+    shared = ss.examine([truth, blurred], bank, ["relative-distance"], **SMALL, shared_states="blurred").results.r_star.sel(
+        region="extrapolation"
+    )
     assert not np.allclose(own[0], own[1])
     np.testing.assert_array_equal(shared[0], shared[1])
     np.testing.assert_allclose(shared[1], own[1], rtol=1e-6)
@@ -170,7 +171,11 @@ def test_killed_at_any_instant_the_run_continues_to_the_same_numbers(tmp_path):
     for cells in (1, 8, 16):
         job = subprocess.Popen([sys.executable, script, cut, "0.005"], env=environment)
         deadline = time.monotonic() + 120
-        while len(list(cut.glob("**/*.np*")) + list(cut.glob("**/*.safetensors"))) < cells and job.poll() is None and time.monotonic() < deadline:
+        while (
+            len(list(cut.glob("**/*.np*")) + list(cut.glob("**/*.safetensors"))) < cells
+            and job.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.01)
         assert job.poll() is None, "the run must still be going on when it is killed"
         job.send_signal(signal.SIGKILL)

@@ -131,7 +131,9 @@ def test_positions_treat_rows_and_columns_alike(side, width):
     torch.testing.assert_close((flat[0, 0] * flat[1, 2]).sum(), (flat[2, 1] * flat[3, 3]).sum(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("change", "said"), [({"patch": 3}, "size 8"), ({"heads": 3}, "width 16"), ({"width": 18, "heads": 2}, "width 18")])
+@pytest.mark.parametrize(
+    ("change", "said"), [({"patch": 3}, "size 8"), ({"heads": 3}, "width 16"), ({"width": 18, "heads": 2}, "width 18")]
+)
 def test_shapes_that_do_not_fit_are_refused(change, said):
     with pytest.raises(ValueError, match=f"{said} is not divisible"):
         SiTConfig(**(vars(SMALL) | change))

@@ -29,7 +29,9 @@ def test_known_trajectories_are_followed(method, steps, close):
 
 def test_heun_converges_with_the_second_order():
     model, noise = Gaussian(3, 0.5), seeds.normal(0, "path", range(4), (3,)).double()
-    errors = [(ss.trajectory(model, noise, [0.3], method="heun", steps=n)[:, 0] - model.state(noise, 0.3)).abs().max() for n in (20, 40, 80)]
+    errors = [
+        (ss.trajectory(model, noise, [0.3], method="heun", steps=n)[:, 0] - model.state(noise, 0.3)).abs().max() for n in (20, 40, 80)
+    ]
     slopes = np.log2([float(errors[0] / errors[1]), float(errors[1] / errors[2])])
     assert slopes == pytest.approx([2, 2], abs=0.3)
 

@@ -52,7 +52,7 @@ def noise(z: Tensor, x: Tensor, t: Time, schedule: Schedule) -> Tensor:
 
 
 def score(z: Tensor, x: Tensor, t: Time, schedule: Schedule) -> Tensor:
-    """s = (α x̂ − z)/σ², Eq. 2."""
+    """S = (α x̂ − z)/σ², Eq. 2."""
     scales = schedule(broadcast(t, z))
     return ((scales.alpha * x - z) / _nonzero(scales.sigma, "the score has no value where σ = 0 (t = 0)") ** 2).to(z.dtype)
 
@@ -65,7 +65,7 @@ def velocity(z: Tensor, x: Tensor, t: Time, schedule: Schedule) -> Tensor:
 
 
 def v(z: Tensor, x: Tensor, t: Time, schedule: Schedule) -> Tensor:
-    """a x̂ + b (z − α x̂)/σ."""
+    """A x̂ + b (z − α x̂)/σ."""
     at = broadcast(t, z)
     scales, (a, b) = schedule(at), schedule.v_weights(at)
     return (a * x + b * (z - scales.alpha * x) / _nonzero(scales.sigma, "v has no value where σ = 0 (t = 0)")).to(z.dtype)
@@ -126,5 +126,3 @@ def from_linear(z: Tensor, t: Time, schedule: Schedule) -> tuple[Tensor, Tensor]
     own = schedule.time((1 - at) / at)
     scales = schedule(own)
     return (z * (scales.alpha + scales.sigma)).to(z.dtype), own.flatten()
-
-

@@ -183,7 +183,7 @@ class _Job:
     def _sample(self, board: Board, name: str) -> None:
         """The trajectories of one model, a file for every `CHUNK` paths; the finished sample is time 0."""
         model, total, begun = self.models[name], self.plan.sizes.paths, time.monotonic()
-        grid = np.concatenate([[0.0], self.plan.times])
+        grid = [0.0, *self.plan.times.tolist()]
         with board.row(f"sampling {name}", total) as row:
             for first in range(0, total, CHUNK):
                 items = list(range(first, min(first + CHUNK, total)))
@@ -238,7 +238,7 @@ class _Job:
                         with torch.inference_mode():
                             found = self._measure_cell(view, probes)
                         with replacing(self._cell(name, region, k)) as temporary, open(temporary, "wb") as opened:
-                            np.savez(opened, **found)
+                            np.savez(opened, **found)  # type: ignore[arg-type]
                     row(len(names), f"t = {t:.2f}")
         self.timings[region] = time.monotonic() - begun
 
@@ -256,7 +256,9 @@ class _Job:
         """All cells as variables (model, region, path, time), and the scrubbed paths' pictures."""
         plan_, shape = self.plan, (len(self.models), len(REGIONS), self.plan.sizes.paths, len(self.plan.times))
         about = {name: text for probe in probes for name, text in probe.variables.items()}
-        states = {name: np.full(shape, -1 if name == "top_index" else np.nan, np.int64 if name == "top_index" else np.float64) for name in about}
+        states = {
+            name: np.full(shape, -1 if name == "top_index" else np.nan, np.int64 if name == "top_index" else np.float64) for name in about
+        }
         pictures: dict[str, np.ndarray] = {}
         for m, model in enumerate(self.models):
             for r, region in enumerate(REGIONS):
@@ -270,7 +272,9 @@ class _Job:
                                 states[name][m, r, :, k] = cell[name]
                             else:
                                 value = cell[name]
-                                room = pictures.setdefault(name, np.full((shape[0], len(value), shape[3], *value.shape[1:]), np.nan, np.float32))
+                                room = pictures.setdefault(
+                                    name, np.full((shape[0], len(value), shape[3], *value.shape[1:]), np.nan, np.float32)
+                                )
                                 room[m, :, k] = value
         data: dict[str, Any] = {}
         for name, value in states.items():

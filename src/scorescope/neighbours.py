@@ -28,7 +28,7 @@ def nearest_rows(shelf: Shelf, x: Tensor, k: int, *, without: Tensor | None = No
     Mirrored rows count where the bank has flips. Ties go to the smaller index. `without` (B,) names a stored row that each point must
     not find (its own, and that row's mirror image). k is cut to the number of rows there are.
     """
-    bank, flat = shelf.bank, x.to(shelf.device, torch.float64).reshape(len(x), -1)
+    bank, flat = shelf.bank, x.to(shelf.device, torch.float64).reshape(len(x), shelf.bank.d)
     banned = None if without is None else without.to(shelf.device)
     k = min(k, len(bank) - (0 if banned is None else len(bank) // len(bank.rows)))
     if not k or not len(x):

@@ -84,7 +84,9 @@ def _named(models: Denoiser | Sequence[Denoiser]) -> dict[str, Denoiser]:
     named: dict[str, Denoiser] = {}
     for model in several:
         if not isinstance(model, Denoiser):
-            raise InputError(f"{type(model).__name__} is not a Denoiser", "ss.NetworkDenoiser(net, schedule, prediction=…), or a subclass of ss.Denoiser")
+            raise InputError(
+                f"{type(model).__name__} is not a Denoiser", "ss.NetworkDenoiser(net, schedule, prediction=…), or a subclass of ss.Denoiser"
+            )
         name, number = model.name, 2
         while name in named:
             name, number = f"{model.name} ({number})", number + 1
@@ -114,10 +116,15 @@ def make(
     named, warnings, not_judged = _named(models), list[str](), list[tuple[str, str]]()
     for name, model in named.items():
         if model.shape is not None and model.shape != bank.shape:
-            raise InputError(f"{name} takes states of shape {model.shape}, but the bank's rows have shape {bank.shape}", "the bank that the model was trained on")
+            raise InputError(
+                f"{name} takes states of shape {model.shape}, but the bank's rows have shape {bank.shape}",
+                "the bank that the model was trained on",
+            )
         trained = model.about.get("bank", {}).get("fingerprint")
         if trained and trained != bank.fingerprint:
-            warnings.append(f"{name} was trained on another bank ({trained[:12]}) than the one it is examined on ({bank.fingerprint[:12]}).")
+            warnings.append(
+                f"{name} was trained on another bank ({trained[:12]}) than the one it is examined on ({bank.fingerprint[:12]})."
+            )
     if shared_states is not None and shared_states not in named:
         from scorescope.errors import unknown
 
@@ -157,18 +164,30 @@ def _classes(models: dict[str, Denoiser], bank: Bank, labels: str | Sequence[int
         if labels == "none" or not least or bank.labels is None:
             lacking = [name for name, model in models.items() if not model.has_null]
             if lacking:
-                why = "labels are switched off" if labels == "none" else "the bank has no labels" if bank.labels is None else "another model has no classes"
-                raise InputError(f"{', '.join(lacking)} needs class labels, but {why}", "a bank built with labels, or a model with a null label")
+                why = (
+                    "labels are switched off"
+                    if labels == "none"
+                    else "the bank has no labels"
+                    if bank.labels is None
+                    else "another model has no classes"
+                )
+                raise InputError(
+                    f"{', '.join(lacking)} needs class labels, but {why}", "a bank built with labels, or a model with a null label"
+                )
             if labels == "auto" and least:
                 warnings.append("The models are class-conditional but the bank has no labels: they are examined without labels.")
             return []
         wanted = np.unique(bank.labels).tolist()
         if max(wanted) >= least:
-            raise InputError(f"the bank has label {max(wanted)}, outside the model's classes 0 to {least - 1}", "the bank that the model was trained on")
+            raise InputError(
+                f"the bank has label {max(wanted)}, outside the model's classes 0 to {least - 1}", "the bank that the model was trained on"
+            )
         return [int(label) for label in wanted]
     for label in labels:
         if not 0 <= int(label) < least:
-            raise InputError(f"label {label} is outside the model's classes" + (f" 0 to {least - 1}" if least else " (it has none)"), "--labels auto")
+            raise InputError(
+                f"label {label} is outside the model's classes" + (f" 0 to {least - 1}" if least else " (it has none)"), "--labels auto"
+            )
         bank.indices(int(label))
     return [int(label) for label in labels]
 
@@ -208,7 +227,9 @@ def claim(folder: Path, plan: Plan, force: bool) -> bool:
         if not differing:
             return True
         if not force:
-            raise InputError(f"{folder} holds a run with other settings ({', '.join(differing)} differ)", "another --out, or --force to replace it")
+            raise InputError(
+                f"{folder} holds a run with other settings ({', '.join(differing)} differ)", "another --out, or --force to replace it"
+            )
         _clear(folder)
     elif folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no examination", "another --out")

@@ -79,7 +79,11 @@ def with_provenance(results: xr.Dataset, record: Mapping[str, Any]) -> xr.Datase
 
 def save(results: xr.Dataset, path: str | Path) -> Path:
     """Write a dataset as NetCDF under a temporary name, then rename: a reader sees the old file or the new one, never half of one."""
-    packed = {name: {"zlib": True, "complevel": 4} for name, variable in results.variables.items() if variable.dtype.kind in "fiu" and variable.ndim}
+    packed = {
+        name: {"zlib": True, "complevel": 4}
+        for name, variable in results.variables.items()
+        if variable.dtype.kind in "fiu" and variable.ndim
+    }
     with replacing(path) as temporary:
         results.to_netcdf(temporary, engine="h5netcdf", encoding=packed)
     return Path(path)

@@ -95,7 +95,16 @@ def trajectory(
     return torch.cat(out) if out else z.new_zeros(0, len(asked), *z.shape[1:])
 
 
-def sample(model: Denoiser, n: int, label: Label = None, *, seed: int = 0, shape: tuple[int, ...] | None = None, device: str = "cpu", **options: object) -> Tensor:
+def sample(
+    model: Denoiser,
+    n: int,
+    label: Label = None,
+    *,
+    seed: int = 0,
+    shape: tuple[int, ...] | None = None,
+    device: str = "cpu",
+    **options: object,
+) -> Tensor:
     """`n` finished samples (n, *shape); sample k depends on (seed, k) alone. Options as for `trajectory`."""
     form = shape or model.shape
     if form is None:
@@ -117,7 +126,10 @@ class _Field:
         if len(bad):
             path, time = int(self.owners[int(which[bad[0]])]), float(t[bad[0]])
             finite = "finite" if bool(z[bad[0]].isfinite().all()) else "itself not finite"
-            raise InputError(f"{self.model.name} returned NaN or Inf at t = {time:.4f} for path {path} (the state is {finite})", "a smaller guidance, or a sound checkpoint")
+            raise InputError(
+                f"{self.model.name} returned NaN or Inf at t = {time:.4f} for path {path} (the state is {finite})",
+                "a smaller guidance, or a sound checkpoint",
+            )
         return x
 
     def velocity(self, z: Tensor, t: Tensor, which: Tensor) -> Tensor:
@@ -223,7 +235,9 @@ def _fixed(field: _Field, z: Tensor, begin: float, asked: Tensor, method: str, s
     for number, (now, then) in enumerate(zip(grid[:-1].tolist(), grid[1:].tolist(), strict=True)):
         t, s = (torch.full((len(z),), value, dtype=torch.float64, device=z.device) for value in (now, then))
         if method == "ancestral":
-            z = _ancestral_step(z, field.mean(z, t, which), now, then, seeds.normal(seed, "ancestral", field.owners, z.shape[1:], number).to(z))
+            z = _ancestral_step(
+                z, field.mean(z, t, which), now, then, seeds.normal(seed, "ancestral", field.owners, z.shape[1:], number).to(z)
+            )
         else:
             slope = field.velocity(z, t, which)
             ahead = z + (then - now) * slope
@@ -237,7 +251,10 @@ def _fixed(field: _Field, z: Tensor, begin: float, asked: Tensor, method: str, s
 
 
 def _ancestral_step(z: Tensor, x: Tensor, t: float, s: float, noise: Tensor) -> Tensor:
-    """A draw from q(z_s | z_t, x̂), Gaussian: with a = α_t/α_s and v = σ_t² − a² σ_s², mean (a σ_s² z + α_s v x̂)/σ_t², variance v σ_s²/σ_t²."""
+    """A draw from the Gaussian q(z_s | z_t, x̂).
+
+    With a = α_t/α_s and v = σ_t² − a² σ_s² its mean is (a σ_s² z + α_s v x̂)/σ_t², its variance v σ_s²/σ_t².
+    """
     ratio = (1 - t) / (1 - s)
     variance = t**2 - ratio**2 * s**2
     mean = (ratio * s**2 * z + (1 - s) * variance * x) / t**2

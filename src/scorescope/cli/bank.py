@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from scorescope.bank.options import Options

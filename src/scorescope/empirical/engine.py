@@ -174,7 +174,7 @@ class Pass:
         return scale * (apart * middle).sum(1), doubt.clamp(max=50)
 
     def _density(self, peak: Tensor, mass: Tensor, sigma: Tensor) -> Tensor:
-        """log p̂_t from the largest −‖z − αx‖²/(2σ²) and the mass relative to it."""
+        """Log p̂_t from the largest −‖z − αx‖²/(2σ²) and the mass relative to it."""
         return peak + mass.log() - math.log(self.n) - 0.5 * self.d * (2 * math.pi * sigma**2).log()
 
     # ---- many rows: everything in float64 ---------------------------------------------------------------------------------------

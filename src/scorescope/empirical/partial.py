@@ -46,7 +46,9 @@ class Partial:
         peak = torch.maximum(self.peak, other.peak)
         first, mine, mine_down = self._rescaled(peak)
         second, its, its_down = other._rescaled(peak)
-        top = torch.where(other.peak > self.peak, other.top, torch.where(other.peak == self.peak, torch.minimum(self._top(), other._top()), self.top))
+        top = torch.where(
+            other.peak > self.peak, other.top, torch.where(other.peak == self.peak, torch.minimum(self._top(), other._top()), self.top)
+        )
         return Partial(
             peak,
             top,

@@ -1,4 +1,4 @@
-"""The definition: Eq. 2 in float64 by direct differences, one state at a time. Slow, short, and what every faster path is tested against."""
+"""The definition: Eq. 2 in float64 by direct differences, one state at a time. Every faster path is tested against it."""
 
 from __future__ import annotations
 
@@ -44,6 +44,14 @@ def reference_posterior(bank: Bank, schedule: Schedule, z: Tensor, t: Time, labe
         top = int(logit.argmax())
         entropy = -torch.special.xlogy(weight, weight).sum()
         nearest_to_one = ratio[(ratio - 1).abs().argmin()]
-        values = (density, entropy, 1 / weight.square().sum(), index[top], weight[top], nearest_to_one, torch.zeros((), dtype=torch.float64))
+        values = (
+            density,
+            entropy,
+            1 / weight.square().sum(),
+            index[top],
+            weight[top],
+            nearest_to_one,
+            torch.zeros((), dtype=torch.float64),
+        )
         parts.append(Posterior(torch.as_tensor(mean).reshape(1, *bank.shape), *(value.reshape(1) for value in values)))
     return Posterior.cat(parts)

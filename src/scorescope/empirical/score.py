@@ -57,7 +57,13 @@ class EmpiricalScore(Denoiser):
     """
 
     def __init__(
-        self, bank: Bank, schedule: Schedule | None = None, tolerance: float = 1e-5, *, device: torch.device | str = "cpu", memory: int | None = None
+        self,
+        bank: Bank,
+        schedule: Schedule | None = None,
+        tolerance: float = 1e-5,
+        *,
+        device: torch.device | str = "cpu",
+        memory: int | None = None,
     ) -> None:
         if not 0 < tolerance < 1:
             raise InputError(f"tolerance {tolerance} must lie between 0 and 1", "1e-5")
@@ -95,7 +101,7 @@ class EmpiricalScore(Denoiser):
         with full_precision(self.device):
             for tag in [None] if tags is None else tags.unique().tolist():
                 self.bank.indices(tag)  # refuses a label without rows
-                wanted = torch.arange(len(z), device=self.device) if tags is None else (tags == tag).nonzero().flatten()
+                wanted = torch.arange(len(z), device=self.device) if tags is None else torch.nonzero(torch.eq(tags, tag)).flatten()
                 for part in wanted.split(QUERIES):
                     Pass(self.bank, self.schedule, self.shelf, self.tolerance, flat[part], times[part], tag).run().scatter_to(result, part)
         return result

@@ -28,7 +28,7 @@ class Rows:
     mean: Tensor  # (d,) float32
 
     def centred(self, dtype: torch.dtype) -> Tensor:
-        """x − mean (n, d), subtracted in `dtype`."""
+        """X − mean (n, d), subtracted in `dtype`."""
         return self.x.to(dtype) - self.mean.to(dtype)
 
 
@@ -60,8 +60,8 @@ class Shelf:
         for start in range(0, len(order), self.block):
             index = order[start : start + self.block]
             parts.append(self._rows(bank[index].reshape(len(index), -1), index))
-        joined = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "square", "index"))
-        return Rows(*joined, self.mean), np.searchsorted(tags[order], np.arange(max(bank.classes, 1) + 1))
+        x, square, indices = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "square", "index"))
+        return Rows(x, square, indices, self.mean), np.searchsorted(tags[order], np.arange(max(bank.classes, 1) + 1))
 
     def rows(self, label: int | None) -> Iterator[Rows]:
         """The stored rows of one class, or all, in blocks."""

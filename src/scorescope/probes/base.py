@@ -76,12 +76,16 @@ class View:
         return self.model_mean if self.label is None else self._ask(None)
 
     def _ask(self, label: Tensor | None) -> Tensor:
-        parts = [self.model(z, self.t, None if label is None else label[k * BATCH : k * BATCH + len(z)]) for k, z in enumerate(self.z.split(BATCH))]
+        parts = [
+            self.model(z, self.t, None if label is None else label[k * BATCH : k * BATCH + len(z)])
+            for k, z in enumerate(self.z.split(BATCH))
+        ]
         means = torch.cat(parts).double()
         bad = (~means.isfinite().flatten(1).all(1)).nonzero().flatten()
         if len(bad):
+            where = f"at t = {self.t:.4f} in the {self.region} region, path {int(bad[0])} ({len(bad)} of {len(means)} states)"
             raise InputError(
-                f"{self.model.name} returned NaN or Inf at t = {self.t:.4f} in the {self.region} region, path {int(bad[0])} ({len(bad)} of {len(means)} states)",
+                f"{self.model.name} returned NaN or Inf {where}",
                 "a sound checkpoint, or other --times",
             )
         return means

@@ -8,7 +8,7 @@ from scorescope.probes.base import Arrays, StateProbe, View, squared
 
 
 def measure(view: View) -> Arrays:
-    """s = (α x̂ − z)/σ², so the gap is α/σ² times that of the posterior means; α/σ² = (1 − t)/t² on the linear path."""
+    """S = (α x̂ − z)/σ², so the gap is α/σ² times that of the posterior means; α/σ² = (1 − t)/t² on the linear path."""
     scale = (1 - view.t) / view.t**2
 
     def gap(conditional: Tensor, free: Tensor) -> Tensor:

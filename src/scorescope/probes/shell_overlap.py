@@ -1,4 +1,7 @@
-"""Shell overlap C(t) (B.2, Fig. 4 right): the largest Bhattacharyya coefficient of two shells, exp(−α²‖x_i − x_j‖²/(8σ²)) of the closest pair."""
+"""Shell overlap C(t) (B.2, Fig. 4 right): the largest Bhattacharyya coefficient of two shells.
+
+It is exp(−α²‖x_i − x_j‖²/(8σ²)) of the closest pair of rows.
+"""
 
 from __future__ import annotations
 
