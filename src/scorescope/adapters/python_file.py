@@ -74,7 +74,8 @@ def _run(file: Path) -> ModuleType:
 
 
 def _no_function(module: ModuleType, file: Path, function: str) -> InputError:
-    own = [name for name, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == module.__name__]
+    here = [name for name, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == module.__name__]
+    own = [name for name in here if not name.startswith("_")]
     if not own:
         return InputError(f"{file} defines no function", f"def {function}(): … that returns a Denoiser")
     return unknown(f"function in {file}", function, own)

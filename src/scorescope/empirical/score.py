@@ -99,9 +99,15 @@ class EmpiricalScore(Denoiser):
         tags = as_label(label, len(z), self.device)
         result = Posterior.empty(len(z), self.bank.shape, self.device)
         with full_precision(self.device):
-            for tag in [None] if tags is None else tags.unique().tolist():
+            for tag, wanted in _groups(tags, len(z), self.device):
                 self.bank.indices(tag)  # refuses a label without rows
-                wanted = torch.arange(len(z), device=self.device) if tags is None else torch.nonzero(torch.eq(tags, tag)).flatten()
                 for part in wanted.split(QUERIES):
                     Pass(self.bank, self.schedule, self.shelf, self.tolerance, flat[part], times[part], tag).run().scatter_to(result, part)
         return result
+
+
+def _groups(tags: Tensor | None, batch: int, device: torch.device) -> list[tuple[int | None, Tensor]]:
+    """States by label: (label, their indices)."""
+    if tags is None:
+        return [(None, torch.arange(batch, device=device))]
+    return [(int(tag), (tags == int(tag)).nonzero().flatten()) for tag in tags.unique().tolist()]
