@@ -149,8 +149,12 @@ class _Job:
     def run(self, board: Board, continued: bool) -> xr.Dataset:
         state_probes = [probe for probe in self.plan.probes if isinstance(probe, StateProbe)]
         whole_probes = [probe for probe in self.plan.probes if isinstance(probe, WholeProbe)]
-        if continued and not board.quiet:
-            board._say(f"continuing: {len(list(self.folder.glob('cells/**/*.n*')))} cells done")
+        bank, sizes = self.bank, self.plan.sizes
+        board.say(f"examining {', '.join(self.models)} on {bank.name}: {len(bank):,} rows of {bank.shape}")
+        board.say(f"{sizes.paths} paths × {len(self.plan.times)} times, probes {', '.join(probe.name for probe in self.plan.probes)}")
+        board.say(f"run folder {self.folder} (killed, the same command continues)")
+        if continued:
+            board.say(f"continuing: {len(list(self.folder.glob('cells/**/*.n*')))} cells done")
         needs_samples = any(probe.regions != ("supervision",) for probe in state_probes) or any(not probe.of_bank for probe in whole_probes)
         if needs_samples:
             for name in self.models if self.plan.settings["shared_states"] is None else [self.plan.settings["shared_states"]]:

@@ -193,16 +193,16 @@ def _classes(models: dict[str, Denoiser], bank: Bank, labels: str | Sequence[int
 
 
 def _times(models: dict[str, Denoiser], count: int, warnings: list[str]) -> np.ndarray:
-    """Even times on the paper's axis, those that every model's schedule covers; pure noise is replaced by the last covered time."""
+    """Even times up to pure noise on the paper's axis, those that every model's schedule covers."""
     ranges = [on_linear_axis(model).linear_range for model in models.values()]
     first, last = max(MINIMUM_TIME, *(low for low, _ in ranges)), min(high for _, high in ranges)
     times = np.arange(1, count + 1) / count
-    kept = np.unique(np.append(times[(times >= first) & (times < last)], last))
+    kept = times[(times >= first) & (times <= last)]
     if len(kept) < 2:
         raise InputError(f"the models' schedules cover only t from {first:g} to {last:g}", "more --times")
-    if last < times[-1] - 0.5 / count or first > times[0]:
+    if len(kept) < count - 1:
         warnings.append(f"The models' schedules cover the linear times {first:.4g} to {last:.4g}; others are left out.")
-    return np.round(kept, 12)
+    return kept
 
 
 def _about_bank(bank: Bank) -> list[str]:

@@ -85,15 +85,18 @@ class Board:
         if self.rich is not None:
             self.rich.update(row.handle, completed=max(total, 1), note=f"{span(time.monotonic() - row.begun)}  {row.figure}")
         elif not self.quiet and time.monotonic() - row.begun > EVERY:
-            self._say(f"{title}: done in {span(time.monotonic() - row.begun)}  {row.figure}")
+            self.say(f"{title}: done in {span(time.monotonic() - row.begun)}  {row.figure}")
 
     def changed(self, row: Row) -> None:
         """Redraw a row, or print it if the last line is old enough."""
         if self.rich is not None:
             self.rich.update(row.handle, completed=row.done, note=f"{row.left}  {row.figure}")
         elif not self.quiet and time.monotonic() - self.said > EVERY:
-            self._say(f"{row.title}: {row.done} of {row.total}, {row.left}  {row.figure}")
+            self.say(f"{row.title}: {row.done} of {row.total}, {row.left}  {row.figure}")
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Print a line of its own, unless quiet."""
+        if self.quiet:
+            return
         self.said = time.monotonic()
         print(line.rstrip(), file=sys.stderr, flush=True)

@@ -54,6 +54,7 @@ warnings (list of sentences), not_judged (list of [probe, reason]).
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,8 +85,11 @@ def save(results: xr.Dataset, path: str | Path) -> Path:
         for name, variable in results.variables.items()
         if variable.dtype.kind in "fiu" and variable.ndim
     }
+    # Made in memory first: on a full disk HDF5 itself would crash when it closes the file.
+    written = io.BytesIO()
+    results.to_netcdf(written, engine="h5netcdf", encoding=packed)
     with replacing(path) as temporary:
-        results.to_netcdf(temporary, engine="h5netcdf", encoding=packed)
+        temporary.write_bytes(written.getbuffer())
     return Path(path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from scorescope.cli.parse import parse
 
@@ -42,13 +41,12 @@ def main(argv: list[str]) -> int:
     import shlex
 
     from scorescope.adapters import load
-    from scorescope.cli.examine import announce, check_device, finish
+    from scorescope.cli.examine import check_device, finish
     from scorescope.demo import MODELS, digits, model_path
     from scorescope.examination import examine
 
     check_device(told.device)
     bank = digits()
-    announce(f"examining {', '.join(MODELS)} on {len(bank):,} digits", Path(told.out))
     run = examine(
         [load(model_path(name)) for name in MODELS], bank, seed=told.seed, paths=told.paths, times=told.times, origins=told.origins,
         device=told.device, out=told.out, force=told.force, command=shlex.join(["scorescope", "demo", *argv]),

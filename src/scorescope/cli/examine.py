@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -86,7 +85,6 @@ def main(argv: list[str]) -> int:
         verify(bank)
     out = Path(told.out or f"runs/{'-'.join(model.name for model in models)[:60].replace('/', '_')}-on-{bank.name}")
     labels = told.labels[0] if len(told.labels) == 1 and not told.labels[0].isdigit() else numbers(told.labels)
-    announce(f"examining {', '.join(model.name for model in models)} on {bank.name}: {len(bank):,} rows of {bank.shape}", out)
     run = examine(
         models, bank, told.probes or None, told.seed, paths=told.paths, times=told.times, origins=told.origins, nulls=told.nulls,
         labels=labels, tolerance=told.tolerance, solver=told.solver, steps=told.steps, shared_states=told.shared_states,
@@ -112,11 +110,6 @@ def check_device(device: str) -> None:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as problem:
         raise InputError(f"device {device!r} can't be used ({str(problem).splitlines()[0]})", "--device cpu") from problem
-
-
-def announce(what: str, out: Path) -> None:
-    """The plan, before anything long begins."""
-    print(f"{what}\nrun folder {out} (killed, the same command continues)", file=sys.stderr, flush=True)
 
 
 def finish(run: Run, as_json: bool) -> None:

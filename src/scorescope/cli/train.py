@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -47,7 +46,7 @@ def main(argv: list[str]) -> int:
             known = preset(word.partition("=")[2])
     told = parse(Train, argv, "scorescope train", DESCRIPTION, Train(preset=tyro.MISSING, out=tyro.MISSING, recipe=known))
     told.recipe.validate()
-    from scorescope.cli.examine import announce, check_device
+    from scorescope.cli.examine import check_device
     from scorescope.demo import MODELS, named_bank
     from scorescope.progress import Board
     from scorescope.training.loop import Progress, train
@@ -57,8 +56,9 @@ def main(argv: list[str]) -> int:
     check_device(told.device)
     bank = named_bank(told.bank or "digits")
     steps = f"{told.recipe.steps:,} steps of {told.recipe.batch} examples"
-    announce(f"training {told.preset} on {bank.name}, {len(bank):,} rows of {bank.shape}: {steps}", Path(told.out))
     with Board() as board, board.row(f"training {told.preset}", told.recipe.steps) as row:
+        board.say(f"training {told.preset} on {bank.name}, {len(bank):,} rows of {bank.shape}: {steps}")
+        board.say(f"run folder {told.out} (killed, the same command continues)")
 
         def report(progress: Progress) -> None:
             if not row.done:
