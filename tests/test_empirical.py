@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import scorescope as ss
 from scorescope.empirical.partial import Partial
 from scorescope.empirical.reference import reference_posterior
+from tests.problems import GaussianMixture
 
 SCHEDULES = [ss.LinearSchedule(), ss.VPSchedule(), ss.CosineSchedule(), ss.VESchedule(0.01, 50.0)]
 
@@ -132,6 +133,21 @@ def test_score_is_the_gradient_of_log_density():
         (gradient,) = torch.autograd.grad(density.sum(), z)
         truth = ss.EmpiricalScore(bank, schedule, 1e-10)
         torch.testing.assert_close(truth.score(z.detach(), t), gradient, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+def test_a_mixture_of_points_has_its_closed_form(schedule):
+    """Rows are a Gaussian mixture of width 0, whose posterior mean and density are known."""
+    centres = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -2.0]])
+    truth, mixture = ss.EmpiricalScore(ss.Bank.from_arrays(centres), schedule), GaussianMixture(centres, 0.0, schedule)
+    for t in (0.05, 0.4, 0.9):
+        alpha, sigma = schedule(t)[:2]
+        z = alpha * torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        post = truth.posterior(z, t)
+        torch.testing.assert_close(post.mean, mixture(z, t), rtol=1e-7, atol=1e-7)
+        parts = [torch.distributions.MultivariateNormal(alpha * c.double(), sigma**2 * torch.eye(2, dtype=torch.float64)) for c in centres]
+        density = torch.stack([part.log_prob(z) for part in parts]).logsumexp(0) - math.log(3)
+        torch.testing.assert_close(post.log_density, density, rtol=1e-6, atol=1e-6)
 
 
 def test_ends_of_time():

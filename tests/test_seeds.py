@@ -38,6 +38,7 @@ def test_neighbouring_streams_do_not_run_into_each_other():
     """Each stream would have to be 2¹²⁸ blocks long to reach the next step's."""
     first, second = (seeds.generator(0, "path", 0, step).integers(2**62, size=20_000) for step in (0, 1))
     assert not set(first.tolist()) & set(second.tolist())
+    assert len({int(seeds.generator(0, "path", item, step).integers(2**62)) for item in range(3_000) for step in range(3)}) == 9_000
 
 
 def test_normals_are_normal_along_items_and_within_them():

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from scorescope.errors import InputError
+from scorescope.errors import InputError, unknown
 from scorescope.schedule import Schedule, Time, as_time
 
 PREDICTIONS = ("x", "eps", "v", "score")
@@ -71,6 +71,11 @@ def v(z: Tensor, x: Tensor, t: Time, schedule: Schedule) -> Tensor:
     return (a * x + b * (z - scales.alpha * x) / _nonzero(scales.sigma, "v has no value where σ = 0 (t = 0)")).to(z.dtype)
 
 
+def mean_from_mean(z: Tensor, x: Tensor, t: Time, schedule: Schedule) -> Tensor:
+    """x̂ itself."""
+    return x
+
+
 def mean_from_noise(z: Tensor, eps: Tensor, t: Time, schedule: Schedule) -> Tensor:
     """x̂ = (z − σ ε̂)/α."""
     scales = schedule(broadcast(t, z))
@@ -101,14 +106,12 @@ def mean_from_velocity(z: Tensor, velocity: Tensor, t: Time, schedule: Schedule)
 def mean_from(prediction: str) -> Callable[[Tensor, Tensor, Time, Schedule], Tensor]:
     """The conversion to the posterior mean for a network's prediction: "x", "eps", "v" or "score"."""
     table: dict[str, Callable[[Tensor, Tensor, Time, Schedule], Tensor]] = {
-        "x": lambda z, x, t, schedule: x,
+        "x": mean_from_mean,
         "eps": mean_from_noise,
         "v": mean_from_v,
         "score": mean_from_score,
     }
     if prediction not in table:
-        from scorescope.errors import unknown
-
         raise unknown("prediction", prediction, table)
     return table[prediction]
 

@@ -28,7 +28,7 @@ class Demo:
     seed: int = 0
     """Names every random stream."""
     device: str = "cpu"
-    """cpu, cuda, mps."""
+    """cpu or cuda."""
     force: bool = False
     """Replace another run in that folder."""
     json: bool = False

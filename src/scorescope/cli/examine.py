@@ -55,7 +55,7 @@ class Examine:
     seed: int = 0
     """Names every random stream."""
     device: str = "cpu"
-    """cpu, cuda, mps."""
+    """cpu or cuda."""
     batch: int = 256
     """Paths sampled together; changes speed and memory only."""
     out: str | None = None

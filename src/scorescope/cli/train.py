@@ -32,7 +32,7 @@ class Train:
     bank: Annotated[str | None, arg(metavar="BANK")] = None
     """What to train on; the demo's digits for the demo presets."""
     device: str = "cpu"
-    """cpu, cuda, mps."""
+    """cpu or cuda."""
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
 
