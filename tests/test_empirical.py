@@ -139,7 +139,7 @@ def test_score_is_the_gradient_of_log_density():
 def test_a_mixture_of_points_has_its_closed_form(schedule):
     """Rows are a Gaussian mixture of width 0, whose posterior mean and density are known."""
     centres = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -2.0]])
-    truth, mixture = ss.EmpiricalScore(ss.Bank.from_arrays(centres), schedule), GaussianMixture(centres, 0.0, schedule)
+    truth, mixture = ss.EmpiricalScore(ss.Bank.from_arrays(centres), schedule, 1e-9), GaussianMixture(centres, 0.0, schedule)
     for t in (0.05, 0.4, 0.9):
         alpha, sigma = schedule(t)[:2]
         z = alpha * torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -20,8 +20,6 @@ from torch import Tensor
 from scorescope.errors import InputError, unknown
 from scorescope.schedule import Schedule, Time, as_time
 
-PREDICTIONS = ("x", "eps", "v", "score")
-
 
 def broadcast(t: Time, z: Tensor) -> Tensor:
     """`t` (a number, or (B,)) as a float64 tensor (B, 1, …) that multiplies `z` (B, *)."""
