@@ -11,7 +11,6 @@ import csv
 import importlib
 import io
 import json
-import os
 import pkgutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +25,7 @@ import xarray as xr
 from scorescope.charts import generic, page
 from scorescope.charts.grammar import Drawing, Key, Row
 from scorescope.charts.tables import measured
+from scorescope.files import replacing
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 """The version of Vega-Lite that the specs are written in: what `vl_convert` needs to be told."""
@@ -114,9 +114,8 @@ def export(results: xr.Dataset, folder: str | Path) -> list[Path]:
     for chart in available(results):
         for suffix, content in (("svg", chart.svg(alone=True).encode()), ("png", chart.png()), ("csv", chart.csv().encode())):
             path = target / f"{chart.id}.{suffix}"
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
             written.append(path)
     return written
 

@@ -36,7 +36,7 @@ def draw(results: xr.Dataset) -> Drawing | None:
     if not names:
         return None
     keys = model_keys(names)
-    left = Vertical.positive(error, "score error per dimension")
+    left = Vertical.positive(error, "score error per dimension (data units²)")
     top = max(row["high"] for row in distance)
     right = Vertical(0, 1.08 * top or 1, "RMS distance per dimension (data units)")
 

@@ -33,7 +33,7 @@ def draw(results: xr.Dataset) -> Drawing | None:
         return None
     keys = [REGIONS["supervision"], REGIONS["extrapolation"]]
     top = max(row["high"] for row in rows)
-    y = Vertical(FLOOR, max(1.3 * top, 10 * FLOOR), "gap between scores, conditional to not", log=True, floor=True)
+    y = Vertical(FLOOR, max(1.3 * top, 10 * FLOOR), "gap between scores (1 / data units)", log=True, floor=True)
 
     def panel(model: str, width: int, first: bool) -> Any:
         return alt.layer(*curves(rows, keys, repeated(y, first), model=model)).properties(width=width, height=240)

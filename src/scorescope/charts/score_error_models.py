@@ -70,7 +70,7 @@ def _verb(change: Estimate, means: list[float]) -> str:
 def _panel(rows: list[Row], order: list[str], key: Key, change: Estimate, known: bool, width: int) -> Any:
     ends = [row[f] for row in rows for f in ("mean", "low", "high") if row[f] is not None]
     margin = 0.18 * (max(ends) - min(ends)) or 0.1 * max(ends) or 0.5
-    y = Vertical(min(ends) - margin, max(ends) + margin, "score error per dimension")
+    y = Vertical(min(ends) - margin, max(ends) + margin, "score error per dimension (data units²)")
     if known:
         counts = [row["parameters"] for row in rows]
         scale = alt.Scale(type="log", domain=[min(counts) / 1.8, max(counts) * 1.8], nice=False)

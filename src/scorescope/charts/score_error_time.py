@@ -28,7 +28,7 @@ def draw(results: xr.Dataset) -> Drawing:
     """One panel a model."""
     rows = bands(results["score_error"])
     keys = [k for k in REGIONS.values() if any(row["region"] == k.name for row in rows)]
-    y = Vertical.positive(rows, "score error per dimension")
+    y = Vertical.positive(rows, "score error per dimension (data units²)")
 
     def panel(model: str, width: int, first: bool) -> Any:
         return alt.layer(*curves(rows, keys, repeated(y, first), model=model)).properties(width=width, height=240)

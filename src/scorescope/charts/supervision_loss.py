@@ -48,7 +48,7 @@ def draw(results: xr.Dataset) -> Drawing | None:
             (differences if name == DIFFERENCE.name else rows).extend(_rows(model, name, time, mean))
         wholes[model] = paired_bootstrap(time_integral(direct, time), time_integral(other, time), level=level)
         levels[model] = float(np.nanmean(time_integral(direct, time)))
-    losses, gaps = _axis(rows, "mean loss per dimension", zero=True), _axis(differences, "difference", zero=False)
+    losses, gaps = _axis(rows, "mean loss (data units²)", zero=True), _axis(differences, "difference (data units²)", zero=False)
 
     def both(model: str, width: int, first: bool) -> Any:
         y = repeated(losses, first)
