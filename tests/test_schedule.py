@@ -106,6 +106,17 @@ def test_network_predictions_agree():
         torch.testing.assert_close(ss.NetworkDenoiser(net, schedule, prediction)(z, 0.4), x)
 
 
+def test_a_network_may_answer_like_diffusers():
+    class Output:
+        def __init__(self, sample):
+            self.sample = sample
+
+    z = torch.randn(2, 3, dtype=torch.float64)
+    torch.testing.assert_close(ss.NetworkDenoiser(lambda z, t, y: Output(2 * z), ss.VPSchedule(), "x")(z, 0.4), 2 * z)
+    with pytest.raises(ss.InputError, match=r"shape \(3,\) with shape \(6,\)"):
+        ss.NetworkDenoiser(lambda z, t, y: torch.cat([z, z], 1), ss.VPSchedule(), "x")(z, 0.4)
+
+
 @pytest.mark.parametrize(
     ("time", "value"),
     [("t", 0.5), ("steps", 499.0), ("sigma", None), ("log_snr", None), ("none", 0.0), (lambda t: 1000 * t, 500.0)],

@@ -107,7 +107,7 @@ class Denoiser(ABC):
 
 TIMES: dict[str, Callable[[Schedule, Tensor], Tensor]] = {
     "t": lambda schedule, t: t,
-    "steps": lambda schedule, t: t * _steps(schedule) - 1,
+    "steps": lambda schedule, t: (t * _steps(schedule) - 1).clamp(min=0),
     "sigma": lambda schedule, t: schedule(t).sigma / schedule(t).alpha,
     "log_snr": lambda schedule, t: 2 * (schedule(t).alpha.log() - schedule(t).sigma.log()),
     "none": lambda schedule, t: torch.zeros_like(t),
@@ -124,7 +124,8 @@ class NetworkDenoiser(Denoiser):
     """A network, its schedule and what it predicts.
 
     Args:
-        net: Called as `net(z, time, label)`; returns (B, *shape). An `nn.Module` or any function.
+        net: Called as `net(z, time, label)`; returns (B, *shape), or an object whose `sample` is that (diffusers). An `nn.Module`, whose
+            parameters are then counted and moved between devices, or any function.
         schedule: α and σ of the states the network was trained on.
         prediction: "x", "eps", "v" (the schedule's `v_weights`) or "score".
         time: What the network wants for t: "t" itself, "steps" (0 to n − 1 of a `DiscreteSchedule`), "sigma" (σ/α), "log_snr",
@@ -164,7 +165,14 @@ class NetworkDenoiser(Denoiser):
                 raise InputError(f"{self.name} has no null label, so it has no unconditional prediction", "a label")
             label = torch.full((len(z),), self.null_label, dtype=torch.int64, device=z.device)
         time = TIMES[self._time](self.schedule, t) if isinstance(self._time, str) else self._time(t)
-        return self._mean(z, self.net(z, time.to(z.dtype), label), t, self.schedule)
+        found = self.net(z, time.to(z.dtype), label)
+        prediction = found if isinstance(found, Tensor) else found.sample
+        if prediction.shape != z.shape:
+            raise InputError(
+                f"{self.name} answers states of shape {tuple(z.shape[1:])} with shape {tuple(prediction.shape[1:])}",
+                "a function that returns only the part that predicts",
+            )
+        return self._mean(z, prediction, t, self.schedule)
 
     @property
     def linear_range(self) -> tuple[float, float]:
