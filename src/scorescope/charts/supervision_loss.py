@@ -75,7 +75,7 @@ def _rows(model: str, name: str, time: np.ndarray, mean: Estimate) -> list[Row]:
 
 def _fact(wholes: dict[str, Estimate], levels: dict[str, float], paths: int) -> str:
     """Whether the two averages over t agree, and by how much of the loss they differ."""
-    if all(level > 0 for level in levels.values()):
+    if all(levels[m] > max(abs(w.low), abs(w.high)) for m, w in wholes.items()):
         by = f"{each({m: percent(float(w.value) / levels[m], True) for m, w in wholes.items()})} of the loss"
     else:
         by = f"{each({m: words(float(w.value), 2) for m, w in wholes.items()})} per dimension"

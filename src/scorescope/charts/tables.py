@@ -81,7 +81,7 @@ def single_paths(values: xr.DataArray) -> list[Row]:
     for region in (r for r in REGIONS if r in values["region"].values):
         for model in values["model"].values:
             part = values.sel(model=model, region=region).transpose("path", "time").values.astype(float)
-            for p in _evenly(np.flatnonzero(np.isfinite(part).any(1)), PATHS_A_REGION):
+            for p in _evenly(np.flatnonzero(np.isfinite(part).any(1)), max(6, PATHS_A_REGION // values.sizes["model"])):
                 for k in _evenly(np.flatnonzero(np.isfinite(part[p])), TIMES_A_PATH):
                     rows.append(
                         {"model": str(model), "region": region, "path": int(p), "t": number(values["time"][k]), "value": number(part[p, k])}

@@ -11,7 +11,8 @@ import xarray as xr
 from scorescope.report.gallery import row_name
 from scorescope.report.pictures import Painter, Rows
 
-BUDGET = 1_400_000  # bytes of sprites in all
+BUDGET = 900_000  # bytes of sprites in all
+STOPS = 25  # times that one can scrub through
 STILLS = 5  # fixed times that stand in print and without script
 NUMBERS = ("r_star", "top_weight", "ess")
 
@@ -21,6 +22,7 @@ def data(results: xr.Dataset, rows: Rows, paint: Painter) -> dict[str, Any] | No
     kinds = [name for name in ("scrub_state", "scrub_model_mean", "scrub_truth_mean") if name in results]
     if len(kinds) < 3 or "scrub_path" not in results:
         return None
+    results = results.isel(time=np.unique(np.linspace(0, results.sizes["time"] - 1, STOPS).round().astype(int)))
     paint, count = fitting(results, paint)
     nearest, order = _nearest(results, rows, count)
     paths = []
