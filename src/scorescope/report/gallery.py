@@ -115,8 +115,11 @@ def first_four(results: xr.Dataset, model: str, rows: Rows, paint: Painter) -> l
     part = results.sel(model=model)
     cards: list[dict[str, str]] = []
     for k in range(min(4, part.sizes["path"])):
-        near = int(part["nearest_index"].values[k, 0]) if "nearest_index" in part else -1
-        cards.append({"uri": paint.uri(part["sample"].values[k]), "near": rows.uri(near), "index": row_name(results, near)})
+        card = {"uri": paint.uri(part["sample"].values[k]), "near": "", "index": ""}
+        if "nearest_index" in part:
+            near = int(part["nearest_index"].values[k, 0])
+            card |= {"near": rows.uri(near), "index": row_name(results, near)}
+        cards.append(card)
     return cards
 
 
