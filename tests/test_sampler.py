@@ -101,6 +101,18 @@ def test_nan_is_reported_with_time_and_path():
         ss.trajectory(Broken(), noise, [0.0], method="euler", steps=50)
 
 
+def test_a_field_that_is_not_smooth_ends_with_an_error_and_not_with_a_hang(monkeypatch):
+    class Noise(ss.Denoiser):
+        shape, name = (1,), "noise"
+
+        def forward(self, z, t, label=None):
+            return 1e3 * torch.sin(1e9 * t)[:, None] + 0 * z
+
+    monkeypatch.setattr("scorescope.sampler.MOST_STEPS", 100)
+    with pytest.raises(ss.InputError, match=r"tried 100 steps and is at t = \d\.\d+ on path 0: noise is not smooth"):
+        ss.sample(Noise(), 1)
+
+
 def test_unknown_solver_suggests_the_near_one():
     with pytest.raises(ss.InputError, match="dopri5"):
         ss.sample(Gaussian(2, 1.0), 1, method="dopri")

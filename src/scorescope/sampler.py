@@ -22,6 +22,7 @@ from scorescope.denoiser import Denoiser, Label, as_label, on_linear_axis
 from scorescope.errors import InputError, unknown
 
 END = 1e-3  # the smallest time at which a model is asked while sampling
+MOST_STEPS = 5000  # of dopri5; smooth fields take tens
 METHODS = ("dopri5", "euler", "heun", "ancestral")
 Tick = Callable[[int], None]
 
@@ -165,6 +166,7 @@ def _dopri5(field: _Field, z: Tensor, begin: float, asked: Tensor, atol: float, 
     step = _first_step(field, z, t, slope, which, atol, rtol).clamp(max=max(begin - end, 1e-12)) if begin > end else t
     final = torch.empty_like(z)
     inner = asked.to(z.device)
+    tried = 0
     while len(which):
         running = t > end
         if not bool(running.all()):
@@ -172,6 +174,13 @@ def _dopri5(field: _Field, z: Tensor, begin: float, asked: Tensor, atol: float, 
             final[which[done]] = z[done]
             which, t, z, slope, step = which[running], t[running], z[running], slope[running], step[running]
             continue
+        tried += 1
+        if tried > MOST_STEPS:
+            path, time = int(field.owners[int(which[0])]), float(t[0])
+            raise InputError(
+                f"dopri5 tried {MOST_STEPS} steps and is at t = {time:.4f} on path {path}: {field.model.name} is not smooth there",
+                "--solver heun",
+            )
         step = torch.minimum(step, t - end)
         h = _like(step, z)
         stages = [slope]
