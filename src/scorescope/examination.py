@@ -122,10 +122,14 @@ def examine(
     continued = plan.claim(folder, planned, force)
     if continued and (folder / "results.nc").exists():
         return Run(folder, results.load(folder / "results.nc"))
-    job = _Job(planned, bank, folder, device, batch, command)
-    with Board(quiet) as board:
-        measured = job.run(board, continued)
-    results.save(measured, folder / "results.nc")
+    try:
+        with Board(quiet) as board:
+            measured = _Job(planned, bank, folder, device, batch, command).run(board, continued)
+        results.save(measured, folder / "results.nc")
+    except BaseException:
+        if out is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     run = Run(folder, measured)
     if out is None:
         weakref.finalize(run, shutil.rmtree, folder, ignore_errors=True)
