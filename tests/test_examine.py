@@ -113,10 +113,12 @@ def test_shared_states_are_the_same_for_every_model():
     truth, blurred = ss.EmpiricalScore(bank), Gaussian(36, 1.0)
     blurred.shape, blurred.name = (1, 6, 6), "blurred"
     blurred.forward = lambda z, t, label=None: Gaussian.forward(blurred, z.flatten(1), t).reshape(z.shape)
-    own = ss.examine([truth, blurred], bank, ["relative-distance"], **SMALL).results.r_star.sel(region="extrapolation")
-    shared = ss.examine([truth, blurred], bank, ["relative-distance"], **SMALL, shared_states="blurred").results.r_star.sel(
-        region="extrapolation"
-    )
+    probes = ["relative-distance", "memorization"]
+    alone = ss.examine([truth, blurred], bank, probes, **SMALL).results
+    together = ss.examine([truth, blurred], bank, probes, **SMALL, shared_states="blurred").results
+    for name in ("sample", "ratio_second", "nearest_index"):  # finished samples stay their own model's
+        np.testing.assert_array_equal(alone[name], together[name])
+    own, shared = (found.r_star.sel(region="extrapolation") for found in (alone, together))
     assert not np.allclose(own[0], own[1])
     np.testing.assert_array_equal(shared[0], shared[1])
     np.testing.assert_allclose(shared[1], own[1], rtol=1e-6)

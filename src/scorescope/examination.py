@@ -161,7 +161,7 @@ class _Job:
             board.say(f"continuing: {len(list(self.folder.glob('cells/**/*.n*')))} cells done")
         needs_samples = any(probe.regions != ("supervision",) for probe in state_probes) or any(not probe.of_bank for probe in whole_probes)
         if needs_samples:
-            for name in self.models if self.plan.settings["shared_states"] is None else [self.plan.settings["shared_states"]]:
+            for name in self.models:
                 self._sample(board, name)
         parts: list[xr.Dataset] = []
         for region in REGIONS:
@@ -174,7 +174,7 @@ class _Job:
             parts.append(self._measure_whole(board, probe))
         if needs_samples:
             parts.append(self._pictures())
-        parts.append(self._paths(needs_samples))
+        parts.append(self._paths())
         together = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
         together = together.merge(self._rows(together), combine_attrs="override")
         return results.with_provenance(together, self._provenance())
@@ -206,9 +206,9 @@ class _Job:
         self.timings[f"sampling {name}"] = time.monotonic() - begun
 
     def _states(self, model: str, k: int) -> Tensor:
-        """(P, *shape) states of all paths at time k of the plan; k = −1 gives the finished samples."""
+        """(P, *shape) states of a model's own paths at time k of the plan; k = −1 gives its finished samples."""
         parts = []
-        for path in sorted(self._states_folder(self._owner(model)).glob("paths-*.safetensors")):
+        for path in sorted(self._states_folder(model).glob("paths-*.safetensors")):
             with safe_open(path, framework="pt") as opened:
                 parts.append(opened.get_slice("states")[:, k + 1])
         return torch.cat(parts).to(self.device)
@@ -217,7 +217,7 @@ class _Job:
         if region == "supervision":
             found = regions.supervision(self.bank, self.plan.sizes.paths, self.seed, self.plan.classes)
         elif region == "renoised":
-            found = regions.renoised(self._states(model, -1).cpu(), self.labels, self.seed)
+            found = regions.renoised(self._states(self._owner(model), -1).cpu(), self.labels, self.seed)
         else:
             return None
         return found.to(self.device)
@@ -239,7 +239,7 @@ class _Job:
                     missing = [name for name in names if not self._cell(name, region, k).exists()]
                     truth: Truth | None = None
                     for name in missing:
-                        z = self._states(name, k) if source is None else source.at(t)
+                        z = self._states(self._owner(name), k) if source is None else source.at(t)
                         label = self.labels if source is None else source.label
                         truth = truth or Truth(self.truth, z, t, label)
                         view = View(region, t, z, label, self.models[name], truth, source)
@@ -335,7 +335,7 @@ class _Job:
         dims = ("model", "path", *results.image_dims(self.bank.shape))
         return xr.Dataset({"sample": (dims, samples)}, coords={"model": list(self.models)})
 
-    def _paths(self, sampled: bool) -> xr.Dataset:
+    def _paths(self) -> xr.Dataset:
         """Which rows and classes the paths have."""
         source = regions.supervision(self.bank, self.plan.sizes.paths, self.seed, self.plan.classes)
         label = np.full((len(self.models), len(REGIONS), self.plan.sizes.paths), -1)
