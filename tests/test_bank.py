@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from scorescope.bank import Bank
 from scorescope.bank.bank import fingerprint_of
 from scorescope.bank.storage import save_bank, verify
+from scorescope.bank.tensors import StoredRows
 from scorescope.errors import InputError
 
 SHAPES = {"image": (3, 6, 5), "latent": (4, 3, 3), "vector": (7,), "waveform": (1, 16)}
@@ -49,7 +50,7 @@ def everything(bank: Bank) -> np.ndarray:
 def test_saving_and_opening_changes_nothing(bank: Bank, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("banks") / "any.bank"
     opened = save_bank(bank, path)
-    assert isinstance(opened.rows, np.memmap)
+    assert isinstance(opened.rows, StoredRows)
     np.testing.assert_array_equal(opened.rows, bank.rows)
     assert opened.rows.dtype == bank.rows.dtype
     assert (opened.labels is None) == (bank.labels is None)
@@ -63,6 +64,7 @@ def test_saving_and_opening_changes_nothing(bank: Bank, tmp_path_factory: pytest
     tensors = load_file(path / "rows.safetensors")
     np.testing.assert_array_equal(tensors["rows"], bank.rows)
     assert ("labels" in tensors) == (bank.labels is not None)
+    np.testing.assert_array_equal(tensors["mean"], opened.mean)
 
 
 @given(bank=banks(), size=st.integers(1, 30))

@@ -95,7 +95,8 @@ def test_resizing_cuts_the_centre_square(tmp_path: Path, out: Path) -> None:
     assert (bank.rows[:, 1, 1:-1, 1:-1] == 255).all()
     assert (bank.rows[:, 0, 1:-1, 1:-1] == 0).all()
     # Arrays of images are resized alike.
-    assert np.array_equal(build(wide[None], out, size=10, force=True).rows[0], bank.rows[1])
+    resized = bank.rows[1]
+    assert np.array_equal(build(wide[None], out, size=10, force=True).rows[0], resized)
 
 
 def test_resizing_is_antialiased() -> None:

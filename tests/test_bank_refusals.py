@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,8 +212,8 @@ def test_a_folder_without_write_permission_is_named() -> None:
 
 
 def test_a_disk_too_small_is_named_before_anything_is_read(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = storage.shutil.disk_usage(out.parent)
-    monkeypatch.setattr(storage.shutil, "disk_usage", lambda path: real._replace(free=500))
+    real = shutil.disk_usage(out.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=500))
     with pytest.raises(InputError, match=r"needs 0\.0 MB, the disk has"):
         build(COLOUR, out)
     assert os.listdir(out.parent) == []

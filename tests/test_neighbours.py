@@ -8,17 +8,17 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scorescope as ss
-from scorescope import neighbours
-from scorescope.empirical.shelf import Shelf
-from scorescope.neighbours import NO_PAIR, Pair, closest_pair, duplicates, nearest_rows
+from scorescope.bank import neighbours, pairs, products
+from scorescope.bank.bounds import bounds_for
+from scorescope.bank.codes import Grid
+from scorescope.bank.pairs import NO_PAIR, Pair
+from scorescope.bank.sketch import Sketches
 
-
-def shelf_of(bank, memory=1 << 30):
-    return Shelf(bank, "cpu", memory)
+CPU = torch.device("cpu")
 
 
 def all_rows(bank):
@@ -39,9 +39,10 @@ def brute_nearest(bank, x, k, without=None):
 
 
 def brute_pair(bank, label=None, distinct=False):
-    """The closest pair by definition, ties by index."""
-    rows, n, index = all_rows(bank), len(bank.rows), bank.indices(label).tolist()
-    best = NO_PAIR
+    """The closest pair by definition, ties by index; with `distinct` of rows that repeat no earlier one, at a distance above 0."""
+    rows, n, index, best = all_rows(bank), len(bank.rows), bank.indices(label).tolist(), NO_PAIR
+    if distinct:
+        index = [j for j in index if not any(np.array_equal(rows[i], rows[j]) for i in index if i < j)]
     for i, j in itertools.combinations(index, 2):
         for second in (j, j + n) if bank.flips else (j,):
             distance = float(np.sqrt(np.square(rows[i] - rows[second]).sum()))
@@ -50,39 +51,174 @@ def brute_pair(bank, label=None, distinct=False):
     return best
 
 
+def same_pair(found, expected):
+    assert found.distance == pytest.approx(expected.distance, rel=1e-12)
+    assert (found.first, found.second) == (expected.first, expected.second)
+
+
 @st.composite
 def banks(draw):
     """Small banks on a coarse grid, where ties, copies and mirror images abound, near the origin or far from it."""
     n, shape = draw(st.integers(1, 12)), draw(st.sampled_from([(2,), (1, 1, 2), (1, 2, 2)]))
     size = n * int(np.prod(shape))
-    values = draw(st.lists(st.integers(-2, 2), min_size=size, max_size=size))
-    rows = np.array(values, dtype=np.float32).reshape(n, *shape) * draw(st.sampled_from([1.0, 0.25])) + draw(st.sampled_from([0.0, 64.0]))
+    values = np.array(draw(st.lists(st.integers(-2, 2), min_size=size, max_size=size))).reshape(n, *shape)
+    if draw(st.booleans()):
+        # 255 steps from −127.5 to 127.5 are wide enough apart that float32 model space keeps ties.
+        rows, span = (values + draw(st.sampled_from([2, 128, 253]))).astype(np.uint8), {"low": -127.5, "high": 127.5}
+    else:
+        rows, span = values * draw(st.sampled_from([1.0, 0.25])) + draw(st.sampled_from([0.0, 64.0])), {}
     labels = draw(st.sampled_from([None, np.arange(n) % 2]))
-    return ss.Bank.from_arrays(rows.astype(np.float32), labels, flips=len(shape) > 1 and draw(st.booleans()))
+    return ss.Bank.from_arrays(rows, labels, flips=len(shape) > 1 and draw(st.booleans()), **span)
 
 
-@given(bank=banks(), k=st.integers(1, 30), alone=st.booleans(), resident=st.booleans(), seed=st.integers(0, 99))
-def test_nearest_rows_are_those_of_a_brute_force(bank, k, alone, resident, seed):
+@settings(max_examples=60, deadline=None)
+@given(bank=banks(), k=st.integers(1, 30), alone=st.booleans(), seed=st.integers(0, 99))
+def test_nearest_rows_are_those_of_a_brute_force(bank, k, alone, seed):
     rng = np.random.default_rng(seed)
     own = rng.integers(len(bank.rows), size=5)
     x = bank[own] + torch.from_numpy(rng.integers(-1, 2, (5, *bank.shape)).astype(np.float32)) / 2
     without = torch.from_numpy(own) if alone else None
-    index, distance = nearest_rows(shelf_of(bank, 1 << 30 if resident else 0), x, k, without=without)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "QUERIES", 2)
+        patch.setattr(neighbours, "SPARE", 0)
+        index, distance = bank.neighbours(x, k, without=without)
     expected_index, expected = brute_nearest(bank, x, k, without)
     np.testing.assert_array_equal(index, expected_index)
     np.testing.assert_allclose(distance, expected, rtol=1e-12, atol=1e-12)
 
 
-@given(bank=banks(), distinct=st.booleans(), data=st.data())
-def test_the_closest_pair_is_that_of_a_brute_force(bank, distinct, data):
-    label = data.draw(st.sampled_from([None, *(np.unique(bank.labels).tolist() if bank.labels is not None else [])]))
-    found, expected = closest_pair(shelf_of(bank), label, distinct=distinct), brute_pair(bank, label, distinct)
-    assert found.distance == pytest.approx(expected.distance, rel=1e-12)
-    if distinct or not bank.flips or expected.distance:
-        assert (found.first, found.second) == (expected.first, expected.second)
-    else:  # Copies are named before mirror images.
-        rows = all_rows(bank)
-        assert np.array_equal(rows[found.first], rows[found.second])
+@settings(max_examples=60, deadline=None)
+@given(bank=banks(), tile=st.integers(1, 5), many=st.sampled_from([0, 3, 1000]), panel=st.sampled_from([1, 40, 1 << 27]))
+def test_the_closest_pairs_are_those_of_a_brute_force(bank, tile, many, panel):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairs, "PANEL", panel)
+        patch.setattr(pairs, "TILE", tile)
+        patch.setattr(pairs, "MANY", many)
+        found = bank.closest_pairs()
+    labels = [] if bank.labels is None else np.unique(bank.labels).tolist()
+    assert list(found.by_class) == list(found.by_class_distinct) == labels
+    same_pair(found.distinct, brute_pair(bank, distinct=True))
+    for label in labels:
+        same_pair(found.by_class_distinct[label], brute_pair(bank, label, distinct=True))
+    for label, pair in [(None, found.whole), *found.by_class.items()]:
+        expected = brute_pair(bank, label)
+        if pair.distance or not bank.flips:
+            same_pair(pair, expected)
+        else:  # Copies are named before mirror images.
+            rows = all_rows(bank)
+            assert expected.distance == 0
+            assert pair.first < pair.second
+            assert np.array_equal(rows[pair.first], rows[pair.second])
+
+
+@settings(max_examples=60, deadline=None)
+@given(bank=banks())
+def test_every_copy_is_named_with_the_first_row_that_it_repeats(bank):
+    rows = all_rows(bank)[: len(bank.rows)].tolist()
+    expected = [(i, rows.index(row)) for i, row in enumerate(rows) if rows.index(row) < i]
+    assert bank.closest_pairs().duplicates.tolist() == [list(pair) for pair in expected]
+
+
+KINDS = ("uint8", "float16", "float32")
+
+
+def spread_bank(kind, flips=False, n=300, seed=0):
+    """Rows of which some are close, some far, one class lies apart, one row is an outlier and one a near copy."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, 3, 5, 4)) * np.geomspace(1, 0.05, 4)
+    x[n // 2 :] += 3
+    x[7] = x[3] + 0.01 * rng.standard_normal((3, 5, 4))
+    x[11] = x[200][..., ::-1] + 0.02
+    x[50] *= 20
+    stored = (x * 20 + 100).clip(0, 255).astype(np.uint8) if kind == "uint8" else x.astype(kind)
+    return ss.Bank.from_arrays(stored, np.arange(n) // (n // 3) % 3, flips=flips)
+
+
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("hardware", ["int8", "float32"])
+def test_every_storage_and_every_bound_gives_the_same_answer(kind, flips, hardware, monkeypatch):
+    """Sketches alone, codes for all, tiles of odd sizes, small blocks, hardware without int8, and a program that allows itself bfloat16."""
+    bank = spread_bank(kind, flips)
+    if hardware == "float32":
+        monkeypatch.setattr(products, "has_int8", lambda device: False)
+        monkeypatch.setattr(neighbours, "BLOCK", 1)  # blocks of 64 rows
+        monkeypatch.setattr(pairs, "BLOCK", 1)
+    expected = [brute_pair(bank, label) for label in (None, 0, 1, 2)]
+    x = torch.cat([bank[np.arange(0, 300, 60)] * 0.9 + 0.1, 30 * bank[np.array([1])]])
+    expected_index, expected_distance = brute_nearest(bank, x, 7)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        for tile, many in ((37, 0), (37, 10), (4096, 10**9)):
+            monkeypatch.setattr(pairs, "TILE", tile)
+            monkeypatch.setattr(pairs, "MANY", many)
+            found = bank.closest_pairs()
+            for pair, truth in zip((found.whole, *found.by_class.values()), expected, strict=True):
+                same_pair(pair, truth)
+        index, distance = bank.neighbours(x, 7)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    np.testing.assert_array_equal(index, expected_index)
+    np.testing.assert_allclose(distance, expected_distance, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("flips", [False, True])
+def test_no_pair_of_rows_is_nearer_than_its_bounds(kind, flips):
+    bank = spread_bank(kind, flips)
+    rows, n = all_rows(bank), len(bank.rows)
+    true = np.sqrt(np.square(rows[:n, None] - rows[None]).sum(2))
+    grid, sketches, every = Grid.of(bank, CPU), Sketches(bank, CPU), torch.arange(n)
+    sketches.take(0, np.asarray(bank.rows[:100]))
+    sketches.take(100, np.asarray(bank.rows[100:]))
+    codes = grid.codes(np.asarray(bank.rows))
+    for mirrored in range(1 + flips):
+        apart = torch.from_numpy(true[:, n * mirrored : n * mirrored + n])
+        other = grid.mirror(codes) if mirrored else codes
+        coded = grid.scale * torch.cdist(codes.code.double(), other.code.double())
+        assert ((coded - apart).abs() <= codes.slack + other.slack + 1e-12).all()
+        square = sketches.squares(every, every, bool(mirrored))
+        limit = apart.clone().apply_(sketches.limit)
+        assert (square <= limit).all()
+        # Nearly nothing is lost where a few axes say nearly everything.
+        assert torch.quantile(square.double().clamp(min=0).sqrt() / apart.clamp(min=1e-6), 0.5) > 0.7
+        tiles = sketches.tiles(every, 19)
+        boxes = [torch.stack([sketches.box(tile, bool(side)) for tile in tiles]) for side in (0, mirrored)]
+        for tile, box in zip(tiles, boxes[0], strict=True):
+            least = torch.stack([apart[tile][:, other].min() for other in tiles])
+            assert (sketches.apart(box, boxes[1]) <= least).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("flips", [False, True])
+def test_no_row_is_nearer_to_a_point_than_its_bound(kind, flips):
+    """Points on rows, between rows, off every grid, and far away."""
+    bank = spread_bank(kind, flips)
+    own = bank[np.arange(40)]
+    x = torch.cat([own, (own + own.flip(0)) / 2, own + 1e-3 * torch.randn(own.shape, generator=torch.Generator().manual_seed(0)), 50 * own])
+    flat, rows = x.double().flatten(1), torch.from_numpy(all_rows(bank))
+    bounds = bounds_for(bank, flat)
+    bounds.load(np.asarray(bank.rows))
+    for mirrored in range(1 + flips):
+        bound = bounds.squares(slice(20, None), bool(mirrored)).clamp(min=0).sqrt() - bounds.slack[20:, None]
+        apart = torch.cdist(flat[20:], rows[300 * mirrored :][:300], compute_mode="donot_use_mm_for_euclid_dist")
+        assert (bound <= apart).all()
+        loss = (apart - bound) / apart.clamp(min=1)
+        assert loss.median() < 1e-3
+
+
+@pytest.mark.parametrize("d", [1, 7, 1024, 2500, 40_000])
+@pytest.mark.parametrize("hardware", ["int8", "float32"])
+def test_integer_products_are_exact(d, hardware, monkeypatch):
+    if hardware == "float32":
+        monkeypatch.setattr(products, "has_int8", lambda device: False)
+    rng = np.random.default_rng(d)
+    a, b = rng.integers(-128, 128, (5, d)), rng.integers(-128, 128, (3, d))
+    a[0] = b[0] = -128
+    found = products.integer_products(torch.from_numpy(a.astype(np.int8)), torch.from_numpy(b.astype(np.int8)))
+    np.testing.assert_array_equal(found, a @ b.T)
+    np.testing.assert_array_equal(products.integer_squares(torch.from_numpy(a.astype(np.int8))), np.square(a).sum(1))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -94,32 +230,50 @@ def test_rows_that_float32_can_not_tell_apart(seed):
     far = (rng.standard_normal((100, 30)) * 100).astype(np.float32)
     bank = ss.Bank.from_arrays(rng.permutation(np.concatenate([tight, far])))
     x = torch.from_numpy(centre.astype(np.float32)).repeat(3, 1)
-    index, distance = nearest_rows(shelf_of(bank), x, 5)
+    index, distance = bank.neighbours(x, 5)
     expected_index, expected = brute_nearest(bank, x, 5)
     np.testing.assert_array_equal(index, expected_index)
     np.testing.assert_allclose(distance, expected, rtol=1e-9)
-    found, truth = closest_pair(shelf_of(bank), None), brute_pair(bank)
+    found, truth = bank.closest_pairs().whole, brute_pair(bank)
     assert (found.first, found.second) == (truth.first, truth.second)
 
 
-def test_well_separated_rows_are_settled_without_a_second_look(monkeypatch):
+@pytest.mark.parametrize("kind", KINDS)
+def test_well_separated_rows_are_settled_without_a_second_look(kind, monkeypatch):
     """The certificate is of use: on ordinary data it is not refused, so nothing is computed twice."""
-    monkeypatch.setattr(neighbours, "_search", lambda *rest: pytest.fail("all rows were searched in float64"))
+    monkeypatch.setattr(neighbours._Search, "widen", lambda *rest: pytest.fail("all rows were asked again"))
     rng = np.random.default_rng(0)
-    bank = ss.Bank.from_arrays(rng.uniform(-1, 1, (2_000, 1, 8, 8)).astype(np.float32))
+    rows = rng.uniform(-1, 1, (2_000, 1, 8, 8))
+    bank = ss.Bank.from_arrays((rows * 127.5 + 127.5).astype(np.uint8) if kind == "uint8" else rows.astype(kind))
     x = torch.from_numpy(rng.uniform(-1, 1, (20, 1, 8, 8)).astype(np.float32))
     for k in (1, 10, 50):
-        np.testing.assert_array_equal(nearest_rows(shelf_of(bank), x, k)[0], brute_nearest(bank, x, k)[0])
+        np.testing.assert_array_equal(bank.neighbours(x, k)[0], brute_nearest(bank, x, k)[0])
+
+
+def test_sketches_leave_few_pairs_of_data_with_principal_axes(monkeypatch):
+    """The sketch is of use: no tile falls back to codes, and boxes spare most pairs of tiles."""
+    monkeypatch.setattr(pairs, "TILE", 64)
+    monkeypatch.setattr(pairs, "MANY", 64)
+    monkeypatch.setattr(pairs._Tile, "codes", property(lambda tile: pytest.fail("codes were needed")))
+    seen = []
+    look = pairs._Search._look
+    monkeypatch.setattr(pairs._Search, "_look", lambda self, *rest: seen.append(0) or look(self, *rest))
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((1_280, 100)) * np.geomspace(30, 0.01, 100)
+    bank = ss.Bank.from_arrays(np.concatenate([rows, rows[:1] + 0.01]))
+    found = bank.closest_pairs().whole
+    assert (found.first, found.second) == (0, 1_280)
+    assert len(seen) < 0.5 * 21 * 22 / 2
 
 
 def test_a_row_finds_itself_first_and_never_when_told_not_to():
     rng = np.random.default_rng(0)
     bank = ss.Bank.from_arrays(rng.standard_normal((50, 1, 3, 3)).astype(np.float32), flips=True)
     own = np.arange(100)
-    index, distance = nearest_rows(shelf_of(bank), bank[own], 3)
+    index, distance = bank.neighbours(bank[own], 3)
     assert index[:, 0].tolist() == own.tolist()
     assert not distance[:, 0].any()
-    index, distance = nearest_rows(shelf_of(bank), bank[own], 200, without=torch.from_numpy(own % 50))
+    index, distance = bank.neighbours(bank[own], 200, without=torch.from_numpy(own % 50))
     assert index.shape == (100, 98)
     assert not (index % 50 == torch.from_numpy(own % 50)[:, None]).any()
     assert (distance.diff(dim=1) >= 0).all()
@@ -127,28 +281,49 @@ def test_a_row_finds_itself_first_and_never_when_told_not_to():
 
 def test_one_row_has_no_neighbour():
     bank = ss.Bank.from_arrays(np.ones((1, 1, 2, 2), np.float32), flips=True)
-    index, distance = nearest_rows(shelf_of(bank), torch.zeros(4, 1, 2, 2), 5)
+    index, distance = bank.neighbours(torch.zeros(4, 1, 2, 2), 5)
     assert index.tolist() == [[0, 1]] * 4
     torch.testing.assert_close(distance, torch.full((4, 2), 2.0, dtype=torch.float64))
-    index, distance = nearest_rows(shelf_of(bank), torch.zeros(4, 1, 2, 2), 5, without=torch.zeros(4, dtype=torch.int64))
+    index, distance = bank.neighbours(torch.zeros(4, 1, 2, 2), 5, without=torch.zeros(4, dtype=torch.int64))
     assert (index.shape, distance.shape) == ((4, 0), (4, 0))
-    assert closest_pair(shelf_of(bank), None) == NO_PAIR
-    assert nearest_rows(shelf_of(bank), torch.zeros(0, 1, 2, 2), 1)[0].shape == (0, 1)
+    assert bank.closest_pairs().whole == NO_PAIR
+    assert bank.neighbours(torch.zeros(0, 1, 2, 2), 1)[0].shape == (0, 1)
 
 
 def test_constant_data_is_answered_at_once():
     bank = ss.Bank.from_arrays(np.full((3_000, 1, 4, 4), 7, np.uint8))
     begun = time.process_time()
-    assert closest_pair(shelf_of(bank), None) == Pair(0.0, 0, 1)
-    assert closest_pair(shelf_of(bank), None, distinct=True) == NO_PAIR
-    assert nearest_rows(shelf_of(bank), bank[np.array([5])], 3)[0].tolist() == [[0, 1, 2]]
-    assert duplicates(bank) == 2_999
+    found = bank.closest_pairs()
+    assert (found.whole, found.distinct) == (Pair(0.0, 0, 1), NO_PAIR)
+    assert len(found.duplicates) == 2_999
+    assert bank.neighbours(bank[np.array([5])], 3)[0].tolist() == [[0, 1, 2]]
     assert time.process_time() - begun < 5  # pair by pair it would be minutes
 
 
 def test_copies_are_those_of_equal_value():
     rows = np.array([[0.0, 1.0], [-0.0, 1.0], [0.0, 1.0], [1.0, 0.0]], np.float32)
-    bank = ss.Bank.from_arrays(rows.reshape(4, 1, 1, 2), flips=True)
-    assert duplicates(bank) == 2  # a mirror image is no copy
-    assert closest_pair(shelf_of(bank), None) == Pair(0.0, 0, 1)
-    assert closest_pair(shelf_of(bank), None, distinct=True) == Pair(pytest.approx(2**0.5), 0, 3)
+    found = ss.Bank.from_arrays(rows.reshape(4, 1, 1, 2), flips=True).closest_pairs()
+    assert found.duplicates.tolist() == [[1, 0], [2, 0]]  # a mirror image is no copy
+    assert found.whole == Pair(0.0, 0, 1)
+    assert found.distinct == Pair(pytest.approx(2**0.5), 0, 3)
+
+
+def test_progress_reaches_its_end():
+    told = []
+    spread_bank("uint8").closest_pairs(progress=lambda *state: told.append(state))
+    for stage in ("rows", "pairs"):
+        done = [state[1] for state in told if state[0] == stage]
+        assert done == sorted(done)
+        assert (stage, done[-1], done[-1]) in told
+
+
+def test_points_that_can_not_be_asked_for_are_refused():
+    bank = spread_bank("uint8")
+    x = bank[np.arange(4)]
+    with pytest.raises(ss.InputError, match=r"shape \(60,\) do not match the bank's rows \(3, 5, 4\)"):
+        bank.neighbours(x.reshape(4, 60), 1)
+    x[2, 0, 0, 0], x[3] = torch.nan, torch.inf
+    with pytest.raises(ss.InputError, match=r"points 2, 3 contain NaN or Inf \(2 of 4\)"):
+        bank.neighbours(x, 1)
+    with pytest.raises(ss.InputError, match="k of at least 1"):
+        bank.neighbours(x[:2], 0)

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,11 +31,11 @@ from torch import Tensor
 from scorescope import __version__, plan, regions, results
 from scorescope.bank import Bank
 from scorescope.denoiser import Denoiser, on_linear_axis
-from scorescope.empirical import EmpiricalScore
+from scorescope.empirical import EmpiricalScore, Posterior
 from scorescope.files import replacing, write_tensors
 from scorescope.plan import Plan, Sizes
 from scorescope.probes import StateProbe, Subject, View, WholeProbe
-from scorescope.probes.base import Truth
+from scorescope.probes.base import Truths
 from scorescope.progress import Board
 from scorescope.regions import REGIONS, Noised
 from scorescope.sampler import start_time, trajectory
@@ -234,21 +234,35 @@ class _Job:
         title = f"{region}: {', '.join(probe.name for probe in probes)}"
         with board.row(title, len(times) * len(self.models)) as row:
             for names in groups:
+                todo = [k for k in range(len(times)) if not all(self._cell(name, region, k).exists() for name in names)]
+                row(len(names) * (len(times) - len(todo)))
+                todo.sort(key=lambda k: -times[k])  # from noise to data, as the exact score sweeps
                 source = self._source(region, names[0])
-                for k, t in enumerate(times.tolist()):
-                    missing = [name for name in names if not self._cell(name, region, k).exists()]
-                    truth: Truth | None = None
-                    for name in missing:
+                truths = self._truths(self._owner(names[0]), source, todo)
+                for step, k in enumerate(todo):
+                    t, truth = float(times[k]), truths.at(step)
+                    for name in names:
+                        if self._cell(name, region, k).exists():
+                            continue
                         z = self._states(self._owner(name), k) if source is None else source.at(t)
-                        label = self.labels if source is None else source.label
-                        truth = truth or Truth(self.truth, z, t, label)
-                        view = View(region, t, z, label, self.models[name], truth, source)
+                        view = View(region, t, z, truths.label, self.models[name], truth, source)
                         with torch.inference_mode():
                             found = self._measure_cell(view, probes)
                         with replacing(self._cell(name, region, k)) as temporary, open(temporary, "wb") as opened:
                             np.savez(opened, **found)  # type: ignore[arg-type]
                     row(len(names), f"t = {t:.2f}")
         self.timings[region] = time.monotonic() - begun
+
+    def _truths(self, owner: str, source: Noised | None, todo: Sequence[int]) -> Truths:
+        """The exact posteriors at the times `todo` of the plan, of one model's trajectories or of noised points."""
+        times = torch.from_numpy(self.plan.times[list(todo)])
+        if source is not None:
+            return Truths(self.truth, lambda label: self.truth.supervision_sweep(source.x, source.eps, times, label), source.label)
+
+        def sweep(label: Tensor | None) -> Iterator[tuple[int, Posterior]]:
+            return self.truth.trajectory_sweep(torch.stack([self._states(owner, k) for k in todo], 1), times, label)
+
+        return Truths(self.truth, sweep, self.labels)
 
     def _measure_cell(self, view: View, probes: Sequence[StateProbe]) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scorescope.bank.bank import Bank, Block
+    from scorescope.bank.shadow import Shadow, build_shadow
 
-__all__ = ["Bank", "Block"]
+__all__ = ["Bank", "Block", "Shadow", "build_shadow"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'scorescope.bank' has no attribute {name!r}")
-    from scorescope.bank import bank
+    from scorescope.bank import bank, shadow
 
-    return getattr(bank, name)
+    return getattr(bank if name in ("Bank", "Block") else shadow, name)

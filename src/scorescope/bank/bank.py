@@ -1,4 +1,4 @@
-"""The training set as rows: in memory or memory-mapped from disk, in model space, addressed by index.
+"""The training set as rows: in memory or read from disk as they are asked for, in model space, addressed by index.
 
 On disk a bank is a folder: `rows.safetensors` holds the rows as they were stored (8-bit images stay 8-bit) and the labels,
 `manifest.json` says what they are. Rows in model space are `low + (high − low)·u/255` for 8-bit storage and the stored
@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scorescope.bank.tensors import StoredRows
 from scorescope.errors import InputError
+
+if TYPE_CHECKING:
+    from scorescope.bank.pairs import ClosestPairs
+    from scorescope.bank.shadow import Shadow
 
 SCHEMA = 1
 
@@ -32,7 +37,7 @@ class Block:
     index: np.ndarray
 
 
-def fingerprint_of(description: Mapping[str, Any], rows: np.ndarray, labels: np.ndarray | None) -> str:
+def fingerprint_of(description: Mapping[str, Any], rows: np.ndarray | StoredRows, labels: np.ndarray | None) -> str:
     """SHA-256 of everything that defines the rows in model space: storage, value range, flips, the rows and the labels."""
     digest = hashlib.sha256(json.dumps(dict(description), sort_keys=True).encode())
     for start in range(0, len(rows), 1024):
@@ -60,7 +65,7 @@ class Bank:
     """The training set.
 
     Attributes:
-        rows: (N, *shape) as stored: uint8, float16 or float32; may be a read-only memory map.
+        rows: (N, *shape) as stored: uint8, float16 or float32. An array, or `StoredRows` on disk, which read just what an index names.
         labels: (N,) int64 in [0, classes), or None.
         shape: Shape of one row.
         flips: Whether every row also stands for its mirror image.
@@ -72,7 +77,7 @@ class Bank:
 
     def __init__(
         self,
-        rows: np.ndarray,
+        rows: np.ndarray | StoredRows,
         labels: np.ndarray | None = None,
         *,
         flips: bool = False,
@@ -81,6 +86,7 @@ class Bank:
         class_names: tuple[str, ...] | None = None,
         name: str = "bank",
         manifest: Mapping[str, Any] | None = None,
+        mean: np.ndarray | None = None,
     ) -> None:
         if rows.dtype not in (np.uint8, np.float16, np.float32):
             raise InputError(f"rows of type {rows.dtype} can't be stored", "uint8, float16 or float32")
@@ -96,6 +102,8 @@ class Bank:
         self.labels = None if labels is None else np.ascontiguousarray(labels, dtype=np.int64)
         self.class_names, self.name, self.manifest = class_names, name, dict(manifest or {})
         self.shape: tuple[int, ...] = tuple(rows.shape[1:])
+        self._recorded_mean = mean
+        self._shadow: Shadow | None = None
 
     @classmethod
     def from_arrays(cls, x: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, flips: bool = False, **options: Any) -> Bank:
@@ -133,10 +141,11 @@ class Bank:
 
     @classmethod
     def open(cls, path: str | Path) -> Bank:
-        """Open a bank folder, memory-mapped: nothing but the manifest is read until rows are asked for.
+        """Open a bank folder: the manifest, the labels and the mean are read; rows are read from the disk whenever they are asked for.
 
         Raises:
-            InputError: The folder is missing, is no bank, or its files were cut.
+            InputError: The folder is missing, is no bank, or its files were cut. Later reads raise it when the file was cut, changed
+                or replaced meanwhile.
         """
         from scorescope.bank.storage import open_bank
 
@@ -194,6 +203,27 @@ class Bank:
         """Stored rows to float32 rows in model space."""
         return decode(stored, self.low, self.high)
 
+    def stored(self, start: int, stop: int) -> np.ndarray:
+        """Rows start … stop − 1 as stored (n, *shape), not decoded; from disk by one read, in order."""
+        return np.asarray(self.rows[start:stop])
+
+    def stored_at(self, index: np.ndarray) -> np.ndarray:
+        """Rows as stored (B, *shape), not decoded, by stored indices (B,) in [0, N) in any order; from disk each is read once."""
+        return np.asarray(self.rows[np.asarray(index)])
+
+    @property
+    def shadow(self) -> Shadow | None:
+        """The 8-bit copy that `scorescope bank shadow` made beside the rows; None where there is none.
+
+        Raises:
+            InputError: It was cut or altered, or was made of other rows.
+        """
+        if self._shadow is None:
+            from scorescope.bank.shadow import open_shadow
+
+            self._shadow = open_shadow(self)
+        return self._shadow
+
     def __getitem__(self, index: int | np.ndarray | Tensor) -> Tensor:
         """Rows in model space, float32: (*shape) for an integer, (B, *shape) for indices (B,). Index N + i is row i mirrored."""
         if isinstance(index, (int, np.integer)):
@@ -202,7 +232,7 @@ class Bank:
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"row {wanted.max()} of a bank of {len(self)}")
         n = len(self.rows)
-        x = self.decode(np.asarray(self.rows[wanted % n]))
+        x = self.decode(self.stored_at(wanted % n))
         mirrored = wanted >= n
         x[mirrored] = x[mirrored][..., ::-1]
         return torch.from_numpy(x)
@@ -225,10 +255,47 @@ class Bank:
             for start in range(0, len(wanted), size):
                 index = wanted[start : start + size]
                 contiguous = len(index) == index[-1] - index[0] + 1
-                x = self.decode(np.asarray(self.rows[index[0] : index[-1] + 1] if contiguous else self.rows[index]))
+                x = self.decode(self.stored(int(index[0]), int(index[-1]) + 1) if contiguous else self.stored_at(index))
                 if flip:
                     x = np.ascontiguousarray(x[..., ::-1])
                 yield Block(torch.from_numpy(x.reshape(len(index), -1)), index + n if flip else index)
+
+    # ---- distances ----------------------------------------------------------------------------------------------------------
+
+    def neighbours(self, x: Tensor, k: int, *, without: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The k nearest rows of points x (B, *shape), exact: indices (B, k) and Euclidean distances (B, k) float64, nearest first.
+
+        Computed on the device of x; the rows are read once and in order, whatever B. Mirrored rows count where the bank has flips.
+        Distances are those of direct differences in float64, ties go to the smaller index. k is cut to the number of rows there are.
+
+        Args:
+            x: Points in model space.
+            k: How many rows.
+            without: (B,) a stored row that each point must not find (its own, and that row's mirror image).
+
+        Raises:
+            InputError: Points of another shape, or not finite (named); k below 1.
+        """
+        from scorescope.bank.neighbours import nearest_rows
+
+        return nearest_rows(self, x, k, without)
+
+    def closest_pairs(self, *, device: torch.device | str = "cpu", progress: Callable[[str, int, int], None] | None = None) -> ClosestPairs:
+        """The closest pair of rows, that of every class, and all exact duplicates, exact: what C(t) needs (B.2).
+
+        With flips a row may also be close to another row's mirror image. 50,000 × 3,072 8-bit rows of ten classes take seconds on two
+        cores; see `scorescope.bank.pairs` for what it costs, which grows with N² at worst.
+
+        Args:
+            device: Where to compute.
+            progress: Told (what is done, how much of it, out of how much) now and then.
+        """
+        from scorescope.bank.pairs import closest_pairs
+        from scorescope.bank.storage import quiet
+
+        return closest_pairs(self, device, progress or quiet)
+
+    # ---- statistics -----------------------------------------------------------------------------------------------------------
 
     @cached_property
     def mean(self) -> Tensor:
@@ -242,6 +309,9 @@ class Bank:
 
     @cached_property
     def _moments(self) -> tuple[Tensor, float]:
+        """As the build recorded them, else by one pass."""
+        if self._recorded_mean is not None:
+            return torch.from_numpy(self._recorded_mean), float(self.manifest["radius"])
         total = torch.zeros(self.d, dtype=torch.float64)
         square = 0.0
         shift: Tensor | None = None
@@ -254,7 +324,9 @@ class Bank:
         assert shift is not None
         offset = total / len(self)
         variance = max(square / len(self) - float(offset.square().sum()), 0.0)
-        return (shift + offset).reshape(self.shape), variance**0.5
+        mean = (shift + offset).reshape(self.shape)
+        # The mean of rows and their mirror images is its own mirror image, to the last bit.
+        return (mean + mean.flip(-1)) / 2 if self.flips else mean, variance**0.5
 
     def __repr__(self) -> str:
         extra = f", {self.classes} classes" if self.classes else ""

@@ -1,16 +1,14 @@
 """Banks on disk: how they are written, opened and verified.
 
-A bank is a folder with two files. `rows.safetensors` holds the tensors `labels` (N,) int64, if there are any, and `rows`
-(N, *shape) as stored; its header is written first, because N is known before the rows are read, so that rows stream through
-and memory stays flat. `manifest.json` says what they are (the keys are those of `write_bank`).
+A bank is a folder with two files. `rows.safetensors` holds the tensors `mean` (*shape) float64, `labels` (N,) int64, if there are
+any, and `rows` (N, *shape) as stored; its header is written first, because N is known before the rows are read, so that rows stream
+through and memory stays flat. `manifest.json` says what they are (the keys are those of `write_bank`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +17,15 @@ from typing import Any
 import numpy as np
 
 from scorescope import __version__
-from scorescope.bank.atomic import MANIFEST, ROWS, full_disk_named, replacing, sync
+from scorescope.bank.atomic import MANIFEST, ROWS, full_disk_named, refuse_full_disk, replacing, sync
 from scorescope.bank.bank import SCHEMA, Bank
 from scorescope.bank.summary import Summary
+from scorescope.bank.tensors import Layout, StoredFile, StoredRows, plan, read_layout
 from scorescope.errors import InputError
 
-TYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "I64": np.dtype("<i8")}
+STORED = ("uint8", "float16", "float32")
 BATCH_BYTES = 4 << 20
+AGAIN, ROOM = "building the bank again", "another disk, or --limit"
 
 Progress = Callable[[str, int, int], None]
 """Told (what is done, rows done, rows in all) now and then."""
@@ -89,14 +89,13 @@ def write_bank(
         raise InputError(f"flips need rows with a width, those of {source.where} have shape {source.shape[1:]}", "a bank without flips")
     byte = source.dtype == np.uint8
     summary = Summary(source.dtype, source.shape, flips=flips, low=low, high=high)
-    header = _header(source.dtype, source.shape, source.labels is not None)
-    size = len(header) + math.prod(source.shape) * source.dtype.itemsize + (0 if source.labels is None else 8 * source.shape[0])
+    layout = _layout(source)
+    size = layout.size
     with replacing(out, force) as folder:
-        free = shutil.disk_usage(folder).free
-        if free < size:
-            raise InputError(f"{out} needs {size / 1e6:,.1f} MB, the disk has {free / 1e6:,.1f} MB free", "another disk, or --limit")
-        with full_disk_named(out, size), open(folder / ROWS, "wb") as file:
-            file.write(header)
+        refuse_full_disk(out, size, ROOM)
+        with full_disk_named(out, size, ROOM), open(folder / ROWS, "wb") as file:
+            file.write(layout.header)
+            file.write(bytes(layout.tensors["mean"].nbytes))  # Known when all rows were seen.
             if source.labels is not None:
                 file.write(np.ascontiguousarray(source.labels, dtype="<i8").data)
             for rows in source.batches():
@@ -106,6 +105,8 @@ def write_bank(
                 progress("rows", summary.seen, source.shape[0])
             summary.refuse_non_finite(source.where)
             content = summary.finish(source.labels)
+            file.seek(layout.tensors["mean"].offset)
+            file.write(np.ascontiguousarray(summary.mean, dtype="<f8").data)
             sync(file)
         counts = None if source.labels is None else np.bincount(source.labels, minlength=len(source.class_names or ())).tolist()
         manifest = {
@@ -126,7 +127,7 @@ def write_bank(
             **content,
             "cautions": [*source.cautions, *content["cautions"]],
         }
-        with full_disk_named(out, size), open(folder / MANIFEST, "w", encoding="utf-8") as text:
+        with full_disk_named(out, size, ROOM), open(folder / MANIFEST, "w", encoding="utf-8") as text:
             json.dump(manifest, text, indent=1, allow_nan=False, ensure_ascii=False)
             sync(text)
     return open_bank(out)
@@ -147,23 +148,17 @@ def save_bank(bank: Bank, path: str | Path, *, force: bool = False) -> Bank:
     return write_bank(source, Path(path), flips=bank.flips, low=bank.low, high=bank.high, name=bank.name, force=force)
 
 
-def _header(dtype: np.dtype[Any], shape: tuple[int, ...], labelled: bool) -> bytes:
-    """The head of the safetensors file; labels come first, so that both tensors are aligned whatever the rows' size."""
-    code = next(code for code, known in TYPES.items() if known == dtype)
-    labels = 8 * shape[0] if labelled else 0
-    tensors: dict[str, Any] = {"labels": {"dtype": "I64", "shape": [shape[0]], "data_offsets": [0, labels]}} if labelled else {}
-    end = labels + math.prod(shape) * dtype.itemsize
-    tensors["rows"] = {"dtype": code, "shape": list(shape), "data_offsets": [labels, end]}
-    text = json.dumps(tensors, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+def _layout(source: Source) -> Layout:
+    """The tensors of a bank, the wide types first, so that each is aligned whatever the rows' size."""
+    labels = {} if source.labels is None else {"labels": (np.dtype("<i8"), (source.shape[0],))}
+    return plan({"mean": (np.dtype("<f8"), source.shape[1:]), **labels, "rows": (source.dtype, source.shape)})
 
 
 # ---- opening ----------------------------------------------------------------------------------------------------------------
 
 
 def open_bank(path: Path) -> Bank:
-    """Open a bank folder, its rows memory-mapped.
+    """Open a bank folder; its rows stay on the disk.
 
     Raises:
         InputError: No bank there, or its files are cut, altered in size, or contradict each other.
@@ -174,73 +169,52 @@ def open_bank(path: Path) -> Bank:
         if not (path / name).is_file():
             raise InputError(f"{path} is no bank: it has no {name}", "a folder made by scorescope bank build")
     manifest = _read_manifest(path / MANIFEST)
-    rows_path = path / ROWS
-    layout = _read_header(rows_path, manifest)
+    file = StoredFile.at(path / ROWS)
     shape, dtype = (manifest["rows"], *manifest["shape"]), np.dtype(manifest["dtype"])
-    found = layout.get("rows")
-    if found is None or found[1] != shape or found[0] != dtype or ("labels" in layout) != bool(manifest["classes"]):
-        raise InputError(f"{path}: {ROWS} is not what {MANIFEST} describes ({dtype} {shape})", "building the bank again")
-    rows = np.memmap(rows_path, dtype=found[0], mode="r", offset=found[2], shape=shape)
-    labels = None
-    if "labels" in layout:
-        kind, extent, offset = layout["labels"]
-        labels = np.fromfile(rows_path, dtype=kind, count=math.prod(extent), offset=offset)
-        if labels.shape != (len(rows),) or labels.min() < 0 or labels.max() >= manifest["classes"]:
-            raise InputError(
-                f"{path}: the labels are not those of the {manifest['classes']} classes of {MANIFEST}", "building the bank again"
-            )
+    least = math.prod(shape) * dtype.itemsize + (8 * manifest["rows"] if manifest["classes"] else 0)
+    found = read_layout(path / ROWS, least, AGAIN).tensors
+    entry, mean, tags = found.get("rows"), found.get("mean"), found.get("labels")
+    known = entry is not None and (entry.shape, entry.dtype) == (shape, dtype) and (tags is not None) == bool(manifest["classes"])
+    if entry is None or not known or (mean is not None and (mean.shape, mean.dtype) != (shape[1:], np.float64)):
+        raise InputError(f"{path}: {ROWS} is not what {MANIFEST} describes ({dtype} {shape})", AGAIN)
+    labels = None if tags is None else file.read(tags)
+    if labels is not None and (labels.shape != shape[:1] or labels.min() < 0 or labels.max() >= manifest["classes"]):
+        raise InputError(f"{path}: the labels are not those of the {manifest['classes']} classes of {MANIFEST}", AGAIN)
+    centre = None if mean is None else file.read(mean)
+    if centre is not None and not np.isfinite(centre).all():
+        raise InputError(f"{path / ROWS} was altered: its mean is not finite", AGAIN)
     low, high = (manifest["low"], manifest["high"]) if dtype == np.uint8 else (-1.0, 1.0)
     names = tuple(manifest["class_names"]) if manifest["class_names"] else None
     name = str(manifest["name"])
-    return Bank(rows, labels, flips=manifest["flips"], low=low, high=high, class_names=names, name=name, manifest=manifest)
+    return Bank(
+        StoredRows(file, entry),
+        labels,
+        flips=manifest["flips"],
+        low=low,
+        high=high,
+        class_names=names,
+        name=name,
+        manifest=manifest,
+        mean=centre,
+    )
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         known = {"schema": int, "rows": int, "shape": list, "dtype": str, "flips": bool, "classes": int, "name": str, "fingerprint": str}
+        known |= {"radius": float}
         sound = all(isinstance(manifest[key], kind) for key, kind in known.items()) and {"low", "high", "class_names"} <= manifest.keys()
         sound = sound and all(isinstance(extent, int) and extent > 0 for extent in (manifest["rows"], *manifest["shape"]))
         sound = sound and (manifest["dtype"] != "uint8" or float(manifest["low"]) < float(manifest["high"]))
-        sound = sound and manifest["dtype"] in {kind.name for kind in TYPES.values()}
+        sound = sound and manifest["dtype"] in STORED
     except (ValueError, KeyError, TypeError, AttributeError):
         sound = False
     if not sound:
-        raise InputError(f"{path} is cut or is no bank's manifest", "building the bank again")
+        raise InputError(f"{path} is cut or is no bank's manifest", AGAIN)
     if manifest["schema"] > SCHEMA:
         raise InputError(f"{path} was written by a newer version ({manifest.get('version')})", "upgrading scorescope")
     return dict(manifest)
-
-
-def _read_header(path: Path, manifest: dict[str, Any]) -> dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]:
-    """The tensors of a safetensors file: name → (dtype, shape, offset in the file), after its size was checked."""
-    size = path.stat().st_size
-    data = math.prod((manifest["rows"], *manifest["shape"])) * np.dtype(manifest["dtype"]).itemsize
-    data += 8 * manifest["rows"] if manifest["classes"] else 0
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 + length and size < data:
-            raise InputError(f"{path} was cut: expected more than {data:,} bytes, found {size:,}", "building the bank again")
-        try:
-            tensors = json.loads(file.read(min(length, 1 << 20)))
-            tensors.pop("__metadata__", None)
-            layout = {
-                name: (TYPES[entry["dtype"]], tuple(map(int, entry["shape"])), 8 + length + int(entry["data_offsets"][0]))
-                for name, entry in tensors.items()
-            }
-            end = 8 + length + max(int(entry["data_offsets"][1]) for entry in tensors.values())
-            whole = all(
-                math.prod(shape) * kind.itemsize == entry["data_offsets"][1] - entry["data_offsets"][0]
-                for (kind, shape, _), entry in zip(layout.values(), tensors.values(), strict=True)
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as problem:
-            raise InputError(f"{path} was altered: its header can't be read as safetensors", "building the bank again") from problem
-    if size != end:
-        what = "was cut" if size < end else "has bytes too many"
-        raise InputError(f"{path} {what}: expected {end:,} bytes, found {size:,}", "building the bank again")
-    if not whole:
-        raise InputError(f"{path} was altered: its header contradicts itself", "building the bank again")
-    return layout
 
 
 # ---- verifying --------------------------------------------------------------------------------------------------------------
@@ -254,10 +228,8 @@ def verify(bank: Bank, progress: Progress = quiet) -> dict[str, Any]:
             the manifest's fingerprint was taken of; statistics or counts that differ from the manifest's.
     """
     rows, where = bank.rows, f"bank {bank.name}"
-    if isinstance(rows, np.memmap) and rows.filename is not None:
-        where, size, expected = str(Path(rows.filename).parent), os.path.getsize(rows.filename), rows.offset + rows.nbytes
-        if size < expected:  # Touching a page behind the end would kill the process.
-            raise InputError(f"{rows.filename} was cut: expected {expected:,} bytes, found {size:,}", "building the bank again")
+    if isinstance(rows, StoredRows):
+        where = str(rows.file.path.parent)
     summary = Summary(rows.dtype, rows.shape, flips=bank.flips, low=bank.low, high=bank.high)
     step = batch_rows(rows[0].nbytes)
     for start in range(0, len(rows), step):
@@ -270,13 +242,13 @@ def verify(bank: Bank, progress: Progress = quiet) -> dict[str, Any]:
         return content
     if content["fingerprint"] != manifest["fingerprint"]:
         found, recorded = content["fingerprint"][:12], manifest["fingerprint"][:12]
-        raise InputError(
-            f"{where} was altered: its content has fingerprint {found}…, its manifest says {recorded}…", "building the bank again"
-        )
+        raise InputError(f"{where} was altered: its content has fingerprint {found}…, its manifest says {recorded}…", AGAIN)
     content["class_counts"] = None if bank.labels is None else np.bincount(bank.labels, minlength=bank.classes).tolist()
     wrong = [key for key in content if key != "cautions" and not _agree(content[key], manifest.get(key))]
     if wrong:
-        raise InputError(f"{where}: its manifest is wrong about {', '.join(wrong)}", "building the bank again")
+        raise InputError(f"{where}: its manifest is wrong about {', '.join(wrong)}", AGAIN)
+    if not np.allclose(bank.mean.numpy(), summary.mean, rtol=1e-9, atol=1e-9 * content["radius"]):
+        raise InputError(f"{where} was altered: its mean is not that of its rows", AGAIN)
     return content
 
 

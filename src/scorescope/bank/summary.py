@@ -40,6 +40,8 @@ class Summary:
         self._square, self._minimum, self._maximum = 0.0, np.inf, -np.inf
         self._bad: list[int] = []
         self._bad_count = 0
+        self.mean = np.zeros(shape[1:], np.float64)
+        """Mean of the rows and their mirror images, once all were seen."""
         self.seen = 0
 
     @property
@@ -89,7 +91,7 @@ class Summary:
         n = self.shape[0]
         total = (self._total + self._total[..., ::-1]) / 2 if self.flips else self._total
         offset = total / n
-        mean = self._shift + offset
+        mean = self.mean = self._shift + offset
         duplicates, examples = self._duplicates()
         summary = {
             "minimum": self._minimum,

@@ -19,6 +19,7 @@ VERBS = {
     "bank": "build, describe or check a bank: the training set as rows on disk",
     "train": "train a diffusion model on a bank",
     "report": "draw the report of a finished run again",
+    "bench": "compare the exact empirical score with other ways to it, by time and by error",
 }
 
 HELP = """scorescope shows where a diffusion model has learned the empirical score of its training set, where it extrapolates,

@@ -1,198 +1,141 @@
-"""One pass of the rows by a few states: float32 nominates, float64 decides. See `EmpiricalScore` for why the answer is exact.
+"""One answer: nominate, then settle the states that few rows matter to and sum all rows for the others, as tight as was asked for.
 
-Notation: logit_j = (α⟨z, x_j⟩ − α²‖x_j‖²/2)/σ² of centred states and rows; `precision` is 1/σ².
+See `EmpiricalScore` for why the answer is exact.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter
 
 import torch
 from torch import Tensor
 
-from scorescope.bank import Bank
+from scorescope.empirical.dense import Dense
+from scorescope.empirical.digits import arithmetic
+from scorescope.empirical.double import double
+from scorescope.empirical.family import Family, States, alone
+from scorescope.empirical.nominate import Nominator
 from scorescope.empirical.partial import Partial
 from scorescope.empirical.posterior import Posterior
+from scorescope.empirical.products import Products
+from scorescope.empirical.ranks import Ranks
+from scorescope.empirical.settle import ratios, settle
 from scorescope.empirical.shelf import Shelf
-from scorescope.schedule import Schedule
 
-U32, U64 = 2.0**-24, 2.0**-53
-RATIOS = 4  # rows nominated for r* and settled in float64
+FEW = 64  # rows that are settled one by one
+FINE = 1e-6  # a tighter tolerance than this is left to float64
+SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
+GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 
 
-class Pass:
-    """Posteriors of states z (B, d) float64 at times t (B,) among the rows of one class, or of all."""
+class Engine:
+    """Posteriors of families among the rows of one class, or of all.
 
-    def __init__(self, bank: Bank, schedule: Schedule, shelf: Shelf, tolerance: float, z: Tensor, t: Tensor, label: int | None) -> None:
-        self.bank, self.schedule, self.shelf, self.tolerance, self.z, self.t, self.label = bank, schedule, shelf, tolerance, z, t, label
-        self.d, self.n = bank.d, len(bank.indices(label)) * (2 if bank.flips else 1)
-        self.alpha, self.sigma, *_ = schedule(t)
-        self.at_data = self.sigma == 0
-        # At σ = 0 the nearest row takes all: distances are compared as they are.
-        self.precision = torch.where(self.at_data, 1.0, self.sigma**-2)
-        self.centred = z - self.alpha[:, None] * shelf.mean.double()
-        self.norm = self.centred.norm(dim=1)
-        self.scale = max(bank.radius, torch.finfo(torch.float32).tiny)
+    Attributes:
+        work: How many states each path has answered.
+    """
 
-    def run(self) -> Posterior:
-        """The posteriors."""
-        dense, query, index, ratios = self._nominate()
-        result = Posterior.empty(len(self.z), self.bank.shape, self.z.device)
-        self._settle(query, index, result)
-        if bool(dense.any()):
-            states = dense.nonzero().flatten()
-            part = Pass(self.bank, self.schedule, self.shelf, self.tolerance, self.z[states], self.t[states], self.label)
-            part._sum().scatter_to(result, states)
-        result.r_star.copy_(self._ratio(ratios))
+    def __init__(self, shelf: Shelf, tolerance: float, ranks: Ranks) -> None:
+        self.shelf, self.tolerance, self.ranks = shelf, tolerance, ranks
+        self.work: Counter[str] = Counter()
+
+    @property
+    def digits_suffice(self) -> bool:
+        """Whether sums of digits can be as exact as was asked for."""
+        return self.shelf.exact and self.tolerance >= FINE
+
+    def rows(self, label: int | None) -> int:
+        """Rows of a class, or all, in all processes."""
+        own = len(self.shelf.bank.indices(label)) * (2 if self.shelf.bank.flips else 1)
+        return int(self.ranks.total(torch.tensor(own, device=self.shelf.device)))
+
+    def margin(self, label: int | None) -> tuple[int, float, float]:
+        """Rows of a class; how far below the largest logit a row is dropped; the share that all dropped rows together can have."""
+        count = self.rows(label)
+        scale = max(self.shelf.bank.radius, torch.finfo(torch.float32).tiny)
+        # What is dropped moves a mean by less than a quarter of the tolerance.
+        dropped = self.tolerance * GUESS * scale / (8 * max(self.shelf.reach, scale))
+        return count, math.log(count / dropped), dropped
+
+    def sharp(self, states: States) -> Tensor:
+        """(P, T) how much of a state its digits may leave where many rows matter: then the mean is exact enough (at first order)."""
+        scale = max(self.shelf.bank.radius, torch.finfo(torch.float32).tiny)
+        return 0.3 * self.tolerance * GUESS / (states.slope.clamp(min=1e-12) * scale)
+
+    def wanted(self, states: States) -> Tensor:
+        """(P, T) how much of a state its digits should leave: less where many rows are expected to matter."""
+        reach = max(self.shelf.reach, torch.finfo(torch.float32).tiny)
+        sharp = self.sharp(states)
+        loose = torch.maximum(sharp, 1 / (states.slope.clamp(min=1e-12) * reach))
+        return torch.where(states.curve * self.shelf.bank.radius**2 > SPARSE, loose, sharp)
+
+    def posterior(self, family: Family, products: Products, label: int | None, least: Tensor | None = None) -> Posterior:
+        """Posteriors of a family's states, flat (P·T). `least` (P, T) is a lower bound on the largest logit, where one is known."""
+        states = family.states
+        flat = states.flat()
+        count, apart, dropped = self.margin(label)
+        margin = torch.where(states.at_data, 0.0, apart)
+        found = Nominator(family, self.shelf, margin, FEW, least, self.ranks).run(products)
+        total = settle(flat, self.shelf, found.state, found.row)
+        total.error += torch.where(flat.at_data[:, 0], 0.0, 2 * dropped * self.shelf.reach) * total.mass
+        near_state, near_row = found.near_state, found.near_row
+        self.work["few rows, float64 differences"] += int((~found.many).sum())
+        for chosen, summed in ((found.many, True), (found.many_near & ~found.many, False)):
+            which = chosen.nonzero().flatten()
+            if not len(which):
+                continue
+            part, row = self._all(family, products, label, which, summed, found.peak, count)
+            near_state, near_row = torch.cat([near_state, which]), torch.cat([near_row, row])
+            if summed:
+                total.put(which, part)
+        ratios(flat, self.shelf, near_state, near_row, total.ratio)
+        total = self.ranks.merge(total)
+        total.ratio = torch.where(flat.at_data[:, 0], torch.where(total.peak == 0, 1.0, torch.inf), total.ratio)
+        return self.checked(total, flat, label, count)
+
+    def _all(
+        self, family: Family, products: Products, label: int | None, which: Tensor, summed: bool, peak: Tensor, count: int
+    ) -> tuple[Partial, Tensor]:
+        """Partials of some states from all rows, of digits where these suffice, and the row of each that is nearest to its shell."""
+        whole, row = Partial.nothing(len(which), family.states.d, peak.device), torch.zeros_like(which)
+        if summed and not self.digits_suffice:
+            self.work["all rows, float64"] += len(which)
+            for some in torch.arange(len(which), device=peak.device).split(256):
+                part, row[some] = double(family.states.flat(which[some]), self.shelf, label)
+                whole.put(some, part)
+            return whole, row
+        if summed:
+            self.work[f"all rows, {arithmetic(self.shelf.device)} digits"] += len(which)
+        enough = (family.rest <= self.sharp(family.states)).flatten()[which]
+        some = enough.nonzero().flatten()
+        if len(some):
+            ready = Dense(family, self.shelf, which[some], summed, peak[which[some]], count, self.tolerance * GUESS)
+            part, row[some] = ready.run(products)
+            whole.put(some, part)
+        others = (~enough).nonzero().flatten()
+        for some in others.split(256) if len(others) else ():
+            own, digits = alone(family.states.flat(which[some]), 4)
+            afresh = Products(self.shelf, digits, label, 0)
+            each = torch.arange(len(some), device=peak.device)
+            part, row[some] = Dense(own, self.shelf, each, summed, peak[which[some]], count, self.tolerance * GUESS).run(afresh)
+            whole.put(some, part)
+        return whole, row
+
+    def checked(self, total: Partial, flat: States, label: int | None, count: int) -> Posterior:
+        """The posterior, after float64 has had another look at those whose bound is too wide."""
+        result = total.posterior(flat, count, self.shelf.bank.shape)
+        size = torch.linalg.vector_norm(result.mean.flatten(1), dim=1).clamp(max=self.shelf.bank.radius, min=1e-3 * self.shelf.bank.radius)
+        wide = (result.error_bound > self.tolerance * size) & (flat.alpha[:, 0] > 0)
+        which = wide.nonzero().flatten()
+        if not len(which):
+            return result
+        self.work["again, all rows, float64"] += len(which)
+        for some in which.split(256):
+            part, row = double(flat[some], self.shelf, label)
+            part.ratio = total.ratio[some]
+            part = self.ranks.merge(part)
+            better = part.posterior(flat[some], count, self.shelf.bank.shape)
+            keep = better.error_bound < result.error_bound[some]
+            better[keep.nonzero().flatten()].scatter_to(result, some[keep])
         return result
-
-    # ---- logits ---------------------------------------------------------------------------------------------------------------
-
-    def _blocks(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, bool]]:
-        """(logits (B, n) float64, centred rows (n, d), squared norms, indices, mirrored) of every block, products in `dtype`."""
-        states = self.centred.to(dtype)
-        sides = [(states, False)] + ([(self.shelf.mirror(states), True)] if self.bank.flips else [])
-        slope = (self.alpha * self.precision)[:, None]
-        curve = (0.5 * self.alpha**2 * self.precision)[:, None]
-        for rows in self.shelf.rows(self.label):
-            x = rows.centred(dtype)
-            for side, mirrored in sides:
-                logit = slope * (side @ x.T).double() - curve * rows.square
-                yield logit, x, rows.square, rows.index + len(self.bank.rows) * mirrored, mirrored
-
-    def _rounding(self, u: float) -> Tensor:
-        """(B,) bound on the error of a logit whose states, rows and products are rounded with unit u; for any order of summation."""
-        terms = (self.d + 8) * u
-        product = self.norm * self.shelf.reach + self.alpha * self.shelf.reach**2 * (U64 / u)
-        return self.alpha * self.precision * product * terms / (1 - terms)
-
-    def _nominate(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """float32 over all rows: which states need every row (B,), the (state, row) pairs of the others, rows for r* (B, RATIOS)."""
-        batch, device = len(self.z), self.z.device
-        dropped = self.tolerance * self.scale / (4 * max(self.shelf.reach, self.scale))
-        margin = torch.where(self.at_data, 0.0, math.log(self.n / dropped)) + 2 * self._rounding(U32)
-        few = max(16, min(4096, self.n // 64))
-        peak = torch.full((batch,), -torch.inf, dtype=torch.float64, device=device)
-        dense = self.alpha == 0
-        query = index = torch.zeros(0, dtype=torch.int64, device=device)
-        value = torch.zeros(0, dtype=torch.float64, device=device)
-        near = torch.full((batch, 0), torch.inf, dtype=torch.float64, device=device)
-        near_index = torch.zeros((batch, 0), dtype=torch.int64, device=device)
-        for logit, _, _, rows, _ in self._blocks(torch.float32):
-            peak = torch.maximum(peak, logit.max(1).values)
-            floor = peak - margin
-            found, place = ((logit >= floor[:, None]) & ~dense[:, None]).nonzero(as_tuple=True)
-            query, index, value = torch.cat([query, found]), torch.cat([index, rows[place]]), torch.cat([value, logit[found, place]])
-            alive = value >= floor[query]
-            query, index, value = query[alive], index[alive], value[alive]
-            dense |= (torch.bincount(query, minlength=batch) > few) & ~self.at_data
-            alive = ~dense[query]
-            query, index, value = query[alive], index[alive], value[alive]
-            near, near_index = self._nearest_to_one(logit, rows, near, near_index)
-        return dense, query, index, near_index
-
-    def _nearest_to_one(self, logit: Tensor, rows: Tensor, near: Tensor, near_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep the rows whose distance ratio is nearest to 1 so far: ‖z − αx‖² = ‖z‖² − 2 logit/precision."""
-        square = (self.norm**2)[:, None] - 2 * logit / self.precision[:, None]
-        away = (square.clamp(min=0).sqrt() - self.sigma[:, None] * math.sqrt(self.d)).abs()
-        best, place = away.topk(min(RATIOS, away.shape[1]), dim=1, largest=False)
-        near, near_index = torch.cat([near, best], 1), torch.cat([near_index, rows[place]], 1)
-        best, place = near.topk(min(RATIOS, near.shape[1]), dim=1, largest=False)
-        return best, near_index.gather(1, place)
-
-    def _ratio(self, nominated: Tensor) -> Tensor:
-        """r* (Eq. 4) of the nominated rows (B, k), from direct differences in float64."""
-        x = self.shelf.fetch(nominated.flatten()).reshape(*nominated.shape, self.d)
-        distance = (self.z[:, None] - self.alpha[:, None, None] * x).norm(dim=2)
-        scale = self.sigma[:, None] * math.sqrt(self.d)
-        # At σ = 0 a state on a row counts as on its shell, any other as infinitely far.
-        ratio = torch.where(self.at_data[:, None], torch.where(distance == 0, 1.0, torch.inf), distance / scale)
-        return ratio.gather(1, (ratio - 1).abs().argmin(1, keepdim=True)).squeeze(1)
-
-    # ---- few rows: direct differences -------------------------------------------------------------------------------------------
-
-    def _settle(self, query: Tensor, index: Tensor, result: Posterior) -> None:
-        """Posteriors of the states that have few candidates (query, index pairs), from direct differences in float64."""
-        order = torch.argsort(query, stable=True)
-        query, index = query[order], index[order]
-        states, counts = query.unique_consecutive(return_counts=True)
-        ends = counts.cumsum(0)
-        first = start = 0
-        while first < len(states):
-            last = max(first + 1, int(torch.searchsorted(ends, start + 8192, right=True)))
-            stop = int(ends[last - 1])
-            self._settle_some(states[first:last], query[start:stop], index[start:stop], result)
-            first, start = last, stop
-
-    def _settle_some(self, states: Tensor, query: Tensor, index: Tensor, result: Posterior) -> None:
-        slot = torch.searchsorted(states, query)
-        rows, place = index.unique(return_inverse=True)
-        x = self.shelf.fetch(rows)[place]
-        z, alpha, sigma, at_data = self.z[states], self.alpha[states], self.sigma[states], self.at_data[states]
-        zero = torch.zeros(len(states), dtype=torch.float64, device=x.device)
-        square = (z[slot] - alpha[slot, None] * x).square().sum(1)
-        best, nearest = self._nearest(slot, square, index, x, len(states))
-        gap, doubt = self._gaps(x, nearest[slot], z[slot], alpha[slot], self.precision[query])
-        weight = torch.where(at_data[slot], (gap == 0).double(), (-gap).exp())
-        mass = zero.index_add(0, slot, weight)
-        share = weight / mass[slot]
-        mean = torch.zeros(len(states), self.d, dtype=torch.float64, device=x.device).index_add(0, slot, share[:, None] * x)
-        closest = (z - alpha[:, None] * nearest).square().sum(1)
-        density = self._density(-0.5 * self.precision[states] * closest, mass, sigma)
-        density = torch.where(at_data, torch.where(closest == 0, torch.inf, -torch.inf), density)
-        entropy = zero.index_add(0, slot, -torch.special.xlogy(share, share))
-        ess = 1 / zero.index_add(0, slot, share.square())
-        # Each share is off by at most its own factor: the rounding of its gap, and of the mass that it is divided by.
-        average = zero.index_add(0, slot, share * torch.expm1(doubt)).clamp(max=0.5)
-        factor = doubt.exp() / (1 - average[slot]) - 1
-        rounding = zero.index_add(0, slot, share * factor * (x - mean[slot]).norm(dim=1))
-        dropped = torch.where(at_data, 0.0, self.tolerance * self.scale / 2)
-        bound = dropped + torch.where(at_data, 0.0, rounding) + 16 * U64 * (self.shelf.reach + mean.norm(dim=1))
-        shaped = mean.reshape(-1, *self.bank.shape)
-        Posterior(shaped, density, entropy, ess, best, 1 / mass, torch.full_like(mass, torch.nan), bound).scatter_to(result, states)
-
-    def _nearest(self, slot: Tensor, square: Tensor, index: Tensor, x: Tensor, states: int) -> tuple[Tensor, Tensor]:
-        """For each state the nearest candidate: its index, the first of equals, and the row itself."""
-        closest = torch.full((states,), torch.inf, dtype=torch.float64, device=x.device).scatter_reduce(0, slot, square, "amin")
-        far = torch.iinfo(torch.int64).max
-        best = torch.full((states,), far, device=x.device)
-        best = best.scatter_reduce(0, slot, torch.where(square == closest[slot], index, far), "amin")
-        chosen = (index == best[slot]).nonzero().flatten()
-        return best, x[chosen[torch.argsort(slot[chosen])]]
-
-    def _gaps(self, x: Tensor, nearest: Tensor, z: Tensor, alpha: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
-        """Logit of the nearest row minus that of row x, and a bound on its rounding.
-
-        ‖z − αx‖² − ‖z − αx_k‖² = α⟨x_k − x, 2z − α(x + x_k)⟩, in which near-ties cancel before they are squared.
-        """
-        apart, middle = nearest - x, 2 * z - alpha[:, None] * (x + nearest)
-        scale = 0.5 * alpha * precision
-        width = apart.norm(dim=1)
-        entering = 4 * (2 * z.norm(dim=1) + alpha * (x.norm(dim=1) + nearest.norm(dim=1)))
-        doubt = scale * width * U64 * ((self.d + 8) * middle.norm(dim=1) + entering)
-        return scale * (apart * middle).sum(1), doubt.clamp(max=50)
-
-    def _density(self, peak: Tensor, mass: Tensor, sigma: Tensor) -> Tensor:
-        """Log p̂_t from the largest −‖z − αx‖²/(2σ²) and the mass relative to it."""
-        return peak + mass.log() - math.log(self.n) - 0.5 * self.d * (2 * math.pi * sigma**2).log()
-
-    # ---- many rows: everything in float64 ---------------------------------------------------------------------------------------
-
-    def _sum(self) -> Posterior:
-        """Posteriors from all rows, in float64."""
-        total = Partial.nothing(len(self.z), self.d, self.z.device)
-        for logit, x, square, index, mirrored in self._blocks(torch.float64):
-            block = Partial.of_rows(logit, x, square, index)
-            if mirrored:
-                block.moment = self.shelf.mirror(block.moment)
-            total = total.merge(block)
-        mean = total.moment / total.mass[:, None]
-        spread = (total.square / total.mass - mean.square().sum(1)).clamp(min=0).sqrt()
-        # Two rounded logits differ from the exact ones by at most e each, so no weight is off by more than a factor exp(2e).
-        bound = torch.expm1(2 * self._rounding(U64)) * (spread + 1e-7 * self.shelf.reach) + (self.n + 8) * U64 * self.shelf.reach
-        density = self._density(total.peak - 0.5 * self.precision * self.norm**2, total.mass, self.sigma)
-        entropy = (total.mass.log() - total.tilt / total.mass).clamp(min=0)
-        shaped = (mean + self.shelf.mean.double()).reshape(-1, *self.bank.shape)
-        ess, unknown = total.mass**2 / total.mass2, torch.full_like(total.mass, torch.nan)
-        return Posterior(shaped, density, entropy, ess, total.top, 1 / total.mass, unknown, bound)

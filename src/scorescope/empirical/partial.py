@@ -1,70 +1,114 @@
 """Partial: the part of a posterior that some of the rows contribute. Parts merge associatively and commutatively.
 
-Per state: a peak (the largest logit), and sums of e^(logit − peak) weighted by 1, x, ‖x‖², (logit − peak) and the weight itself. The
-same merge serves blocks of rows on one device, a bank on disk, and a bank sharded over ranks (a maximum of the peaks, then a sum).
+Per state: a peak (the largest logit −‖z − αx‖²/(2σ²)), and sums of e^(logit − peak) weighted by 1, x, ‖x‖², (logit − peak) and the
+weight itself. The same merge serves blocks of rows on one device, a bank on disk, and a bank shared among ranks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from scorescope.empirical.family import States
+from scorescope.empirical.posterior import Posterior
+
+LAST = torch.iinfo(torch.int64).max
+
 
 @dataclass
 class Partial:
-    """Sums over some rows for B states, float64: see the module for what they are."""
+    """Sums over some rows, centred as the engine does, for B states; float64, indices int64."""
 
     peak: Tensor  # (B,) largest logit; −inf where no row was seen
-    top: Tensor  # (B,) int64, the row that has it
+    top: Tensor  # (B,) the row that has it, the first of equals
     mass: Tensor  # (B,) Σ e^(l − peak)
     moment: Tensor  # (B, d) Σ e^(l − peak) x
     square: Tensor  # (B,) Σ e^(l − peak) ‖x‖²
     tilt: Tensor  # (B,) Σ e^(l − peak) (l − peak)
     mass2: Tensor  # (B,) Σ e^(2(l − peak))
+    doubt: Tensor  # (B,) bound on the error of `mass`, row by row: Σ |error of a weight|
+    error: Tensor  # (B,) bound on ‖Σ (error of a weight)(x − mean)‖, with the mean of these rows
+    ratio: Tensor  # (B,) ‖z − αx‖/(σ√d) of the row where it is nearest to 1
 
     @staticmethod
     def nothing(batch: int, d: int, device: torch.device | str) -> Partial:
         """The neutral element of `merge`."""
         zero = torch.zeros(batch, dtype=torch.float64, device=device)
-        index = torch.zeros(batch, dtype=torch.int64, device=device)
-        return Partial(zero - torch.inf, index, zero, torch.zeros(batch, d, dtype=torch.float64, device=device), zero, zero, zero)
+        moment = torch.zeros(batch, d, dtype=torch.float64, device=device)
+        top = torch.full((batch,), LAST, dtype=torch.int64, device=device)
+        none = (zero.clone() for _ in range(6))
+        mass, square, tilt, mass2, doubt, error = none
+        return Partial(zero - torch.inf, top, mass, moment, square, tilt, mass2, doubt, error, zero + torch.inf)
 
     @staticmethod
     def of_rows(logit: Tensor, x: Tensor, square: Tensor, index: Tensor) -> Partial:
         """From logits (B, n) of rows x (n, d) with squared norms (n,) and indices (n,)."""
-        peak, place = logit.max(1)
-        below = logit - peak[:, None]
+        found = Partial.nothing(len(logit), x.shape[1], logit.device)
+        found.peak, place = logit.max(1)
+        found.top = index[place]
+        below = logit - found.peak[:, None]
         weight = below.exp()
+        found.mass, found.moment, found.square = weight.sum(1), weight @ x, weight @ square
         # A weight of 0 times a logit of −inf counts as 0.
-        tilt = torch.where(weight > 0, weight * below, 0.0).sum(1)
-        return Partial(peak, index[place], weight.sum(1), weight @ x, weight @ square, tilt, weight.square().sum(1))
+        found.tilt, found.mass2 = torch.where(weight > 0, weight * below, 0.0).sum(1), weight.square().sum(1)
+        return found
+
+    def __getitem__(self, index: Tensor) -> Partial:
+        """Those of some of the states."""
+        return Partial(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def put(self, index: Tensor, part: Partial) -> None:
+        """Write another's states at `index` of this one."""
+        for field in fields(self):
+            getattr(self, field.name)[index] = getattr(part, field.name)
 
     def merge(self, other: Partial) -> Partial:
         """The partial of both sets of rows together."""
         peak = torch.maximum(self.peak, other.peak)
-        first, mine, mine_down = self._rescaled(peak)
-        second, its, its_down = other._rescaled(peak)
+        mine, mine_down = self._factor(peak)
+        its, its_down = other._factor(peak)
         top = torch.where(
-            other.peak > self.peak, other.top, torch.where(other.peak == self.peak, torch.minimum(self._top(), other._top()), self.top)
+            self.peak == other.peak, torch.minimum(self.top, other.top), torch.where(self.peak > other.peak, self.top, other.top)
         )
+        mass = mine * self.mass + its * other.mass
+        moment = mine[:, None] * self.moment + its[:, None] * other.moment
+        mean = moment / mass.clamp(min=1e-300)[:, None]
+        nearer = (self.ratio - 1).abs() <= (other.ratio - 1).abs()
         return Partial(
             peak,
             top,
-            mine * self.mass + its * other.mass,
-            mine[:, None] * self.moment + its[:, None] * other.moment,
+            mass,
+            moment,
             mine * self.square + its * other.square,
-            first + second + mine_down + its_down,
+            mine * (self.tilt + self.mass * mine_down) + its * (other.tilt + other.mass * its_down),
             mine**2 * self.mass2 + its**2 * other.mass2,
+            mine * self.doubt + its * other.doubt,
+            mine * self._error_about(mean) + its * other._error_about(mean),
+            torch.where(nearer, self.ratio, other.ratio),
         )
 
-    def _top(self) -> Tensor:
-        return torch.where(self.mass > 0, self.top, torch.iinfo(torch.int64).max)
-
-    def _rescaled(self, peak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(rescaled tilt, factor, its share from the lower peak), with nothing-seen giving zeros."""
+    def _factor(self, peak: Tensor) -> tuple[Tensor, Tensor]:
+        """e^(own peak − peak) and its logarithm, zeros where nothing was seen."""
         seen = self.mass > 0
         down = torch.where(seen, self.peak - peak, 0.0)
-        factor = torch.where(seen, down.exp(), 0.0)
-        return factor * self.tilt, factor, factor * self.mass * down
+        return torch.where(seen, down.exp(), 0.0), down
+
+    def _error_about(self, mean: Tensor) -> Tensor:
+        """`error` about another mean: every error of a weight moves the answer by its own difference more."""
+        own = self.moment / self.mass.clamp(min=1e-300)[:, None]
+        return self.error + self.doubt * torch.where(self.doubt > 0, (own - mean).norm(dim=1), 0.0)
+
+    def posterior(self, states: States, rows: int, shape: tuple[int, ...]) -> Posterior:
+        """The posterior of B states (B, 1, d) among `rows` rows, all of which are in this partial or known not to matter."""
+        sigma, at_data = states.sigma[:, 0], states.at_data[:, 0]
+        mean = self.moment / self.mass[:, None] + states.centre
+        density = self.peak + self.mass.log() - math.log(rows) - 0.5 * states.d * (2 * math.pi * sigma**2).log()
+        density = torch.where(at_data, torch.where(self.peak == 0, torch.inf, -torch.inf), density)
+        entropy = (self.mass.log() - self.tilt / self.mass).clamp(min=0)
+        # The sums of the mean are rounded too, and the centre is added again.
+        bound = self.error / self.mass + 2.0**-48 * (torch.linalg.vector_norm(mean, dim=1) + states.centre.norm())
+        ess = self.mass**2 / self.mass2
+        return Posterior(mean.reshape(-1, *shape), density, entropy, ess, self.top, 1 / self.mass, self.ratio, bound)

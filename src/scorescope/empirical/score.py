@@ -10,7 +10,7 @@ summed in float64. Either way `error_bound` holds, and no setting of the caller'
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psutil
@@ -19,9 +19,13 @@ from torch import Tensor
 
 from scorescope.bank import Bank
 from scorescope.denoiser import Denoiser, Label, as_label
-from scorescope.empirical.engine import Pass
+from scorescope.empirical.engine import Engine
+from scorescope.empirical.family import States, alone
 from scorescope.empirical.posterior import Posterior
+from scorescope.empirical.products import Products
+from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Shelf
+from scorescope.empirical.sweep import PairSweep, TrajectorySweep, sweep
 from scorescope.errors import InputError
 from scorescope.schedule import LinearSchedule, Schedule, Time, as_time
 
@@ -60,7 +64,7 @@ class EmpiricalScore(Denoiser):
         self,
         bank: Bank,
         schedule: Schedule | None = None,
-        tolerance: float = 1e-5,
+        tolerance: float = 1e-4,
         *,
         device: torch.device | str = "cpu",
         memory: int | None = None,
@@ -71,6 +75,7 @@ class EmpiricalScore(Denoiser):
         self.classes, self.shape, self.name = bank.classes, bank.shape, "empirical score"
         self.device = torch.device(device)
         self.shelf = Shelf(bank, self.device, free_memory(self.device) // 4 if memory is None else memory)
+        self.engine = Engine(self.shelf, tolerance, Ranks())
 
     def to(self, device: torch.device | str) -> EmpiricalScore:
         """The same score computed on another device."""
@@ -86,12 +91,7 @@ class EmpiricalScore(Denoiser):
         Raises:
             InputError: Shapes that do not match, t outside [0, 1], states that are not finite (named), a label without rows.
         """
-        if tuple(z.shape[1:]) != self.bank.shape:
-            raise InputError(f"states of shape {tuple(z.shape[1:])} do not match the bank's rows {self.bank.shape}")
-        flat = z.detach().to(self.device, torch.float64).reshape(len(z), -1)
-        broken = (~flat.isfinite().all(1)).nonzero().flatten().tolist()
-        if broken:
-            raise InputError(f"states {', '.join(map(str, broken[:5]))} contain NaN or Inf ({len(broken)} of {len(z)})")
+        flat = self._flat(z, "states")
         times = as_time(t).to(self.device)
         times = times.expand(len(z)) if times.ndim == 0 else times
         if times.shape != (len(z),):
@@ -102,8 +102,92 @@ class EmpiricalScore(Denoiser):
             for tag, wanted in _groups(tags, len(z), self.device):
                 self.bank.indices(tag)  # refuses a label without rows
                 for part in wanted.split(QUERIES):
-                    Pass(self.bank, self.schedule, self.shelf, self.tolerance, flat[part], times[part], tag).run().scatter_to(result, part)
+                    states = States.of(flat[part, None], times[part, None], self.schedule, self.shelf.centre)
+                    family, digits = alone(states, 1)
+                    self.engine.posterior(family, Products(self.shelf, digits, tag, 0), tag).scatter_to(result, part)
         return result
+
+    def supervision_sweep(self, x: Tensor, eps: Tensor, times: Tensor, label: Label = None) -> Iterator[tuple[int, Posterior]]:
+        """Posteriors of training pairs at many timesteps: z = α x + σ ε.
+
+        Args:
+            x: (P, *shape) rows of the bank, or any points.
+            eps: (P, *shape) noise.
+            times: (T,) timesteps.
+            label: None, a class, or (P,) classes.
+
+        Yields:
+            (k, posterior of the P pairs at times[k]), once for each k, in the order that suits the engine.
+
+        Raises:
+            InputError: As `posterior`.
+        """
+        flat, noise = (self._flat(v, name) for v, name in ((x, "x"), (eps, "eps")))
+        if len(flat) != len(noise):
+            raise InputError(f"{len(flat)} points x do not match {len(noise)} noises eps", "one noise for each point")
+        order, ordered = self._order(times)
+        yield from self._sweep(
+            len(flat), label, order, lambda which, tag: PairSweep(self.engine, self.schedule, flat[which], noise[which], ordered, tag)
+        )
+
+    def trajectory_sweep(self, z: Tensor, times: Tensor, label: Label = None) -> Iterator[tuple[int, Posterior]]:
+        """Posteriors of the states of trajectories.
+
+        Args:
+            z: (P, T, *shape) states.
+            times: (T,) their timesteps.
+            label: None, a class, or (P,) classes.
+
+        Yields:
+            (k, posterior of the P states z[:, k]), once for each k, in the order that suits the engine.
+
+        Raises:
+            InputError: As `posterior`.
+        """
+        order, ordered = self._order(times)
+        if z.ndim < 2 or z.shape[1] != len(order):
+            raise InputError(f"states of shape {tuple(z.shape)} do not match {len(order)} times", "z of shape (P, T, *shape)")
+        flat = self._flat(z.flatten(0, 1), "states", every=z.shape[1]).view(len(z), len(order), -1)[:, order]
+        yield from self._sweep(
+            len(z), label, order, lambda which, tag: TrajectorySweep(self.engine, self.schedule, flat[which], ordered, tag)
+        )
+
+    def _sweep(
+        self, count: int, label: Label, order: Tensor, make: Callable[[Tensor, int | None], PairSweep | TrajectorySweep]
+    ) -> Iterator[tuple[int, Posterior]]:
+        """The sweeps of all classes side by side."""
+        if not count or not len(order):
+            return
+        tags = as_label(label, count, self.device)
+        for tag, _ in _groups(tags, count, self.device):
+            self.bank.indices(tag)
+        with full_precision(self.device):
+            steps = sweep(self.engine, [(which, make(which, tag)) for tag, which in _groups(tags, count, self.device)], count, order)
+        while True:
+            # The caller's own work between two timesteps keeps the caller's precision.
+            with full_precision(self.device):
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step
+
+    def _order(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """The timesteps by falling σ/α, and their times in that order."""
+        at = as_time(times).to(self.device).flatten()
+        alpha, sigma, *_ = self.schedule(at)
+        order = torch.argsort(torch.where(alpha > 0, sigma / alpha.clamp(min=1e-300), torch.inf), descending=True, stable=True)
+        return order, at[order]
+
+    def _flat(self, z: Tensor, name: str, every: int = 1) -> Tensor:
+        """States (B, d) float64, finite and of the bank's shape; bad ones are named by their item, of `every` states each."""
+        if tuple(z.shape[1:]) != self.bank.shape:
+            raise InputError(f"{name} of shape {tuple(z.shape[1:])} do not match the bank's rows {self.bank.shape}")
+        flat = z.detach().to(self.device).reshape(len(z), -1)
+        broken = (~flat.isfinite().all(1)).nonzero().flatten()
+        if len(broken):
+            named = torch.div(broken, every, rounding_mode="floor").unique().tolist()
+            raise InputError(f"{name} {', '.join(map(str, named[:5]))} contain NaN or Inf ({len(broken)} of {len(z)})")
+        return flat if every > 1 else flat.double()
 
 
 def _groups(tags: Tensor | None, batch: int, device: torch.device) -> list[tuple[int | None, Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,21 +21,49 @@ from scorescope.regions import REGIONS, Noised
 BATCH = 256  # states that go through a network together
 
 
-class Truth:
-    """The exact posteriors of the states of one region at one time; shared by every model that is asked about the same states."""
+class Truths:
+    """The exact posteriors of the states of one region, timestep by timestep; shared by every model that is asked about the same states.
 
-    def __init__(self, score: EmpiricalScore, z: Tensor, t: float, label: Tensor | None) -> None:
-        self.score, self.z, self.t, self.label = score, z, t, label
+    A sweep is begun when a probe first asks for it, and read on to the timestep that is asked about.
+
+    Args:
+        score: The exact empirical score.
+        sweep: From a label, or None, to (k, posterior) for k = 0, 1, …
+        label: (P,) classes of the paths, or None.
+    """
+
+    def __init__(
+        self, score: EmpiricalScore, sweep: Callable[[Tensor | None], Iterator[tuple[int, Posterior]]], label: Tensor | None
+    ) -> None:
+        self.score, self.sweep, self.label = score, sweep, label
+        self._running: dict[bool, Iterator[tuple[int, Posterior]]] = {}
+
+    def at(self, k: int) -> Truth:
+        """Those of timestep k; timesteps are asked about in order."""
+        return Truth(self, k)
+
+    def read(self, k: int, conditional: bool) -> Posterior:
+        """The posterior of timestep k, among all rows or those of each path's class."""
+        if conditional not in self._running:
+            self._running[conditional] = self.sweep(self.label if conditional else None)
+        return next(posterior for found, posterior in self._running[conditional] if found == k)
+
+
+class Truth:
+    """The exact posteriors of the states of one region at one time."""
+
+    def __init__(self, truths: Truths, k: int) -> None:
+        self.score, self._truths, self._k = truths.score, truths, k
 
     @cached_property
     def whole(self) -> Posterior:
         """Among all rows of the bank."""
-        return self.score.posterior(self.z, self.t)
+        return self._truths.read(self._k, conditional=False)
 
     @cached_property
     def conditional(self) -> Posterior:
         """Among the rows of each path's class; among all rows for unlabelled paths."""
-        return self.whole if self.label is None else self.score.posterior(self.z, self.t, self.label)
+        return self.whole if self._truths.label is None else self._truths.read(self._k, conditional=True)
 
 
 @dataclass

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from scorescope.neighbours import Pair, closest_pair, duplicates
 from scorescope.probes.base import Subject, WholeProbe
+
+UNITS = 100
 
 
 def coefficient(distance: float | np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -22,39 +23,40 @@ def coefficient(distance: float | np.ndarray, time: np.ndarray) -> np.ndarray:
 
 def measure(subject: Subject) -> xr.Dataset:
     """Over all pairs and within each class, with exact duplicates and without."""
-    shelf, bank, time = subject.truth.shelf, subject.bank, subject.times
-    repeated = duplicates(bank)
+    bank, time, ticked = subject.bank, subject.times, 0
 
-    def pairs(label: int | None) -> tuple[Pair, Pair]:
-        nearest = closest_pair(shelf, label)
-        subject.tick(1)
-        return nearest, closest_pair(shelf, label, distinct=True) if nearest.distance == 0 else nearest
+    def progress(stage: str, done: int, total: int) -> None:
+        nonlocal ticked
+        reached = UNITS * done // total if stage == "pairs" else 0
+        if reached > ticked:
+            subject.tick(reached - ticked)
+            ticked = reached
 
-    whole, whole_distinct = pairs(None)
+    found = bank.closest_pairs(device=subject.truth.device, progress=progress)
     data = {
-        "overlap": (("time",), coefficient(whole.distance, time)),
-        "overlap_distinct": (("time",), coefficient(whole_distinct.distance, time)),
-        "closest_pair": (("two",), np.array([whole_distinct.first, whole_distinct.second])),
-        "closest_distance": ((), whole_distinct.distance),
-        "duplicates": ((), repeated),
+        "overlap": (("time",), coefficient(found.whole.distance, time)),
+        "overlap_distinct": (("time",), coefficient(found.distinct.distance, time)),
+        "closest_pair": (("two",), np.array([found.distinct.first, found.distinct.second])),
+        "closest_distance": ((), found.distinct.distance),
+        "duplicates": ((), len(found.duplicates)),
     }
-    present = [] if bank.labels is None else np.unique(bank.labels).tolist()
+    present = list(found.by_class)
     if present:
-        found = [pairs(label) for label in present]
-        distance = np.array([[a.distance, b.distance] for a, b in found])
+        distinct = list(found.by_class_distinct.values())
+        nearest = np.array([pair.distance for pair in found.by_class.values()])
+        nearest_distinct = np.array([pair.distance for pair in distinct])
         data |= {
-            "overlap_class": (("class", "time"), coefficient(distance[:, 0], time)),
-            "overlap_class_distinct": (("class", "time"), coefficient(distance[:, 1], time)),
-            "closest_pair_class": (("class", "two"), np.array([[b.first, b.second] for _, b in found])),
-            "closest_distance_class": (("class",), distance[:, 1]),
+            "overlap_class": (("class", "time"), coefficient(nearest, time)),
+            "overlap_class_distinct": (("class", "time"), coefficient(nearest_distinct, time)),
+            "closest_pair_class": (("class", "two"), np.array([[pair.first, pair.second] for pair in distinct])),
+            "closest_distance_class": (("class",), nearest_distinct),
         }
     return xr.Dataset(data, coords={"time": time} | ({"class": present} if present else {}))
 
 
 def work(subject: Subject) -> int:
-    """One unit for each set of rows."""
-    labels = subject.bank.labels
-    return 1 + (0 if labels is None else len(np.unique(labels)))
+    """Percents of the search."""
+    return UNITS
 
 
 PROBE = WholeProbe("shell-overlap", "overlap of the training shells", measure, work, of_bank=True)

@@ -1,0 +1,72 @@
+"""Products of rows whose error is known: exact ones of 8-bit integers, and float32 ones that no setting of the program can change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+from torch import Tensor
+
+U32, U64 = 2.0**-24, 2.0**-53  # unit roundoffs
+INT32_COLUMNS = 1 << 15  # |a|² + |b|² + 2|⟨a, b⟩| of int8 rows this long stays below 2³¹
+FLOAT32_COLUMNS = 1 << 10  # a sum of this many products of int8 stays within 2²⁴, where every integer is a float32
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """float32 products are float32 products inside, whatever the caller's program allows itself."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False), torch.no_grad():
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@cache
+def has_int8(device: torch.device) -> bool:
+    """Whether the hardware multiplies 8-bit integers, exactly and faster than floats (CUDA from 7.5, CPUs with VNNI or AMX).
+
+    Older CPUs saturate 16-bit sums in between, which is not exact.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (7, 5)
+    supported = getattr(torch.cpu, "_is_vnni_supported", None) if device.type == "cpu" else None
+    return bool(supported and supported() and torch.backends.mkldnn.is_available())
+
+
+def integer_products(a: Tensor, b: Tensor) -> Tensor:
+    """⟨a_i, b_j⟩ (m, n) of int8 rows a (m, d) and b (n, d), exact: int32 for up to 32,768 columns, int64 beyond.
+
+    Without int8 hardware, float32 products of pieces short enough to be exact; rounding a product's factors to TF32 or bfloat16, as a
+    program may allow, leaves 8-bit integers as they are.
+    """
+    step = INT32_COLUMNS if has_int8(a.device) else FLOAT32_COLUMNS
+    total = _part(a[:, :step], b[:, :step])
+    if a.shape[1] > INT32_COLUMNS:
+        total = total.long()
+    for start in range(step, a.shape[1], step):
+        total += _part(a[:, start : start + step], b[:, start : start + step])
+    return total
+
+
+def _part(a: Tensor, b: Tensor) -> Tensor:
+    if not has_int8(a.device):
+        return (a.float() @ b.float().T).to(torch.int32)
+    if a.device.type == "cpu":
+        if a.shape[1] == 1:  # answered wrongly by oneDNN
+            return a.int() * b.int().T
+        return torch._int_mm(a.contiguous(), b.contiguous().T)
+    # CUDA wants more than 16 rows, and multiples of 8.
+    (m, d), n = a.shape, len(b)
+    wide = torch.nn.functional.pad(a, (0, -d % 8, 0, max(24 - m, -m % 8)))
+    tall = torch.nn.functional.pad(b, (0, -d % 8, 0, max(24 - n, -n % 8)))
+    return torch._int_mm(wide.contiguous(), tall.contiguous().T)[:m, :n]
+
+
+def integer_squares(a: Tensor) -> Tensor:
+    """‖a_i‖² (m,) of int8 rows, exact, in the type of `integer_products`: the diagonal of small products is the fastest way there."""
+    return torch.cat([integer_products(part, part).diagonal() for part in a.split(64)])

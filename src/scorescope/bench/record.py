@@ -1,0 +1,123 @@
+"""bench.json: what was asked, on what, and every measurement, written anew after each so that a killed run continues.
+
+A record may only grow under the same arguments, the same machine and the same code: a median over different things says nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import scorescope
+from scorescope.bank import Bank
+from scorescope.errors import InputError
+from scorescope.files import write_json
+
+SCHEMA = 1
+PACKAGES = ("numpy", "faiss-cpu", "pykeops")
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the seconds depend on beside the arguments."""
+    return {
+        "processor": _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "scorescope": scorescope.__version__,
+        "code": _code(),
+        "torch": str(torch.__version__),
+        **{name: _version(name) for name in PACKAGES},
+    }
+
+
+def about(bank: Bank) -> dict[str, Any]:
+    """The bank in a few numbers."""
+    return {"name": bank.name, "rows": len(bank), "shape": list(bank.shape), "flips": bank.flips, "fingerprint": bank.fingerprint}
+
+
+class Record:
+    """The measurements of one folder.
+
+    Args:
+        path: Of bench.json; what is there is continued.
+        identity: Groups of named values that a continued record must share.
+
+    Raises:
+        InputError: The file is no such record, or one of another identity (the first difference is named).
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Mapping[str, Any]]) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {"schema": SCHEMA, **{group: dict(values) for group, values in identity.items()}}
+        self.content |= {"measurements": [], "prepare_seconds": {}, "lacking": {}}
+        if path.exists():
+            self._continue(identity)
+
+    def _continue(self, identity: Mapping[str, Mapping[str, Any]]) -> None:
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            if found["schema"] != SCHEMA or not isinstance(found["measurements"], list):
+                raise ValueError("another schema")
+            differing = [(k, found[g].get(k), v) for g, values in identity.items() for k, v in values.items() if found[g].get(k) != v]
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise InputError(f"{self.path} is not a record that can be continued", "another --out, or delete it") from problem
+        if differing:
+            name, there, here = differing[0]
+            raise InputError(f"{self.path} was measured with {name} {_short(there)}, not {_short(here)}", "another --out, or delete it")
+        self.content |= {name: found[name] for name in ("measurements", "prepare_seconds", "lacking")}
+
+    @property
+    def measurements(self) -> list[dict[str, Any]]:
+        """One for each workload, method and repeat."""
+        found: list[dict[str, Any]] = self.content["measurements"]
+        return found
+
+    def has(self, workload: str, method: str, repeat: int) -> bool:
+        """Whether this was measured already."""
+        return any((m["workload"], m["method"], m["repeat"]) == (workload, method, repeat) for m in self.measurements)
+
+    def add(self, measurement: dict[str, Any]) -> None:
+        """Keep a measurement, on disk too."""
+        self.measurements.append(measurement)
+        self.write()
+
+    def write(self) -> None:
+        """Write the file."""
+        write_json(self.path, self.content)
+
+
+def _short(value: Any) -> str:
+    text = value[:12] if isinstance(value, str) and len(value) == 64 else value
+    return "nothing" if text in (None, [], "") else " ".join(map(str, text)) if isinstance(text, list) else str(text)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _code() -> str:
+    """A hash of the modules that are measured: with another engine it is another measurement."""
+    digest, root = hashlib.sha256(), Path(scorescope.__file__).parent
+    for path in sorted(path for part in ("bench", "empirical") for path in (root / part).rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

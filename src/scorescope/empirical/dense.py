@@ -1,0 +1,204 @@
+"""Many rows: a streaming softmax whose weights are rounded to 8-bit digits, so that the sum of the rows is exact integer arithmetic.
+
+logit → float64 from exact products; weight → float32; weight = unit·(integer) + rounding, the integer in digits; Σ weight·x = unit·Σ digits·q
+by integer products. What the digits leave of the weights is known, and so is its effect: Σ rounding·⟨x, g⟩ for a few random directions g,
+which no rounding knows of, measures ‖Σ rounding·x‖. With 32 Gaussian directions the norm is less than `SAFE` times what they show but for
+a probability of 2e-14.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from scorescope.empirical.digits import BASE, product
+from scorescope.empirical.family import Family
+from scorescope.empirical.nominate import error_of
+from scorescope.empirical.partial import LAST, Partial
+from scorescope.empirical.products import Products, Tile
+from scorescope.empirical.settle import U64
+from scorescope.empirical.shelf import Shelf
+
+PROBES = 32
+SAFE = 4.0
+SPREAD = 30.0  # standard deviation of the digits of a probe
+VALUES = 1 << 20  # weights of one step: what the caches of a processor hold
+PLANES = 4  # of a weight: 127·254³ is beyond what float32 resolves
+
+
+def probes(d: int, device: torch.device) -> Tensor:
+    """(PROBES, d) int8: random directions, the same for every bank of d dimensions."""
+    generator = torch.Generator().manual_seed(0x5C0E)
+    return (torch.randn(PROBES, d, generator=generator) * SPREAD).round().clamp(-127, 127).to(device, torch.int8)
+
+
+class Dense:
+    """Partials of some states of a family (flat indices `wanted`, ascending) from all rows.
+
+    Args:
+        family: Its digits must leave little.
+        shelf: The rows.
+        wanted: (Q,) flat indices p·T + k.
+        summed: Whether the posterior is wanted; r* alone otherwise.
+        peak: (Q,) about the largest logit.
+        count: Rows that are summed.
+        tolerance: Error of a mean, in units of the radius, that the rounding of weights may cause.
+    """
+
+    def __init__(self, family: Family, shelf: Shelf, wanted: Tensor, summed: bool, peak: Tensor, count: int, tolerance: float) -> None:
+        self.family, self.shelf, self.wanted, self.summed = family, shelf, wanted, summed
+        states, r = family.states, family.norms.shape[1]
+        self.t, self.device = states.sigma.shape[1], states.z.device
+        flat = states.flat(wanted)
+        scale = states.slope[..., None] * family.coefficients * shelf.step
+        self.columns = torch.cat([scale, -0.5 * states.curve[..., None]], 2)
+        self.error = error_of(family, shelf, U64).flatten()[wanted]
+        self.result = Partial.nothing(len(wanted), states.d, self.device)
+        self.result.peak = peak.clone()
+        self.constant = (0.5 * flat.precision * flat.norm**2)[:, 0]
+        self.shell = flat.shell[:, 0]
+        self.near = torch.full((len(wanted),), torch.inf, device=self.device)
+        self.near_row = torch.zeros(len(wanted), dtype=torch.int64, device=self.device)
+        self.fine = tolerance * math.sqrt(12 / count) / (4 * SAFE)
+        self.off = torch.zeros(len(wanted), PROBES, device=self.device, dtype=torch.float64)
+        self.probes = probes(states.d, self.device)
+        self.r = r
+
+    def run(self, products: Products) -> tuple[Partial, Tensor]:
+        """The partials, and the row of each state that is nearest to its shell."""
+        for tile in products:
+            self._take(tile)
+        result, shelf = self.result, self.shelf
+        seen = result.mass.clamp(min=1e-300)
+        mean = result.moment / seen[:, None]
+        own = mean.norm(dim=1)
+        spread = (result.square / seen - own**2).clamp(min=0).sqrt()
+        # mean' − mean = Σ w(e^δ − 1)(x − mean)/Σ w e^δ with |δ| ≤ error.
+        wrong = torch.expm1(self.error.clamp(max=50)) * self.error.clamp(max=50).exp()
+        # float32 of a logit rounds it in proportion to its distance from the peak, and its exponential by a unit or two.
+        cast = 2.0**-23 * result.tilt.abs() / seen
+        rounding = SAFE * shelf.step / SPREAD * self.off.square().mean(1).sqrt()
+        moved = wrong * (spread + 1e-6 * shelf.reach) + cast * (shelf.reach + own) + 2.0**-22 * spread + shelf.rounded
+        result.error = result.mass * moved + rounding
+        result.doubt = result.mass * (wrong + cast + 2.0**-22) + rounding / max(shelf.reach, 1e-300)
+        result.peak = result.peak - self.constant
+        return result, self.near_row
+
+    def _groups(self) -> Iterator[tuple[slice, slice]]:
+        """Groups [p, p') and their wanted states [q, q'), as many as the caches hold."""
+        group = torch.div(self.wanted, self.t, rounding_mode="floor")
+        size = max(1, VALUES // (8192 * self.t))
+        first = int(group[0])
+        while first < int(group[-1]) + 1:
+            bounds = torch.searchsorted(group, torch.tensor([first, first + size], device=self.device)).tolist()
+            if bounds[1] > bounds[0]:
+                yield slice(first, min(first + size, len(self.family.norms))), slice(*bounds)
+            first += size
+
+    def _take(self, tile: Tile) -> None:
+        exact, square = tile.exact, tile.rows.square
+        seen = self.probes if not tile.mirrored else self.shelf.mirror(self.probes)
+        shown = product(seen, tile.rows.q.T).float().T.contiguous()
+        stacks: list[list[tuple[slice, Tensor]]] = [[] for _ in range(PLANES)]
+        unit = torch.zeros(len(self.wanted), dtype=torch.float64, device=self.device)
+        for groups, part in self._groups():
+            logit = self._logits(exact[self.family.place[groups]], square, groups, part)
+            self._nearest(logit, part, tile.index)
+            if not self.summed:
+                continue
+            weight, mine = self._weights(logit, square, part, tile.index)
+            fine = (self.fine * self.result.mass[part]).clamp(min=1e-300)
+            highest = float((mine / fine).amax())
+            count = 1 + sum(highest > 127.0 * BASE**k for k in range(PLANES - 1))
+            fine = torch.maximum(fine, mine / (127.0 * BASE ** (PLANES - 1)))
+            unit[part] = fine
+            self._split(weight, fine, count, part, stacks, shown)
+        self._sum(stacks, unit, tile)
+
+    def _logits(self, exact: Tensor, square: Tensor, groups: slice, part: slice) -> Tensor:
+        """(m, n) float32 logits relative to the running peak."""
+        stack = torch.empty(exact.shape[0], self.r + 1, exact.shape[2], dtype=torch.float64, device=self.device)
+        stack[:, : self.r], stack[:, self.r] = exact, square
+        logit = torch.bmm(self.columns[groups], stack).flatten(0, 1)
+        chosen = self.wanted[part] - groups.start * self.t
+        if len(chosen) < len(logit):
+            logit = logit[chosen]
+        return logit.sub_(self.result.peak[part, None]).float()
+
+    def _nearest(self, logit: Tensor, part: slice, index: Tensor) -> None:
+        """Keep the row whose logit is nearest to the shell's."""
+        away = (logit - (self.shell - self.result.peak)[part, None].float()).abs_()
+        best = away.amin(1)
+        better = (best < self.near[part]).nonzero().flatten()
+        if len(better):
+            states = better + part.start
+            self.near[states] = best[better]
+            self.near_row[states] = index[(away if len(better) == len(away) else away[better]).argmin(1)]
+
+    def _weights(self, logit: Tensor, square: Tensor, part: slice, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (m, n) float32 relative to the new running peak, in the place of the logits; and the largest of each state."""
+        result = self.result
+        high = logit.amax(1)
+        better = (high >= 0) | (result.top[part] == LAST)
+        if bool(better.any()):
+            states = better.nonzero().flatten()
+            row = index[(logit if len(states) == len(logit) else logit[states]).argmax(1)]
+            rise = high[states].double()
+            whole = states + part.start
+            first = result.top[whole] == LAST
+            row = torch.where((rise == 0) & ~first, torch.minimum(row, result.top[whole]), row)
+            result.top[whole] = row
+            self._raise(whole, torch.where(first, rise, rise.clamp(min=0)))
+            logit[states] -= rise[:, None].float()
+            high = torch.where(better, 0.0, high)
+        weight = torch.exp(logit)
+        result.mass[part] += weight.sum(1, dtype=torch.float64)
+        result.tilt[part] += torch.linalg.vecdot(weight, logit).double()
+        result.mass2[part] += torch.linalg.vector_norm(weight, dim=1).double() ** 2
+        result.square[part] += (weight @ square.float()).double()
+        return weight, high.double().exp()
+
+    def _raise(self, states: Tensor, rise: Tensor) -> None:
+        """Move the running peaks of some states up by `rise`, and what was summed with them."""
+        result = self.result
+        result.peak[states] += rise
+        started = result.mass[states] > 0
+        if not bool(started.any()):
+            return
+        factor = torch.where(started, torch.exp(-rise), 0.0)
+        result.tilt[states] = factor * (result.tilt[states] - rise * result.mass[states])
+        result.mass[states] *= factor
+        result.mass2[states] *= factor**2
+        result.square[states] *= factor
+        result.moment[states] *= factor[:, None]
+        self.off[states] *= factor[:, None]
+
+    def _split(
+        self, weight: Tensor, unit: Tensor, count: int, part: slice, stacks: list[list[tuple[slice, Tensor]]], shown: Tensor
+    ) -> None:
+        """Digits of the weights, on the stacks of their planes; what they leave, seen through the probes."""
+        rest = weight.mul_((1 / unit).float()[:, None])
+        whole = torch.empty_like(rest)
+        for k in reversed(range(count)):
+            torch.mul(rest, float(BASE) ** -k, out=whole)
+            whole.round_()
+            stacks[k].append((part, whole.to(torch.int8)))
+            rest.sub_(whole, alpha=float(BASE) ** k)
+        self.off[part] += unit[:, None] * (rest @ shown).double()
+
+    def _sum(self, stacks: list[list[tuple[slice, Tensor]]], unit: Tensor, tile: Tile) -> None:
+        """Add the integer sums of the rows to the moments."""
+        for k, stack in enumerate(stacks):
+            if not stack:
+                continue
+            total = product(torch.cat([digits for _, digits in stack]), tile.rows.q)
+            start = 0
+            for part, digits in stack:
+                found = total[start : start + len(digits)]
+                start += len(digits)
+                found = self.shelf.mirror(found) if tile.mirrored else found
+                scale = unit[part] * (self.shelf.step * float(BASE) ** k)
+                self.result.moment[part].addcmul_(found.double(), scale[:, None])

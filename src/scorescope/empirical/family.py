@@ -1,0 +1,211 @@
+"""Families of states that share their products with the rows: a single state, the states of one training pair, those of one trajectory.
+
+Group p has R vectors of digits b_pr; its state k is z_pk − α·centre = Σ_r C_pkr b_pr + rest. One product of the digits with the rows serves
+all states of the group, and ‖rest‖ bounds what the product does not know (Cauchy–Schwarz).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from scorescope.empirical.digits import BASE, planes
+from scorescope.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class States:
+    """States z (P, T, d) float64 at times t (P, T), relative to `centre` (d,), and the constants of their logits.
+
+    logit_j = slope⟨z − α·centre, x_j⟩ − curve‖x_j‖²/2 of centred rows x_j, with slope = α/σ² and curve = α²/σ². At σ = 0 the nearest row
+    takes all: distances are compared as they are, with σ = 1 in these constants.
+    """
+
+    z: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    centre: Tensor
+
+    @staticmethod
+    def of(z: Tensor, t: Tensor, schedule: Schedule, centre: Tensor) -> States:
+        """States z (P, T, d) at times t (P, T)."""
+        alpha, sigma, *_ = schedule(t.flatten())
+        return States(z, alpha.reshape(t.shape), sigma.reshape(t.shape), centre)
+
+    def __getitem__(self, part: Tensor | slice | tuple[slice, slice]) -> States:
+        """Some of the groups, or some of the states of all."""
+        return States(self.z[part], self.alpha[part], self.sigma[part], self.centre)
+
+    def flat(self, index: Tensor | None = None) -> States:
+        """The states, or some of them, as groups of one each."""
+        z, alpha, sigma = self.z.flatten(0, 1), self.alpha.flatten(), self.sigma.flatten()
+        if index is not None:
+            z, alpha, sigma = z[index], alpha[index], sigma[index]
+        return States(z[:, None], alpha[:, None], sigma[:, None], self.centre)
+
+    @property
+    def d(self) -> int:
+        """Dimensions."""
+        return self.z.shape[2]
+
+    @cached_property
+    def at_data(self) -> Tensor:
+        """(P, T) whether σ = 0."""
+        return self.sigma == 0
+
+    @cached_property
+    def precision(self) -> Tensor:
+        """(P, T) 1/σ²."""
+        return torch.where(self.at_data, 1.0, self.sigma**-2)
+
+    @property
+    def slope(self) -> Tensor:
+        """(P, T) α/σ²."""
+        return self.alpha * self.precision
+
+    @property
+    def curve(self) -> Tensor:
+        """(P, T) α²/σ²."""
+        return self.alpha**2 * self.precision
+
+    @cached_property
+    def centred(self) -> Tensor:
+        """(P, T, d) z − α·centre."""
+        return self.z - self.alpha[..., None] * self.centre
+
+    @cached_property
+    def norm(self) -> Tensor:
+        """(P, T) norms of the centred states."""
+        return torch.linalg.vector_norm(self.centred, dim=2)
+
+    @cached_property
+    def shell(self) -> Tensor:
+        """(P, T) the logit of a row at distance σ√d, on whose shell the state then lies; infinite at σ = 0."""
+        level = 0.5 * (self.precision * self.norm**2 - self.d)
+        return torch.where(self.at_data, torch.inf, level)
+
+
+@dataclass(frozen=True)
+class Family:
+    """States and what is known of them from products with the rows.
+
+    Attributes:
+        states: (P, T).
+        norms: (P, R) norms of the vectors of digits.
+        coefficients: (P, T, R) float64.
+        rest: (P, T) bound on the norm of what digits and coefficients leave of a state.
+        place: (P,) where the products of a group are among those of all groups.
+    """
+
+    states: States
+    norms: Tensor
+    coefficients: Tensor
+    rest: Tensor
+    place: Tensor
+
+
+def alone(states: States, count: int) -> tuple[Family, Tensor]:
+    """States as groups of one (B, 1, d), each with `count` planes of its own digits; and these digits (B, count, d) int8."""
+    step = (states.centred.abs().amax(2, keepdim=True) / 127).clamp(min=torch.finfo(torch.float64).tiny)
+    digits, rest = planes(states.centred, step, count)
+    weights = step * float(BASE) ** -torch.arange(count, dtype=torch.float64, device=step.device)
+    stack = digits[:, :, 0].movedim(0, 1).contiguous()
+    return Family(states, _norms(stack), weights, rest.norm(dim=2), torch.arange(len(stack), device=step.device)), stack
+
+
+def _norms(digits: Tensor) -> Tensor:
+    """(P, R) norms of digits (P, R, d)."""
+    return digits.float().norm(dim=2).double()
+
+
+def digits_of(directions: Tensor, weights: Tensor, wanted: Tensor, step: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Digits of directions that a family's states are combinations of, with as many planes as each deserves.
+
+    Args:
+        directions: (P, K, d) float64.
+        weights: (P, T, K): centred state = Σ_k weights·direction.
+        wanted: (P, T) norm of a rest that is small enough.
+        step: A unit in which the first direction may be exact (the rows' own, for a direction that is a row).
+
+    Returns:
+        Digits (P, R, d) int8, coefficients (P, T, R), and a bound (P, T) on the norm of what they leave of Σ_k weights·direction.
+    """
+    p, count, d = directions.shape
+    digits, columns = [], []
+    left = torch.zeros_like(wanted)
+    for k in range(count):
+        rest, weight = directions[:, k], weights[:, :, k]
+        # Each direction may leave a like share.
+        allowed = (wanted / weight.abs().clamp(min=1e-300)).amin(1) / count
+        unit = rest.abs().amax(1, keepdim=True) / 127
+        if step is not None and k == 0 and float(unit.max()) <= step * (1 + 1e-6):
+            unit = torch.full_like(unit, step)
+        unit = unit.clamp(min=torch.finfo(torch.float64).tiny)
+        for _ in range(7):
+            if bool((rest.norm(dim=1) <= allowed).all()):
+                break
+            plane, rest = planes(rest, unit, 1)
+            digits.append(plane[0])
+            columns.append(weight * unit)
+            unit = unit / BASE
+        left += weight.abs() * rest.norm(dim=1)[:, None]
+    if not digits:
+        return torch.zeros(p, 1, d, dtype=torch.int8, device=left.device), torch.zeros_like(weights[..., :1]), left
+    return torch.stack(digits, 1), torch.stack(columns, 2), left
+
+
+def pairs(x: Tensor, eps: Tensor, states: States, wanted: Tensor, step: float) -> tuple[Family, Tensor]:
+    """Training pairs x, eps (P, d) float64 with states αx + σε, and their digits: one plane of the row and a few of the noise."""
+    directions = torch.stack([x - states.centre, eps], 1)
+    weights = torch.stack([states.alpha, states.sigma], 2)
+    digits, coefficients, rest = digits_of(directions, weights, wanted, step)
+    rest = rest + 2.0**-48 * (states.alpha * directions[:, 0].norm(dim=1)[:, None] + states.sigma * eps.norm(dim=1)[:, None])
+    return Family(states, _norms(digits), coefficients, rest, torch.arange(len(x), device=x.device)), digits
+
+
+def trajectories(states: States, wanted: Tensor) -> tuple[Family, Tensor]:
+    """Trajectories by their principal directions, and the digits of these."""
+    directions, weights = principal(states, wanted)
+    digits, coefficients, _ = digits_of(directions, weights, wanted / 2)
+    left = torch.empty_like(wanted)
+    for start in range(0, len(digits), 16):
+        part = slice(start, start + 16)
+        centred = states[part].centred
+        left[part] = torch.linalg.vector_norm(centred - coefficients[part] @ digits[part].double(), dim=2)
+        # And what the rounding of this very difference may hide.
+        left[part] += 2.0**-48 * torch.linalg.vector_norm(centred, dim=2)
+    return Family(states, _norms(digits), coefficients, left, torch.arange(len(digits), device=left.device)), digits
+
+
+def principal(states: States, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Directions (P, K, d) and weights (P, T, K) of trajectories, with the fewest K that leave no state more than a quarter of `wanted`.
+
+    The principal directions of the states, each divided by its `wanted` so that a state that needs precision pulls its own weight.
+    """
+    scale = 1 / wanted.clamp(min=1e-300)
+    scale = scale / scale.amax(1, keepdim=True)
+    p, t, d = states.z.shape
+    gram = torch.empty(p, t, t, dtype=torch.float64, device=states.z.device)
+    for start in range(0, p, 16):
+        part = slice(start, start + 16)
+        scaled = states[part].centred * scale[part, :, None]
+        gram[part] = scaled @ scaled.mT
+    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = values.flip(1).clamp(min=0), vectors.flip(2)
+    # After K directions state k is left with ‖rest‖² = Σ_{r>K} λ_r v_kr² (scaled); float64 Gram matrices know no less than 1e-15 of λ_1.
+    tail = (values[:, None] * vectors**2).flip(2).cumsum(2).flip(2).clamp(min=0).sqrt() / scale[..., None]
+    enough = (tail <= wanted[..., None] / 4).all(1)
+    enough |= values <= 1e-15 * values[:, :1]
+    enough = enough.all(0)
+    count = max(1, int(enough.long().argmax()) if bool(enough.any()) else t)
+    vectors, values = vectors[..., :count], values[:, :count]
+    weights = vectors * values.sqrt()[:, None] / scale[..., None]
+    directions = torch.empty(p, count, d, dtype=torch.float64, device=states.z.device)
+    inverse = vectors / values.sqrt().clamp(min=1e-300)[:, None]
+    for start in range(0, p, 16):
+        part = slice(start, start + 16)
+        directions[part] = inverse[part].mT @ (states[part].centred * scale[part, :, None])
+    return directions, weights

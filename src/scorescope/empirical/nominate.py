@@ -1,0 +1,165 @@
+"""Nomination: which rows can matter to which states, by approximate logits with a proven bound on their error.
+
+A row can matter to the posterior if its logit comes within `margin` of the largest, and to r* if no other row is surely nearer to the
+shell. Both are tested with the error of the products on either side, so a row that is not nominated is certain not to matter. States to
+which many rows matter are named instead of listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorescope.empirical.family import Family
+from scorescope.empirical.products import Products, Tile
+from scorescope.empirical.ranks import Ranks
+from scorescope.empirical.shelf import Shelf
+
+U32 = 2.0**-24
+VALUES = 1 << 20  # logits of one step: what the caches of a processor hold
+
+
+@dataclass
+class Nominations:
+    """For states flattened to Q = P·T: `state`, `row` (M,) pairs that can matter to the posterior; `near_state`, `near_row` to r*.
+
+    Attributes:
+        peak: (Q,) float64 largest approximate logit, off by at most `error` (Q,).
+        many: (Q,) more rows matter to the posterior than are listed; none is listed.
+        many_near: (Q,) the same for r*.
+    """
+
+    state: Tensor
+    row: Tensor
+    near_state: Tensor
+    near_row: Tensor
+    peak: Tensor
+    error: Tensor
+    many: Tensor
+    many_near: Tensor
+
+
+def error_of(family: Family, shelf: Shelf, unit: float) -> Tensor:
+    """(P, T) bound on the error of a logit from a family's products: what the digits leave, and rounding with unit `unit`."""
+    states = family.states
+    left = family.rest * shelf.reach + (states.norm + family.rest) * shelf.rounded
+    terms = (family.norms.shape[1] + 6) * unit
+    return states.slope * (left + terms * _size(family) * shelf.reach) + terms * states.curve * shelf.reach**2
+
+
+def _size(family: Family) -> Tensor:
+    """(P, T) Σ_r |C_r|‖b_r‖: a bound on the norm of every partial sum."""
+    return (family.coefficients.abs() * family.norms[:, None]).sum(2) * (1 + 1e-5)
+
+
+def _both_sides(best: Tensor, d: int) -> Tensor:
+    """How far from the shell's logit a row may be and still beat, in |ratio − 1|, one at distance `best` on the other side.
+
+    A logit b inside the shell is a ratio √(1 − 2b/d), outside √(1 + 2b/d): the same step counts for less outside.
+    """
+    inside = 1 - (1 - 2 * best / d).clamp(min=0).sqrt()
+    return torch.where(2 * best >= d, best, torch.maximum(best, d * (inside + inside**2 / 2)))
+
+
+class Nominator:
+    """One pass of a family over the rows."""
+
+    def __init__(
+        self, family: Family, shelf: Shelf, margin: Tensor, few: int, least: Tensor | None, ranks: Ranks, near: bool = True
+    ) -> None:
+        self.family, self.shelf, self.few, self.ranks = family, shelf, few, ranks
+        states = family.states
+        self.d, (p, t) = states.d, states.sigma.shape
+        self.error = error_of(family, shelf, U32)
+        # A logit in float32: digits' coefficients, then −curve/2 for the squared norm.
+        scale = states.slope[..., None] * family.coefficients * shelf.step
+        self.columns = torch.cat([scale, -0.5 * states.curve[..., None]], 2).float()
+        self.shell = states.shell.flatten().float()
+        self.margin = (margin + 2 * self.error).flatten().float() * (1 + 1e-5)
+        self.slack = 2 * self.error.flatten().float()
+        self.at_data = states.at_data.flatten()
+        start = torch.full((p * t,), -torch.inf, device=states.z.device) if least is None else (least - self.error).flatten().float()
+        self.peak = start - start.abs() * 1e-6
+        self.best = torch.full_like(self.peak, torch.inf)
+        self.many = states.alpha.flatten() == 0
+        self.many_near = self.many | (not near)
+        self.found: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.found_near: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.groups = max(1, VALUES // (8192 * t))
+
+    def run(self, products: Products) -> Nominations:
+        """Nominations from all tiles, and from those of the other ranks."""
+        for tile in products:
+            self._take(tile)
+        self.peak, self.best = self.ranks.largest(self.peak), -self.ranks.largest(-self.best)
+        state, row = self._left(self.found, lambda state, logit: logit >= (self.peak - self.margin)[state], self.many)
+        near_state, near_row = self._left(
+            self.found_near, lambda state, logit: (logit - self.shell[state]).abs() <= self._limit()[state], self.many_near
+        )
+        return Nominations(state, row, near_state, near_row, self.peak.double(), self.error.flatten(), self.many, self.many_near)
+
+    def _left(
+        self, found: list[tuple[Tensor, Tensor, Tensor]], matters: Callable[[Tensor, Tensor], Tensor], many: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The (state, row) pairs that still matter at the end of the pass; `many` learns which states have too many."""
+        empty = torch.zeros(0, dtype=torch.int64, device=self.peak.device)
+        state, row, logit = (torch.cat(part) for part in zip(*found, strict=True)) if found else (empty, empty, empty.float())
+        kept = matters(state, logit)
+        state, row = state[kept], row[kept]
+        count = self.ranks.total(torch.bincount(state, minlength=len(many)))
+        many |= self.ranks.any(many | ((count > self.few) & ~self.at_data))
+        kept = ~many[state]
+        return state[kept], row[kept]
+
+    def _limit(self) -> Tensor:
+        """(Q,) a row whose logit is farther from the shell's than this is not the nearest to it."""
+        return (_both_sides(self.best + self.slack, self.d) + self.slack) * (1 + 1e-5)
+
+    def _take(self, tile: Tile) -> None:
+        """Logits of one tile, some groups at a time."""
+        (p, r), t, n = self.family.norms.shape, self.columns.shape[1], len(tile.rows.q)
+        exact, place = tile.exact, self.family.place
+        square = tile.rows.square.float()
+        for start in range(0, p, self.groups):
+            part = slice(start, min(start + self.groups, p))
+            which = slice(part.start * t, part.stop * t)
+            if bool((self.many & self.many_near)[which].all()):
+                continue
+            if r == 1 and t == 1:
+                logit = exact[place[part], 0].float().mul_(self.columns[part, 0, :1])
+                logit.addcmul_(self.columns[part, 0, 1:], square)
+            else:
+                stack = torch.empty(part.stop - part.start, r + 1, n, device=exact.device)
+                stack[:, :r], stack[:, r] = exact[place[part]], square
+                logit = torch.bmm(self.columns[part], stack).flatten(0, 1)
+            self._keep(logit, which, tile.index)
+
+    def _keep(self, logit: Tensor, which: slice, index: Tensor) -> None:
+        """Note the rows of (m, n) logits that can matter by what is known so far."""
+        shell = self.shell[which, None]
+        high = logit.amax(1)
+        near = torch.sub(logit, shell).abs_().amin(1)
+        torch.maximum(self.peak[which], high, out=self.peak[which])
+        torch.minimum(self.best[which], near, out=self.best[which])
+        floor, limit = (self.peak - self.margin)[which], self._limit()[which]
+        for few, given_up, found, busy in (
+            (self.few, self.many, self.found, (high >= floor) & ~self.many[which]),
+            (self.few, self.many_near, self.found_near, (near <= limit) & ~(self.many_near | self.at_data)[which]),
+        ):
+            some = busy.nonzero().flatten()
+            if not len(some):
+                continue
+            part = logit if len(some) == len(logit) else logit[some]
+            hit = part >= floor[some, None] if found is self.found else (part - shell[some]).abs_() <= limit[some, None]
+            place, column = hit.nonzero(as_tuple=True)
+            count = torch.bincount(place, minlength=len(some))
+            states = some + which.start
+            # The floor still rises while the pass goes on, so a state is given up only when it has many times too many.
+            too_many = (count > 16 * few) & ~self.at_data[states]
+            given_up[states] |= too_many
+            kept = ~too_many[place]
+            place, column = place[kept], column[kept]
+            found.append((states[place], index[column], part[place, column]))

@@ -1,0 +1,119 @@
+"""Few rows: their logits again from direct differences in float64, in which near-ties cancel before they are squared."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scorescope.empirical.family import States
+from scorescope.empirical.partial import LAST, Partial
+from scorescope.empirical.shelf import Shelf
+
+U64 = 2.0**-53
+VALUES = 1 << 20  # float64 values of one step
+
+
+def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor) -> Partial:
+    """Partials of B states (B, 1, d) from (state, row) pairs, each of weight 1 or less and none other of weight worth counting."""
+    result = Partial.nothing(len(states.z), states.d, states.z.device)
+    order = torch.argsort(state, stable=True)
+    state, row = state[order], row[order]
+    found, counts = state.unique_consecutive(return_counts=True)
+    ends = counts.cumsum(0)
+    single = counts == 1
+    for part in ends[single].sub(1).split(max(1, VALUES // states.d)):
+        _lone(states, shelf, state[part], row[part], result)
+    several, ends, counts = found[~single], ends[~single], counts[~single]
+    room = max(1, VALUES // states.d)
+    for part in _parts(counts, room):
+        first, last = int(ends[part.start] - counts[part.start]), int(ends[part.stop - 1])
+        keep = torch.isin(state[first:last], several[part])
+        _few(states, shelf, several[part], state[first:last][keep], row[first:last][keep], result)
+    return result
+
+
+def _parts(counts: Tensor, room: int) -> list[slice]:
+    """Consecutive states whose pairs number at most `room` together, or one state with more."""
+    parts, start, held = [], 0, 0
+    for k, count in enumerate(counts.tolist()):
+        if held and held + count > room:
+            parts.append(slice(start, k))
+            start, held = k, 0
+        held += count
+    return [*parts, slice(start, len(counts))] if held else parts
+
+
+def _lone(states: States, shelf: Shelf, state: Tensor, row: Tensor, result: Partial) -> None:
+    """States with one row: its weight is 1."""
+    unique, place = row.unique(return_inverse=True)
+    x = shelf.fetch(unique)
+    alpha = states.alpha[state]
+    centred = (x - states.centre)[place]
+    apart = torch.addcmul(states.z[state, 0], alpha, x[place], value=-1)
+    result.peak[state] = -0.5 * states.precision[state, 0] * apart.square().sum(1)
+    result.top[state], result.mass[state], result.mass2[state] = row, 1.0, 1.0
+    result.moment[state], result.square[state] = centred, centred.square().sum(1)
+
+
+def _few(states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tensor, result: Partial) -> None:
+    """States `wanted` with several rows each."""
+    slot = torch.searchsorted(wanted, state)
+    unique, place = row.unique(return_inverse=True)
+    x = shelf.fetch(unique)[place]
+    z, alpha, precision, at_data = (v[wanted] for v in (states.z[:, 0], states.alpha[:, 0], states.precision[:, 0], states.at_data[:, 0]))
+    count, device = len(wanted), x.device
+    zero = torch.zeros(count, dtype=torch.float64, device=device)
+    square = (z[slot] - alpha[slot, None] * x).square().sum(1)
+    closest = (zero + torch.inf).scatter_reduce(0, slot, square, "amin")
+    top = torch.full((count,), LAST, device=device)
+    top = top.scatter_reduce(0, slot, torch.where(square == closest[slot], row, LAST), "amin")
+    chosen = (row == top[slot]).nonzero().flatten()
+    nearest = x[chosen[torch.argsort(slot[chosen])]]
+    gap, doubt = _gaps(x, nearest[slot], z[slot], alpha[slot], precision[slot])
+    weight = torch.where(at_data[slot], (gap == 0).double(), (-gap).exp())
+    centred = x - states.centre
+    mass = zero.index_add(0, slot, weight)
+    moment = torch.zeros(count, states.d, dtype=torch.float64, device=device).index_add(0, slot, weight[:, None] * centred)
+    # Each weight is off by at most its own factor.
+    off = torch.where(at_data[slot], 0.0, weight * torch.expm1(doubt))
+    away = (centred - (moment / mass[:, None])[slot]).norm(dim=1)
+    result.put(
+        wanted,
+        Partial(
+            -0.5 * precision * closest,
+            top,
+            mass,
+            moment,
+            zero.index_add(0, slot, weight * centred.square().sum(1)),
+            zero.index_add(0, slot, -torch.where(weight > 0, weight * gap, 0.0)),
+            zero.index_add(0, slot, weight.square()),
+            zero.index_add(0, slot, off),
+            2 * zero.index_add(0, slot, off * away),
+            zero + torch.inf,
+        ),
+    )
+
+
+def _gaps(x: Tensor, nearest: Tensor, z: Tensor, alpha: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+    """Logit of the nearest row minus that of row x, and a bound on its rounding.
+
+    ‖z − αx‖² − ‖z − αx_k‖² = α⟨x_k − x, 2z − α(x + x_k)⟩, in which near-ties cancel before they are squared.
+    """
+    apart, middle = nearest - x, 2 * z - alpha[:, None] * (x + nearest)
+    scale = 0.5 * alpha * precision
+    entering = 4 * (2 * z.norm(dim=1) + alpha * (x.norm(dim=1) + nearest.norm(dim=1)))
+    doubt = scale * apart.norm(dim=1) * U64 * ((x.shape[1] + 8) * middle.norm(dim=1) + entering)
+    return scale * (apart * middle).sum(1), doubt.clamp(max=50)
+
+
+def ratios(states: States, shelf: Shelf, state: Tensor, row: Tensor, result: Tensor) -> None:
+    """Bring `result` (B,) nearer to 1 by the distance ratios (Eq. 4) of (state, row) pairs, from direct differences in float64."""
+    for part in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
+        which = state[part]
+        distance = (states.z[which, 0] - states.alpha[which] * shelf.fetch(row[part])).norm(dim=1)
+        ratio = distance / (states.sigma[which, 0] * states.d**0.5)
+        closest = torch.full_like(result, torch.inf).scatter_reduce(0, which, (ratio - 1).abs(), "amin")
+        # Of the two sides at an equal distance from 1 either is right; the first is taken.
+        hit = ((ratio - 1).abs() == closest[which]).nonzero().flatten().flip(0)
+        better = (closest[which[hit]] < (result[which[hit]] - 1).abs()) | result[which[hit]].isinf()
+        result[which[hit[better]]] = ratio[hit[better]]

@@ -1,0 +1,155 @@
+"""Sweeps: many timesteps of the same pairs or trajectories, which share their products with the rows.
+
+Memory does not grow with the number of timesteps: a few are answered at a time, from noise to data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from scorescope.empirical.engine import Engine
+from scorescope.empirical.family import Family, States, pairs, trajectories
+from scorescope.empirical.nominate import Nominator
+from scorescope.empirical.posterior import Posterior
+from scorescope.empirical.products import Products
+from scorescope.empirical.walk import Walk, level
+from scorescope.schedule import Schedule
+
+TOGETHER = 8  # timesteps of one chunk, unless the rows come from disk
+RANGE = 50  # timesteps that share a basis
+SETTLED = 96  # rows with which a pair enters its walk
+
+
+def chunk(engine: Engine, count: int, times: int) -> int:
+    """Timesteps to answer at a time: the more the fewer passes over rows that do not fit into memory."""
+    if engine.shelf.resident:
+        return min(TOGETHER, times)
+    each = count * engine.shelf.bank.d * 8 * 4
+    return max(1, min(times, engine.shelf.memory // 4 // max(each, 1)))
+
+
+class PairSweep:
+    """Posteriors of pairs x, eps (P, d) float64 of one class, or of all, at times (T,) in the order of falling σ."""
+
+    def __init__(self, engine: Engine, schedule: Schedule, x: Tensor, eps: Tensor, times: Tensor, label: int | None) -> None:
+        self.engine, self.schedule, self.x, self.eps, self.times, self.label = engine, schedule, x, eps, times, label
+        shelf = engine.shelf
+        self.count, self.margin, self.dropped = engine.margin(label)
+        self.walk = Walk(x, eps, level(eps, self.margin), self.dropped, shelf)
+        every = self._states(slice(0, len(times)), meant=False)
+        self.family, digits = pairs(x, eps, every, engine.wanted(every), shelf.step)
+        self.products = Products(shelf, digits, label, shelf.memory // 4)
+        self.lost = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+    def _states(self, part: slice, meant: bool = True, which: Tensor | None = None) -> States:
+        """The states of a chunk; without their values where only their constants are meant."""
+        x, eps = (self.x, self.eps) if which is None else (self.x[which], self.eps[which])
+        alpha, sigma, *_ = self.schedule(self.times[part])
+        z = alpha[:, None] * x[:, None] + sigma[:, None] * eps[:, None] if meant else x[:, None].expand(-1, len(alpha), -1)
+        return States(z, alpha.expand(len(x), -1), sigma.expand(len(x), -1), self.engine.shelf.centre)
+
+    def run(self, part: slice) -> Posterior:
+        """Posteriors of one chunk, flat (P·T); chunks must come in order."""
+        p, t = len(self.x), part.stop - part.start
+        result = Posterior.empty(p * t, self.engine.shelf.bank.shape, self.x.device)
+        index = torch.arange(p * t, device=self.x.device).view(p, t)
+        here = self.walk.here.nonzero().flatten()
+        if len(here):
+            self._walked(part, here, index, result)
+        away = (~self.walk.here).nonzero().flatten()
+        if len(away):
+            states = self._states(part, which=away)
+            family = self._family(states, part, away)
+            # A pair's own row is among the rows, as a rule: a lower bound on the peak, which is not relied upon.
+            self.engine.posterior(family, self.products, self.label).scatter_to(result, index[away].flatten())
+            self._settle(part.stop - 1, away)
+        return result
+
+    def _family(self, states: States, part: slice, which: Tensor) -> Family:
+        whole = self.family
+        return Family(states, whole.norms[which], whole.coefficients[which][:, part], whole.rest[which][:, part], which)
+
+    def _walked(self, part: slice, here: Tensor, index: Tensor, result: Posterior) -> None:
+        """Answer the pairs that walk."""
+        states = self._states(part)
+        total = self.engine.ranks.merge(self.walk.posterior(states))
+        flat = index[here].flatten()
+        self.engine.work["few rows, closed form"] += len(flat)
+        every = states.flat(flat)
+        total = total[flat]
+        self.engine.checked(total, every, self.label, self.count).scatter_to(result, flat)
+
+    def _settle(self, last: int, away: Tensor) -> None:
+        """Let the pairs walk that few rows can matter to at the last timestep of the chunk, and so at every later one."""
+        away = away[~self.lost[away]]
+        if not len(away) or last + 1 == len(self.times):
+            return
+        part = slice(last, last + 1)
+        states = self._states(part, which=away)
+        family = self._family(states, part, away)
+        slack = 3.0
+        margin = self.walk.levels[away, None] + slack
+        found = Nominator(family, self.engine.shelf, margin, SETTLED, None, self.engine.ranks, near=False).run(self.products)
+        kept = ~found.many[found.state]
+        pair, row = away[found.state[kept]], found.row[kept]
+        far, lean, own = self.walk.own(pair, row)
+        own = self.engine.ranks.any(own)
+        # The nominated are those within the margin of the best; the pair's own row must not be more than the slack below it.
+        u = (states.alpha / states.sigma.clamp(min=1e-300))[:, 0]
+        spread = torch.zeros(len(self.x), dtype=torch.float64, device=u.device)
+        spread[away] = u
+        gap = spread[pair] * (spread[pair] * far / 2 + lean)
+        best = torch.zeros(len(self.x), dtype=torch.float64, device=u.device).scatter_reduce(0, pair, -gap, "amax")
+        best = self.engine.ranks.largest(best)
+        many = torch.zeros(len(self.x), dtype=torch.bool, device=u.device)
+        many[away] = found.many
+        ready = own & (best <= slack) & ~many
+        ready[self.walk.here] = False
+        self.lost[away] |= ~own[away] & ~many[away]
+        entering = ready[pair] & (gap <= self.walk.levels[pair])
+        self.walk.enter(ready.nonzero().flatten(), pair[entering], row[entering], far[entering], lean[entering])
+
+
+class TrajectorySweep:
+    """Posteriors of the states z (P, T, d) of trajectories of one class, or of all, at times (T,) in the order of falling σ."""
+
+    def __init__(self, engine: Engine, schedule: Schedule, z: Tensor, times: Tensor, label: int | None) -> None:
+        self.engine, self.schedule, self.z, self.times, self.label = engine, schedule, z, times, label
+        self.range = slice(0, 0)
+
+    def run(self, part: slice) -> Posterior:
+        """Posteriors of one chunk, flat (P·T)."""
+        if not (self.range.start <= part.start and part.stop <= self.range.stop):
+            self._prepare(part)
+        inner = slice(part.start - self.range.start, part.stop - self.range.start)
+        whole = self.family
+        family = Family(whole.states[:, inner], whole.norms, whole.coefficients[:, inner], whole.rest[:, inner], whole.place)
+        return self.engine.posterior(family, self.products, self.label)
+
+    def _prepare(self, part: slice) -> None:
+        """A basis for the timesteps from here on, and its products."""
+        stop = min(max(part.stop, part.start + RANGE), len(self.times))
+        self.range = slice(part.start, stop)
+        z = self.z[:, self.range].double()
+        states = States.of(z, self.times[self.range].expand(len(z), -1), self.schedule, self.engine.shelf.centre)
+        self.family, digits = trajectories(states, self.engine.wanted(states))
+        self.products = Products(self.engine.shelf, digits, self.label, self.engine.shelf.memory // 4)
+
+
+def sweep(
+    engine: Engine, runs: list[tuple[Tensor, PairSweep | TrajectorySweep]], count: int, order: Tensor
+) -> Iterator[tuple[int, Posterior]]:
+    """(k, posterior of all P) for each timestep; `runs` are (which of the P, their sweep), `order` (T,) the timesteps by falling σ."""
+    size = chunk(engine, count, len(order))
+    for start in range(0, len(order), size):
+        part = slice(start, min(start + size, len(order)))
+        t = part.stop - part.start
+        whole = Posterior.empty(count * t, engine.shelf.bank.shape, engine.shelf.device)
+        index = torch.arange(count * t, device=engine.shelf.device).view(count, t)
+        for which, run in runs:
+            run.run(part).scatter_to(whole, index[which].flatten())
+        for k in range(t):
+            yield int(order[start + k]), whole[index[:, k]]

@@ -1,0 +1,138 @@
+"""Pairs that few rows can matter to any more: their posteriors at every smaller timestep, in closed form.
+
+For a training pair z = αx_i + σε, with u = α/σ, D_j = ‖x_i − x_j‖² and c_j = ⟨ε, x_i − x_j⟩,
+
+    gap_j(u) = logit_i − logit_j = u(u D_j/2 + c_j).
+
+D_j ≥ 0, so that gap_j(u₀) ≥ L ≥ 0 implies gap_j(u) ≥ L for every u ≥ u₀: walking from noise to data, a row once dropped stays dropped. Where
+x_i is itself a row, a gap of L leaves a row no more than e^−L of the weight; and a row can only be nearer to the shell than x_i is,
+‖z − αx_j‖² = σ²(‖ε‖² + 2 gap_j), if its gap is below twice (d − ‖ε‖²)/2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scorescope.empirical.family import States
+from scorescope.empirical.partial import LAST, Partial
+from scorescope.empirical.settle import U64
+from scorescope.empirical.shelf import Shelf
+
+VALUES = 1 << 20  # float64 values of one step
+
+
+def level(eps: Tensor, margin: float) -> Tensor:
+    """(P,) the gap beyond which a row can matter neither to the posterior (log of 1/share dropped: `margin`) nor to r*."""
+    d = eps.shape[1]
+    inside = ((d - eps.square().sum(1)) / 2).clamp(min=0)
+    # A ratio as far from 1 on the outer side: see `nominate._both_sides`.
+    closest = 1 - (1 - 2 * inside / d).clamp(min=0).sqrt()
+    return torch.clamp(inside + d * (closest + closest**2 / 2), min=margin) + 1e-6
+
+
+class Walk:
+    """The pairs (rows of x, eps (P, d) float64) that have come so far, and the rows that can still matter to each."""
+
+    def __init__(self, x: Tensor, eps: Tensor, levels: Tensor, dropped: float, shelf: Shelf) -> None:
+        self.x, self.eps, self.levels, self.dropped, self.shelf = x, eps, levels, dropped, shelf
+        self.size = eps.square().sum(1)
+        none = torch.zeros(0, dtype=torch.int64, device=x.device)
+        self.pair, self.row, self.far, self.lean = none, none, none.double(), none.double()
+        self.here = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+    def own(self, pair: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """D and c of (pair, row) pairs, from direct differences, and (P,) whether a pair's x is one of its rows."""
+        far, lean = (
+            torch.empty(len(pair), dtype=torch.float64, device=pair.device),
+            torch.empty(len(pair), dtype=torch.float64, device=pair.device),
+        )
+        for part in torch.arange(len(pair), device=pair.device).split(max(1, VALUES // self.x.shape[1])):
+            apart = self.x[pair[part]] - self.shelf.fetch(row[part])
+            far[part], lean[part] = apart.square().sum(1), torch.linalg.vecdot(self.eps[pair[part]], apart)
+        found = torch.zeros(len(self.x), dtype=torch.bool, device=pair.device)
+        found[pair[far == 0]] = True
+        return far, lean, found
+
+    def enter(self, pairs: Tensor, pair: Tensor, row: Tensor, far: Tensor, lean: Tensor) -> None:
+        """Take on `pairs` with the rows that can matter to them."""
+        self.here[pairs] = True
+        joined = torch.cat([self.pair, pair])
+        order = torch.argsort(joined, stable=True)
+        self.pair, self.row = joined[order], torch.cat([self.row, row])[order]
+        self.far, self.lean = torch.cat([self.far, far])[order], torch.cat([self.lean, lean])[order]
+
+    def _drop(self, u: Tensor) -> None:
+        """Forget the rows that can't matter at u (P,) or at any larger one."""
+        kept = u[self.pair] * (u[self.pair] * self.far / 2 + self.lean) <= self.levels[self.pair]
+        self.pair, self.row, self.far, self.lean = self.pair[kept], self.row[kept], self.far[kept], self.lean[kept]
+
+    def posterior(self, states: States) -> Partial:
+        """Partials of the pairs' states (P, T) in the order of falling σ, flat; those of pairs that are not here are empty."""
+        p, t, d = len(self.x), states.sigma.shape[1], self.x.shape[1]
+        result = Partial.nothing(p * t, d, self.x.device)
+        sigma, alpha = states.sigma, states.alpha
+        ratio = torch.where(sigma > 0, alpha / sigma.clamp(min=1e-300), torch.inf)
+        self._drop(torch.where(ratio[:, 0].isfinite(), ratio[:, 0], 1e150))
+        if not len(self.pair):
+            return result
+        u = ratio[self.pair]
+        gap = torch.where(
+            u.isfinite(), u * (u * self.far[:, None] / 2 + self.lean[:, None]), torch.where(self.far == 0, 0.0, torch.inf)[:, None]
+        )
+        doubt = u * ((d + 8) * U64) * (u * self.far[:, None] + (self.size[self.pair] * self.far).sqrt()[:, None])
+        index = self.pair[:, None].expand(-1, t)
+        lowest = torch.full((p, t), torch.inf, dtype=torch.float64, device=u.device).scatter_reduce(0, index, gap, "amin")
+        below = lowest[self.pair] - gap
+        weight = torch.where(below.isfinite(), below.exp(), 0.0)
+        zero = torch.zeros(p, t, dtype=torch.float64, device=u.device)
+        mass = zero.index_add(0, self.pair, weight)
+        row = torch.where(gap == lowest[self.pair], self.row[:, None], LAST)
+        result.top.copy_(torch.full((p, t), LAST, device=u.device).scatter_reduce(0, index, row, "amin").flatten())
+        off = torch.where(u.isfinite() & (weight > 0), weight * torch.expm1(2 * doubt.clamp(max=25)), 0.0)
+        moment, square, wrong = self._moments(weight, off, mass)
+        seen = self.here[:, None] & (mass > 0)
+        peak = torch.where(states.at_data, -0.5 * self._stray(lowest), -0.5 * self.size[:, None] - lowest)
+        result.peak.copy_(torch.where(seen, peak, -torch.inf).flatten())
+        result.mass.copy_(mass.flatten())
+        result.moment.copy_(moment.flatten(0, 1))
+        result.square.copy_(square.flatten())
+        result.tilt.copy_(zero.index_add(0, self.pair, torch.where(weight > 0, weight * below, 0.0)).flatten())
+        result.mass2.copy_(zero.index_add(0, self.pair, weight.square()).flatten())
+        result.doubt.copy_(zero.index_add(0, self.pair, off).flatten())
+        result.error.copy_((wrong + torch.where(states.at_data, 0.0, self.dropped * self.shelf.reach * 2) * mass).flatten())
+        apart = ((self.size[self.pair, None] + 2 * gap).clamp(min=0) / d).sqrt()
+        away = (apart - 1).abs()
+        nearest = torch.full((p, t), torch.inf, dtype=torch.float64, device=u.device).scatter_reduce(0, index, away, "amin")
+        hit = torch.where(away == nearest[self.pair], apart, torch.inf)
+        found = torch.full((p, t), torch.inf, dtype=torch.float64, device=u.device).scatter_reduce(0, index, hit, "amin")
+        result.ratio.copy_(found.flatten())
+        return result
+
+    def _stray(self, lowest: Tensor) -> Tensor:
+        """At σ = 0 the state is x itself: 0 where that is a row."""
+        return torch.where(lowest == 0, 0.0, torch.inf)
+
+    def _moments(self, weight: Tensor, off: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Σ w x, Σ w ‖x‖² and the bound on Σ (error of w)(x − mean), (P, T, ...)."""
+        p, t = mass.shape
+        moment = torch.zeros(p, t, self.x.shape[1], dtype=torch.float64, device=mass.device)
+        square, wrong = torch.zeros_like(mass), torch.zeros_like(mass)
+        pairs, counts = self.pair.unique_consecutive(return_counts=True)
+        start = 0
+        for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+            part = slice(start, start + count)
+            start += count
+            x = self.shelf.fetch(self.row[part]) - self.shelf.centre
+            w = weight[part].T
+            if count == 1:
+                moment[pair] = x[0]
+                square[pair] = x[0].square().sum()
+                continue
+            torch.matmul(w, x, out=moment[pair])
+            size = x.square().sum(1)
+            square[pair] = w @ size
+            mean = moment[pair] / mass[pair, :, None]
+            away = (size + mean.square().sum(1)[:, None] - 2 * mean @ x.T).clamp(min=0).sqrt()
+            wrong[pair] = (off[part].T * (away + 1e-7 * self.shelf.reach)).sum(1)
+        return moment, square, wrong
