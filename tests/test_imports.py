@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "denoiser": ("schedule", "convert"),
     "sampler": ("schedule", "convert", "denoiser", "seeds"),
     "empirical": ("schedule", "convert", "denoiser", "bank", "seeds"),
+    "distributed": ("schedule", "bank", "empirical"),
     "regions": ("schedule", "convert", "denoiser", "sampler", "bank", "seeds"),
     "training": ("schedule", "convert", "bank", "nets", "seeds", "files"),
     "adapters": ("schedule", "denoiser", "nets", "files"),

@@ -30,6 +30,8 @@ _HOME = {
     "Guided": "denoiser",
     "EmpiricalScore": "empirical",
     "Posterior": "empirical",
+    "sharded_score": "distributed",
+    "NearestRowsScore": "empirical.nearest_rows",
     "sample": "sampler",
     "trajectory": "sampler",
     "load": "adapters",

@@ -80,12 +80,13 @@ def examine(
     origins: int = Sizes.origins,
     nulls: int = Sizes.nulls,
     labels: str | Sequence[int] = "auto",
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-4,
     solver: str = "dopri5",
     steps: int = 50,
     shared_states: str | None = None,
     batch: int = 256,
     device: str = "cpu",
+    memory: int | None = None,
     out: str | Path | None = None,
     force: bool = False,
     quiet: bool = False,
@@ -105,6 +106,7 @@ def examine(
         shared_states: Name of the model whose trajectories all models are asked about; each its own unless given.
         batch: Paths sampled together; changes no number beyond float32 rounding.
         device: Where to compute.
+        memory: Bytes for the bank's rows (`EmpiricalScore`).
         out: Folder of the run, continued if it was cut; a temporary one unless given.
         force: Replace another run in `out`.
         quiet: Show no progress.
@@ -124,7 +126,7 @@ def examine(
         return Run(folder, results.load(folder / "results.nc"))
     try:
         with Board(quiet) as board:
-            measured = _Job(planned, bank, folder, device, batch, command).run(board, continued)
+            measured = _Job(planned, bank, folder, device, memory, batch, command).run(board, continued)
         results.save(measured, folder / "results.nc")
     except BaseException:
         if out is None:
@@ -139,10 +141,10 @@ def examine(
 class _Job:
     """One examination under way."""
 
-    def __init__(self, planned: Plan, bank: Bank, folder: Path, device: str, batch: int, command: str) -> None:
+    def __init__(self, planned: Plan, bank: Bank, folder: Path, device: str, memory: int | None, batch: int, command: str) -> None:
         self.plan, self.bank, self.folder, self.batch, self.command = planned, bank, folder, batch, command
         self.device, self.seed = torch.device(device), int(planned.settings["seed"])
-        self.truth = EmpiricalScore(bank, tolerance=planned.settings["tolerance"], device=device)
+        self.truth = EmpiricalScore(bank, tolerance=planned.settings["tolerance"], device=device, memory=memory)
         self.models = {name: on_linear_axis(model.to(device)) for name, model in planned.models.items()}
         self.solver = {"method": planned.settings["solver"], "steps": planned.settings["steps"] or 50, "batch": batch}
         self.timings: dict[str, float] = {}

@@ -127,7 +127,7 @@ def build_shadow(path: str | Path, progress: Progress = quiet) -> Shadow | None:
     if folder is None or bank.rows.dtype == np.uint8:
         return None
     mean = bank.mean.flatten().float()
-    step = _best_step(bank, mean)
+    step = best_step(bank, mean)
     layout = _layout(bank, step)
     out, places = folder / SHADOW, layout.tensors
     with full_disk_named(out, layout.size, "freeing some space"), replacing_file(out) as file:
@@ -148,7 +148,7 @@ def _write_at(file: BinaryIO, offset: int, values: Any) -> None:
     file.write(values.data if isinstance(values, np.ndarray) else values)
 
 
-def _best_step(bank: Bank, mean: Tensor) -> float:
+def best_step(bank: Bank, mean: Tensor) -> float:
     """The step with the least ‖x − m − s q‖, on average over a sample of rows spread through the bank.
 
     Steps are tried that just clip no value of some row. The largest of them clips nothing at all, but one bright pixel in a million

@@ -38,7 +38,7 @@ class Axes:
 
     def sketch(self, x: Tensor) -> Tensor:
         """Sketches (n, p + 1) float64 of rows (n, d)."""
-        away = x.double().sub_(self.centre)
+        away = x.double() - self.centre
         inside = away @ self.axes
         outside = (torch.linalg.vector_norm(away, dim=1).square() - inside.square().sum(1)).clamp(min=0).sqrt()
         return torch.cat([inside, outside[:, None]], 1)

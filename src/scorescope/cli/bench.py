@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import arg
 
-from scorescope.cli.parse import parse
-from scorescope.errors import InputError, unknown
+from scorescope.cli.parse import parse, size
+from scorescope.errors import unknown
 
 VERBS = {"empirical": "the empirical score of a bank: time and error of every method"}
 
@@ -99,15 +98,3 @@ def _empirical(argv: list[str]) -> int:
     drawn = chart.save(content, out)
     print("\n".join([f"results  {out / 'bench.json'}", f"chart    {drawn[0]}, {drawn[1].name}"]))
     return 0
-
-
-def size(text: str) -> int:
-    """Bytes of "2GB", "500 MB" or "1.5GiB".
-
-    Raises:
-        InputError: Not a size.
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
-    if found is None or not float(found[1]):
-        raise InputError(f"--memory {text!r} is not a size", "--memory 2GB")
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " "))

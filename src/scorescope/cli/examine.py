@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from scorescope.cli.parse import parse
+from scorescope.cli.parse import parse, size
 from scorescope.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class Examine:
     """Real rows looked up among the others."""
     labels: Annotated[tuple[str, ...], arg(metavar="LABEL")] = ("auto",)
     """auto, none, or class numbers."""
-    tolerance: float = 1e-5
-    """Largest error of an exact posterior mean, in units of the bank's radius."""
+    tolerance: float = 1e-4
+    """Largest relative error of an exact posterior mean."""
     solver: str = "dopri5"
     """dopri5, heun, euler or ancestral."""
     steps: int = 50
@@ -58,6 +58,8 @@ class Examine:
     """cpu or cuda."""
     batch: int = 256
     """Paths sampled together; changes speed and memory only."""
+    memory: Annotated[str | None, arg(metavar="SIZE")] = None
+    """For the bank's rows, as 2GB; a bank that does not fit is read from disk in order. A quarter of what is free."""
     out: str | None = None
     """Folder of the run; runs/MODEL-on-BANK unless given."""
     force: bool = False
@@ -83,12 +85,14 @@ def main(argv: list[str]) -> int:
     check_device(told.device)
     if bank.manifest:
         verify(bank)
+    memory = None if told.memory is None else size(told.memory)
     out = Path(told.out or f"runs/{'-'.join(model.name for model in models)[:60].replace('/', '_')}-on-{bank.name}")
     labels = told.labels[0] if len(told.labels) == 1 and not told.labels[0].isdigit() else numbers(told.labels)
     run = examine(
         models, bank, told.probes or None, told.seed, paths=told.paths, times=told.times, origins=told.origins, nulls=told.nulls,
         labels=labels, tolerance=told.tolerance, solver=told.solver, steps=told.steps, shared_states=told.shared_states,
-        batch=told.batch, device=told.device, out=out, force=told.force, command=shlex.join(["scorescope", "examine", *argv]),
+        batch=told.batch, device=told.device, memory=memory, out=out, force=told.force,
+        command=shlex.join(["scorescope", "examine", *argv]),
     )  # fmt: skip
     finish(run, told.json)
     return 0

@@ -44,3 +44,15 @@ def _one_line(box: str, prog: str) -> InputError:
     near = re.findall(r"(?:Perhaps you meant|Arguments similar to (\S+)): +(--[\w-]+)", " ".join(" ".join(lines).split()))
     hint = min(near, key=lambda pair: text.find(pair[0]))[1] if near else f"{prog} --help"
     return InputError(text.rstrip(".") or "the options can't be read", hint)
+
+
+def size(text: str) -> int:
+    """Bytes of "2GB", "500 MB" or "1.5GiB".
+
+    Raises:
+        InputError: Not a size.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
+    if found is None or not float(found[1]):
+        raise InputError(f"--memory {text!r} is not a size", "--memory 2GB")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " "))

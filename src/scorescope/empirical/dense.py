@@ -1,9 +1,9 @@
 """Many rows: a streaming softmax whose weights are rounded to 8-bit digits, so that the sum of the rows is exact integer arithmetic.
 
-logit → float64 from exact products; weight → float32; weight = unit·(integer) + rounding, the integer in digits; Σ weight·x = unit·Σ digits·q
-by integer products. What the digits leave of the weights is known, and so is its effect: Σ rounding·⟨x, g⟩ for a few random directions g,
-which no rounding knows of, measures ‖Σ rounding·x‖. With 32 Gaussian directions the norm is less than `SAFE` times what they show but for
-a probability of 2e-14.
+A logit is float64 from exact products, its weight a float32 = unit·(integer) + rounding, and the integer is digits, so that Σ weight·x is
+unit·Σ digits·q by integer products. What rounding leaves of the weights is known, and so is its effect: Σ rounding·⟨x, g⟩ for a few
+random directions g, which no rounding knows of, measures ‖Σ rounding·x‖. With 32 Gaussian directions the norm is less than `SAFE` times
+what they show but for a probability of 2e-14.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Dense:
         self.columns = torch.cat([scale, -0.5 * states.curve[..., None]], 2)
         self.error = error_of(family, shelf, U64).flatten()[wanted]
         self.result = Partial.nothing(len(wanted), states.d, self.device)
-        self.result.peak = peak.clone()
+        self.start, self.result.peak = peak, peak.clone()
         self.constant = (0.5 * flat.precision * flat.norm**2)[:, 0]
         self.shell = flat.shell[:, 0]
         self.near = torch.full((len(wanted),), torch.inf, device=self.device)
@@ -79,7 +79,8 @@ class Dense:
         # mean' − mean = Σ w(e^δ − 1)(x − mean)/Σ w e^δ with |δ| ≤ error.
         wrong = torch.expm1(self.error.clamp(max=50)) * self.error.clamp(max=50).exp()
         # float32 of a logit rounds it in proportion to its distance from the peak, and its exponential by a unit or two.
-        cast = 2.0**-23 * result.tilt.abs() / seen
+        # One's own rows may all lie below the peak of all processes, relative to which the first of them were rounded.
+        cast = 2.0**-23 * (result.tilt.abs() / seen + (self.start - result.peak).abs())
         rounding = SAFE * shelf.step / SPREAD * self.off.square().mean(1).sqrt()
         moved = wrong * (spread + 1e-6 * shelf.reach) + cast * (shelf.reach + own) + 2.0**-22 * spread + shelf.rounded
         result.error = result.mass * moved + rounding
@@ -102,7 +103,7 @@ class Dense:
         exact, square = tile.exact, tile.rows.square
         seen = self.probes if not tile.mirrored else self.shelf.mirror(self.probes)
         shown = product(seen, tile.rows.q.T).float().T.contiguous()
-        stacks: list[list[tuple[slice, Tensor]]] = [[] for _ in range(PLANES)]
+        stacks: list[list[tuple[Tensor | slice, Tensor]]] = [[] for _ in range(PLANES)]
         unit = torch.zeros(len(self.wanted), dtype=torch.float64, device=self.device)
         for groups, part in self._groups():
             logit = self._logits(exact[self.family.place[groups]], square, groups, part)
@@ -110,12 +111,9 @@ class Dense:
             if not self.summed:
                 continue
             weight, mine = self._weights(logit, square, part, tile.index)
-            fine = (self.fine * self.result.mass[part]).clamp(min=1e-300)
-            highest = float((mine / fine).amax())
-            count = 1 + sum(highest > 127.0 * BASE**k for k in range(PLANES - 1))
-            fine = torch.maximum(fine, mine / (127.0 * BASE ** (PLANES - 1)))
+            fine = torch.maximum(self.fine * self.result.mass[part], mine / (127.0 * BASE ** (PLANES - 1))).clamp(min=1e-300)
             unit[part] = fine
-            self._split(weight, fine, count, part, stacks, shown)
+            self._split(weight, fine, mine / fine, part, stacks, shown)
         self._sum(stacks, unit, tile)
 
     def _logits(self, exact: Tensor, square: Tensor, groups: slice, part: slice) -> Tensor:
@@ -177,28 +175,44 @@ class Dense:
         self.off[states] *= factor[:, None]
 
     def _split(
-        self, weight: Tensor, unit: Tensor, count: int, part: slice, stacks: list[list[tuple[slice, Tensor]]], shown: Tensor
+        self,
+        weight: Tensor,
+        unit: Tensor,
+        highest: Tensor,
+        part: slice,
+        stacks: list[list[tuple[Tensor | slice, Tensor]]],
+        shown: Tensor,
     ) -> None:
         """Digits of the weights, on the stacks of their planes; what they leave, seen through the probes."""
         rest = weight.mul_((1 / unit).float()[:, None])
         whole = torch.empty_like(rest)
-        for k in reversed(range(count)):
-            torch.mul(rest, float(BASE) ** -k, out=whole)
-            whole.round_()
-            stacks[k].append((part, whole.to(torch.int8)))
-            rest.sub_(whole, alpha=float(BASE) ** k)
+        for k in reversed(range(PLANES)):
+            # A state has no digits in a plane above its largest weight.
+            some = (highest > (127.0 * BASE ** (k - 1) if k else 0.0)).nonzero().flatten()
+            if not len(some):
+                continue
+            if len(some) == len(rest):
+                torch.mul(rest, float(BASE) ** -k, out=whole).round_()
+                stacks[k].append((part, whole.to(torch.int8)))
+                rest.sub_(whole, alpha=float(BASE) ** k)
+            else:
+                high = (rest[some] * float(BASE) ** -k).round_()
+                stacks[k].append((some + part.start, high.to(torch.int8)))
+                rest.index_add_(0, some, high, alpha=-(float(BASE) ** k))
         self.off[part] += unit[:, None] * (rest @ shown).double()
 
-    def _sum(self, stacks: list[list[tuple[slice, Tensor]]], unit: Tensor, tile: Tile) -> None:
+    def _sum(self, stacks: list[list[tuple[Tensor | slice, Tensor]]], unit: Tensor, tile: Tile) -> None:
         """Add the integer sums of the rows to the moments."""
         for k, stack in enumerate(stacks):
             if not stack:
                 continue
-            total = product(torch.cat([digits for _, digits in stack]), tile.rows.q)
-            start = 0
-            for part, digits in stack:
-                found = total[start : start + len(digits)]
-                start += len(digits)
+            total = product(stack[0][1] if len(stack) == 1 else torch.cat([plane for _, plane in stack]), tile.rows.q)
+            scale, start = unit * (self.shelf.step * float(BASE) ** k), 0
+            for which, plane in stack:
+                found = total[start : start + len(plane)]
+                start += len(plane)
                 found = self.shelf.mirror(found) if tile.mirrored else found
-                scale = unit[part] * (self.shelf.step * float(BASE) ** k)
-                self.result.moment[part].addcmul_(found.double(), scale[:, None])
+                if isinstance(which, slice):
+                    self.result.moment[which].addcmul_(found.double(), scale[which, None])
+                else:
+                    self.result.moment.index_add_(0, which, found.double().mul_(scale[which, None]))

@@ -14,15 +14,18 @@ BLOCK = 2048
 
 
 def double(states: States, shelf: Shelf, label: int | None) -> tuple[Partial, Tensor]:
-    """Partials of B states (B, 1, d) from all rows of a class, or of all, and the row of each that is nearest to its shell."""
+    """Partials of B states (B, 1, d) from the shelf's rows of a class, or all, and the row of each that is nearest to its shell."""
     z, batch = states.centred[:, 0], len(states.z)
     total = Partial.nothing(batch, states.d, z.device)
     near = torch.full((batch,), torch.inf, dtype=torch.float64, device=z.device)
     near_row = torch.zeros(batch, dtype=torch.int64, device=z.device)
     constant = 0.5 * states.precision * states.norm**2
-    for block in shelf.bank.blocks(BLOCK, label, mirrored=False):
-        x = block.x.to(z.device).double() - states.centre
-        square, index = x.square().sum(1), torch.from_numpy(block.index).to(z.device)
+    rows = torch.from_numpy(shelf.indices(label)).to(z.device)
+    if not len(rows):
+        return total, near_row
+    for index in rows.split(BLOCK):
+        x = shelf.fetch(index) - states.centre
+        square = x.square().sum(1)
         for mirrored in (False, True) if shelf.bank.flips else (False,):
             side = shelf.mirror(z) if mirrored else z
             logit = states.slope * (side @ x.T) - 0.5 * states.curve * square

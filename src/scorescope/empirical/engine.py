@@ -46,9 +46,8 @@ class Engine:
         return self.shelf.exact and self.tolerance >= FINE
 
     def rows(self, label: int | None) -> int:
-        """Rows of a class, or all, in all processes."""
-        own = len(self.shelf.bank.indices(label)) * (2 if self.shelf.bank.flips else 1)
-        return int(self.ranks.total(torch.tensor(own, device=self.shelf.device)))
+        """Rows of a class, or all, of the whole bank."""
+        return len(self.shelf.bank.indices(label)) * (2 if self.shelf.bank.flips else 1)
 
     def margin(self, label: int | None) -> tuple[int, float, float]:
         """Rows of a class; how far below the largest logit a row is dropped; the share that all dropped rows together can have."""
@@ -70,69 +69,70 @@ class Engine:
         loose = torch.maximum(sharp, 1 / (states.slope.clamp(min=1e-12) * reach))
         return torch.where(states.curve * self.shelf.bank.radius**2 > SPARSE, loose, sharp)
 
-    def posterior(self, family: Family, products: Products, label: int | None, least: Tensor | None = None) -> Posterior:
-        """Posteriors of a family's states, flat (P·T). `least` (P, T) is a lower bound on the largest logit, where one is known."""
+    def posterior(self, family: Family, products: Products, label: int | None) -> Posterior:
+        """Posteriors of a family's states, flat (P·T)."""
+        flat = family.states.flat()
+        total = self.merged(self._partials(family, products, label), ~flat.at_data[:, 0], self.margin(label)[2])
+        total.ratio = torch.where(flat.at_data[:, 0], torch.where(total.peak == 0, 1.0, torch.inf), total.ratio)
+        return self.checked(total, flat, label, self.rows(label))
+
+    def merged(self, total: Partial, pruned: Tensor, dropped: float) -> Partial:
+        """The partials of all processes; where rows were `pruned` (B,), no more than the share `dropped` is missing."""
+        total = self.ranks.merge(total)
+        total.error += torch.where(pruned, 2 * dropped * self.shelf.reach, 0.0) * total.mass
+        return total
+
+    def _partials(self, family: Family, products: Products, label: int | None) -> Partial:
+        """Partials of a family's states, flat, with their r*."""
         states = family.states
         flat = states.flat()
-        count, apart, dropped = self.margin(label)
+        count, apart, _ = self.margin(label)
         margin = torch.where(states.at_data, 0.0, apart)
-        found = Nominator(family, self.shelf, margin, FEW, least, self.ranks).run(products)
-        total = settle(flat, self.shelf, found.state, found.row)
-        total.error += torch.where(flat.at_data[:, 0], 0.0, 2 * dropped * self.shelf.reach) * total.mass
-        near_state, near_row = found.near_state, found.near_row
-        self.work["few rows, float64 differences"] += int((~found.many).sum())
-        for chosen, summed in ((found.many, True), (found.many_near & ~found.many, False)):
+        found = Nominator(family, self.shelf, margin, FEW, self.ranks).run(products)
+        total = settle(flat, self.shelf, found.state, found.row, self.ranks)
+        ratios(flat, self.shelf, found.near_state, found.near_row, total.ratio)
+        rest = found.many | found.many_near
+        # Rounding may differ among processes, what they do next may not.
+        blunt = self.ranks.any(rest & (family.rest > self.sharp(states)).flatten() & (flat.alpha[:, 0] > 0))
+        which = blunt.nonzero().flatten()
+        if len(which) and self.shelf.exact:
+            # Their own digits, more of them: then few rows are left, or sums are exact.
+            own, digits = alone(flat[which], self.sharp(flat[which]))
+            total.put(which, self._partials(own, Products(self.shelf, digits, label, self.shelf.memory // 8), label))
+            rest = rest & ~blunt
+        self.work["few rows, float64 differences"] += int((~rest & ~blunt).sum())
+        for chosen, summed in ((rest & found.many, True), (rest & ~found.many, False)):
             which = chosen.nonzero().flatten()
-            if not len(which):
+            if not len(which) or not len(self.shelf.indices(label)):
                 continue
-            part, row = self._all(family, products, label, which, summed, found.peak, count)
-            near_state, near_row = torch.cat([near_state, which]), torch.cat([near_row, row])
+            if summed and not self.digits_suffice:
+                self.work["all rows, float64"] += len(which)
+                for some in which.split(256):
+                    part, row = double(flat[some], self.shelf, label)
+                    ratios(flat[some], self.shelf, torch.arange(len(some), device=row.device), row, part.ratio)
+                    total.put(some, part)
+                continue
+            part, row = Dense(family, self.shelf, which, summed, found.peak[which], count, self.tolerance * GUESS).run(products)
+            part.ratio = total.ratio[which]
+            ratios(flat[which], self.shelf, torch.arange(len(which), device=row.device), row, part.ratio)
             if summed:
+                self.work[f"all rows, {arithmetic(self.shelf.device)} digits"] += len(which)
                 total.put(which, part)
-        ratios(flat, self.shelf, near_state, near_row, total.ratio)
-        total = self.ranks.merge(total)
-        total.ratio = torch.where(flat.at_data[:, 0], torch.where(total.peak == 0, 1.0, torch.inf), total.ratio)
-        return self.checked(total, flat, label, count)
-
-    def _all(
-        self, family: Family, products: Products, label: int | None, which: Tensor, summed: bool, peak: Tensor, count: int
-    ) -> tuple[Partial, Tensor]:
-        """Partials of some states from all rows, of digits where these suffice, and the row of each that is nearest to its shell."""
-        whole, row = Partial.nothing(len(which), family.states.d, peak.device), torch.zeros_like(which)
-        if summed and not self.digits_suffice:
-            self.work["all rows, float64"] += len(which)
-            for some in torch.arange(len(which), device=peak.device).split(256):
-                part, row[some] = double(family.states.flat(which[some]), self.shelf, label)
-                whole.put(some, part)
-            return whole, row
-        if summed:
-            self.work[f"all rows, {arithmetic(self.shelf.device)} digits"] += len(which)
-        enough = (family.rest <= self.sharp(family.states)).flatten()[which]
-        some = enough.nonzero().flatten()
-        if len(some):
-            ready = Dense(family, self.shelf, which[some], summed, peak[which[some]], count, self.tolerance * GUESS)
-            part, row[some] = ready.run(products)
-            whole.put(some, part)
-        others = (~enough).nonzero().flatten()
-        for some in others.split(256) if len(others) else ():
-            own, digits = alone(family.states.flat(which[some]), 4)
-            afresh = Products(self.shelf, digits, label, 0)
-            each = torch.arange(len(some), device=peak.device)
-            part, row[some] = Dense(own, self.shelf, each, summed, peak[which[some]], count, self.tolerance * GUESS).run(afresh)
-            whole.put(some, part)
-        return whole, row
+            else:
+                total.ratio[which] = part.ratio
+        return total
 
     def checked(self, total: Partial, flat: States, label: int | None, count: int) -> Posterior:
         """The posterior, after float64 has had another look at those whose bound is too wide."""
         result = total.posterior(flat, count, self.shelf.bank.shape)
         size = torch.linalg.vector_norm(result.mean.flatten(1), dim=1).clamp(max=self.shelf.bank.radius, min=1e-3 * self.shelf.bank.radius)
         wide = (result.error_bound > self.tolerance * size) & (flat.alpha[:, 0] > 0)
-        which = wide.nonzero().flatten()
+        which = self.ranks.any(wide).nonzero().flatten()
         if not len(which):
             return result
         self.work["again, all rows, float64"] += len(which)
         for some in which.split(256):
-            part, row = double(flat[some], self.shelf, label)
+            part, _ = double(flat[some], self.shelf, label)
             part.ratio = total.ratio[some]
             part = self.ranks.merge(part)
             better = part.posterior(flat[some], count, self.shelf.bank.shape)

@@ -15,6 +15,8 @@ from torch import Tensor
 from scorescope.empirical.digits import BASE, planes
 from scorescope.schedule import Schedule
 
+MOST = 7  # planes of a vector: 127·254⁶ is beyond what float64 resolves
+
 
 @dataclass(frozen=True)
 class States:
@@ -107,13 +109,24 @@ class Family:
     place: Tensor
 
 
-def alone(states: States, count: int) -> tuple[Family, Tensor]:
-    """States as groups of one (B, 1, d), each with `count` planes of its own digits; and these digits (B, count, d) int8."""
-    step = (states.centred.abs().amax(2, keepdim=True) / 127).clamp(min=torch.finfo(torch.float64).tiny)
-    digits, rest = planes(states.centred, step, count)
-    weights = step * float(BASE) ** -torch.arange(count, dtype=torch.float64, device=step.device)
-    stack = digits[:, :, 0].movedim(0, 1).contiguous()
-    return Family(states, _norms(stack), weights, rest.norm(dim=2), torch.arange(len(stack), device=step.device)), stack
+def alone(states: States, wanted: Tensor | None = None) -> tuple[Family, Tensor]:
+    """States as groups of one (B, 1, d) with their own digits, and these digits (B, R, d) int8.
+
+    One plane, or as many as leave every state no more than `wanted` (B, 1).
+    """
+    centred = states.centred[:, 0]
+    unit = (centred.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float64).tiny)
+    digits, columns, rest = [], [], centred
+    for _ in range(1 if wanted is None else MOST):
+        plane, rest = planes(rest, unit, 1)
+        digits.append(plane[0])
+        columns.append(unit)
+        unit = unit / BASE
+        if wanted is not None and bool((rest.norm(dim=1) <= wanted[:, 0]).all()):
+            break
+    stack = torch.stack(digits, 1)
+    place = torch.arange(len(stack), device=rest.device)
+    return Family(states, _norms(stack), torch.stack(columns, 2), rest.norm(dim=1, keepdim=True), place), stack
 
 
 def _norms(digits: Tensor) -> Tensor:
@@ -144,7 +157,7 @@ def digits_of(directions: Tensor, weights: Tensor, wanted: Tensor, step: float |
         if step is not None and k == 0 and float(unit.max()) <= step * (1 + 1e-6):
             unit = torch.full_like(unit, step)
         unit = unit.clamp(min=torch.finfo(torch.float64).tiny)
-        for _ in range(7):
+        for _ in range(MOST):
             if bool((rest.norm(dim=1) <= allowed).all()):
                 break
             plane, rest = planes(rest, unit, 1)

@@ -43,9 +43,14 @@ class Nominations:
 
 
 def error_of(family: Family, shelf: Shelf, unit: float) -> Tensor:
-    """(P, T) bound on the error of a logit from a family's products: what the digits leave, and rounding with unit `unit`."""
+    """(P, T) bound on the error of a logit from a family's products: what the digits leave, and rounding with unit `unit`.
+
+    What the digits of float rows leave differs from row to row and is not in it.
+    """
     states = family.states
-    left = family.rest * shelf.reach + (states.norm + family.rest) * shelf.rounded
+    left = family.rest * shelf.reach
+    if shelf.exact:
+        left = left + (states.norm + family.rest) * shelf.rounded
     terms = (family.norms.shape[1] + 6) * unit
     return states.slope * (left + terms * _size(family) * shelf.reach) + terms * states.curve * shelf.reach**2
 
@@ -67,24 +72,24 @@ def _both_sides(best: Tensor, d: int) -> Tensor:
 class Nominator:
     """One pass of a family over the rows."""
 
-    def __init__(
-        self, family: Family, shelf: Shelf, margin: Tensor, few: int, least: Tensor | None, ranks: Ranks, near: bool = True
-    ) -> None:
+    def __init__(self, family: Family, shelf: Shelf, margin: Tensor, few: int, ranks: Ranks, near: bool = True) -> None:
         self.family, self.shelf, self.few, self.ranks = family, shelf, few, ranks
         states = family.states
         self.d, (p, t) = states.d, states.sigma.shape
-        self.error = error_of(family, shelf, U32)
+        self.error = ranks.largest(error_of(family, shelf, U32))
         # A logit in float32: digits' coefficients, then −curve/2 for the squared norm.
         scale = states.slope[..., None] * family.coefficients * shelf.step
+        # What the digits of a float row leave moves its logit by no more than this times its norm.
+        self.blur = None if shelf.exact else (states.slope * (states.norm + family.rest)).flatten().float() * (1 + 1e-5)
         self.columns = torch.cat([scale, -0.5 * states.curve[..., None]], 2).float()
         self.shell = states.shell.flatten().float()
         self.margin = (margin + 2 * self.error).flatten().float() * (1 + 1e-5)
         self.slack = 2 * self.error.flatten().float()
         self.at_data = states.at_data.flatten()
-        start = torch.full((p * t,), -torch.inf, device=states.z.device) if least is None else (least - self.error).flatten().float()
-        self.peak = start - start.abs() * 1e-6
-        self.best = torch.full_like(self.peak, torch.inf)
         self.many = states.alpha.flatten() == 0
+        # Without a signal all logits are 0, and nobody looks at them.
+        self.peak = torch.where(self.many, 0.0, torch.full((p * t,), -torch.inf, device=states.z.device))
+        self.best = torch.full_like(self.peak, torch.inf)
         self.many_near = self.many | (not near)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
         self.found_near: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -94,11 +99,10 @@ class Nominator:
         """Nominations from all tiles, and from those of the other ranks."""
         for tile in products:
             self._take(tile)
-        self.peak, self.best = self.ranks.largest(self.peak), -self.ranks.largest(-self.best)
+        self.peak, best = self.ranks.largest(torch.stack([self.peak, -self.best]))
+        self.best = -best
         state, row = self._left(self.found, lambda state, logit: logit >= (self.peak - self.margin)[state], self.many)
-        near_state, near_row = self._left(
-            self.found_near, lambda state, logit: (logit - self.shell[state]).abs() <= self._limit()[state], self.many_near
-        )
+        near_state, near_row = self._left(self.found_near, lambda state, away: away <= self._limit()[state], self.many_near)
         return Nominations(state, row, near_state, near_row, self.peak.double(), self.error.flatten(), self.many, self.many_near)
 
     def _left(
@@ -109,8 +113,9 @@ class Nominator:
         state, row, logit = (torch.cat(part) for part in zip(*found, strict=True)) if found else (empty, empty, empty.float())
         kept = matters(state, logit)
         state, row = state[kept], row[kept]
-        count = self.ranks.total(torch.bincount(state, minlength=len(many)))
-        many |= self.ranks.any(many | ((count > self.few) & ~self.at_data))
+        # What one process has given up is too many for all.
+        count = self.ranks.total(torch.bincount(state, minlength=len(many)) + many * (self.few + 1))
+        many |= (count > self.few) & ~self.at_data
         kept = ~many[state]
         return state[kept], row[kept]
 
@@ -135,31 +140,46 @@ class Nominator:
                 stack = torch.empty(part.stop - part.start, r + 1, n, device=exact.device)
                 stack[:, :r], stack[:, r] = exact[place[part]], square
                 logit = torch.bmm(self.columns[part], stack).flatten(0, 1)
-            self._keep(logit, which, tile.index)
+            self._keep(logit, which, tile)
 
-    def _keep(self, logit: Tensor, which: slice, index: Tensor) -> None:
+    def _keep(self, logit: Tensor, which: slice, tile: Tile) -> None:
         """Note the rows of (m, n) logits that can matter by what is known so far."""
-        shell = self.shell[which, None]
-        high = logit.amax(1)
-        near = torch.sub(logit, shell).abs_().amin(1)
-        torch.maximum(self.peak[which], high, out=self.peak[which])
-        torch.minimum(self.best[which], near, out=self.best[which])
+        away = torch.sub(logit, self.shell[which, None]).abs_()
+        if self.blur is None or tile.rows.rounded is None:
+            torch.maximum(self.peak[which], logit.amax(1), out=self.peak[which])
+            torch.minimum(self.best[which], away.amin(1), out=self.best[which])
+        else:
+            blur = torch.outer(self.blur[which], tile.rows.rounded.float())
+            torch.maximum(self.peak[which], (logit - blur).amax(1), out=self.peak[which])
+            torch.minimum(self.best[which], (away + blur).amin(1), out=self.best[which])
+            # A row counts at its best.
+            logit, away = logit.add_(blur), away.sub_(blur)
         floor, limit = (self.peak - self.margin)[which], self._limit()[which]
-        for few, given_up, found, busy in (
-            (self.few, self.many, self.found, (high >= floor) & ~self.many[which]),
-            (self.few, self.many_near, self.found_near, (near <= limit) & ~(self.many_near | self.at_data)[which]),
-        ):
-            some = busy.nonzero().flatten()
-            if not len(some):
-                continue
-            part = logit if len(some) == len(logit) else logit[some]
-            hit = part >= floor[some, None] if found is self.found else (part - shell[some]).abs_() <= limit[some, None]
-            place, column = hit.nonzero(as_tuple=True)
-            count = torch.bincount(place, minlength=len(some))
-            states = some + which.start
-            # The floor still rises while the pass goes on, so a state is given up only when it has many times too many.
-            too_many = (count > 16 * few) & ~self.at_data[states]
-            given_up[states] |= too_many
-            kept = ~too_many[place]
-            place, column = place[kept], column[kept]
-            found.append((states[place], index[column], part[place, column]))
+        busy = (logit.amax(1) >= floor) & ~self.many[which]
+        self._note(logit, torch.ge, floor, busy.nonzero().flatten(), which.start, tile.index, self.many, self.found)
+        busy = (away.amin(1) <= limit) & ~(self.many_near | self.at_data)[which]
+        self._note(away, torch.le, limit, busy.nonzero().flatten(), which.start, tile.index, self.many_near, self.found_near)
+
+    def _note(
+        self,
+        value: Tensor,
+        matters: Callable[[Tensor, Tensor], Tensor],
+        limit: Tensor,
+        some: Tensor,
+        start: int,
+        index: Tensor,
+        given_up: Tensor,
+        found: list[tuple[Tensor, Tensor, Tensor]],
+    ) -> None:
+        """Note the rows of `some` states whose value passes the limit; states with many times too many are given up."""
+        if not len(some):
+            return
+        part = value if len(some) == len(value) else value[some]
+        place, column = matters(part, limit[some, None]).nonzero(as_tuple=True)
+        states = some + start
+        # The limits still tighten while the pass goes on.
+        too_many = (torch.bincount(place, minlength=len(some)) > 16 * self.few) & ~self.at_data[states]
+        given_up[states] |= too_many
+        kept = ~too_many[place]
+        place, column = place[kept], column[kept]
+        found.append((states[place], index[column], part[place, column]))

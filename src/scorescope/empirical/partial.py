@@ -68,8 +68,8 @@ class Partial:
     def merge(self, other: Partial) -> Partial:
         """The partial of both sets of rows together."""
         peak = torch.maximum(self.peak, other.peak)
-        mine, mine_down = self._factor(peak)
-        its, its_down = other._factor(peak)
+        mine, mine_down = self.factor(peak)
+        its, its_down = other.factor(peak)
         top = torch.where(
             self.peak == other.peak, torch.minimum(self.top, other.top), torch.where(self.peak > other.peak, self.top, other.top)
         )
@@ -86,17 +86,17 @@ class Partial:
             mine * (self.tilt + self.mass * mine_down) + its * (other.tilt + other.mass * its_down),
             mine**2 * self.mass2 + its**2 * other.mass2,
             mine * self.doubt + its * other.doubt,
-            mine * self._error_about(mean) + its * other._error_about(mean),
+            mine * self.error_about(mean) + its * other.error_about(mean),
             torch.where(nearer, self.ratio, other.ratio),
         )
 
-    def _factor(self, peak: Tensor) -> tuple[Tensor, Tensor]:
+    def factor(self, peak: Tensor) -> tuple[Tensor, Tensor]:
         """e^(own peak − peak) and its logarithm, zeros where nothing was seen."""
         seen = self.mass > 0
         down = torch.where(seen, self.peak - peak, 0.0)
         return torch.where(seen, down.exp(), 0.0), down
 
-    def _error_about(self, mean: Tensor) -> Tensor:
+    def error_about(self, mean: Tensor) -> Tensor:
         """`error` about another mean: every error of a weight moves the answer by its own difference more."""
         own = self.moment / self.mass.clamp(min=1e-300)[:, None]
         return self.error + self.doubt * torch.where(self.doubt > 0, (own - mean).norm(dim=1), 0.0)

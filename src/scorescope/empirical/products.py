@@ -28,7 +28,7 @@ class Products:
         self.shelf, self.label, self.each = shelf, label, digits.shape[1]
         digits = digits.flatten(0, 1)
         self.sides = [(digits, False)] + ([(shelf.mirror(digits).contiguous(), True)] if shelf.bank.flips else [])
-        stored = len(shelf.bank.indices(label))
+        stored = len(shelf.indices(label))
         self.keep = shelf.resident and len(digits) * stored * 4 * len(self.sides) <= memory
         self._kept: list[Tile] = []
 

@@ -1,27 +1,106 @@
-"""What the engine asks of the other processes among which a bank's rows are shared; alone, every answer is one's own."""
+"""What the engine asks of the other processes among which a bank's rows are shared; alone, every answer is one's own.
+
+Every process asks the same questions in the same order, whatever its own rows are: what decides on the next question must itself come
+from an answer.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
-from scorescope.empirical.partial import Partial
+from scorescope.empirical.partial import LAST, Partial
+from scorescope.errors import InputError
+
+VALUES = 1 << 20  # values of one step
 
 
-class Ranks:
-    """One process that holds all rows."""
+class Ranks(ABC):
+    """The processes, of which each holds a range of the stored rows."""
 
+    @abstractmethod
+    def share(self, rows: int) -> range:
+        """Which of the stored rows are one's own; the shares of all processes are all rows, in their order."""
+
+    @abstractmethod
     def largest(self, x: Tensor) -> Tensor:
         """The largest over the processes, element by element."""
-        return x
 
+    @abstractmethod
     def total(self, x: Tensor) -> Tensor:
         """The sum over the processes."""
-        return x
+
+    def smallest(self, x: Tensor) -> Tensor:
+        """The smallest over the processes, element by element."""
+        return -self.largest(-x)
 
     def any(self, x: Tensor) -> Tensor:
         """Whether it is true in any process."""
+        return self.largest(x.to(torch.uint8)).bool()
+
+    def merge(self, partial: Partial) -> Partial:
+        """The partials of all processes as one, by the law of `Partial.merge`: first the peaks, then the rescaled sums."""
+        seen, away = partial.mass > 0, (partial.ratio - 1).abs()
+        peak, near = self.largest(torch.stack([torch.where(seen, partial.peak, -torch.inf), -away]))
+        factor, down = partial.factor(peak)
+        numbers = [partial.mass, partial.square, partial.tilt + partial.mass * down, factor * partial.mass2]
+        sums = self.total(factor[:, None] * torch.cat([torch.stack(numbers, 1), partial.moment], 1))
+        (mass, square, tilt, mass2), moment = sums[:, :4].T, sums[:, 4:]
+        # Peaks of different processes are rounded each by itself.
+        uneven = torch.where(seen & (partial.peak != peak), 2.0**-50 * (partial.peak.abs() + peak.abs()), 0.0)
+        doubt = partial.doubt + partial.mass * torch.expm1(uneven.clamp(max=50))
+        wrong = replace(partial, doubt=doubt).error_about(moment / mass.clamp(min=1e-300)[:, None])
+        error, doubt = self.total(factor * torch.stack([wrong, doubt]))
+        top = self.smallest(torch.where(seen & (partial.peak == peak), partial.top, LAST))
+        ratio = self.smallest(torch.where(-away == near, partial.ratio, torch.inf))
+        return Partial(peak, top, mass, moment, square, tilt, mass2, doubt, error, ratio)
+
+    def refuse_different(self, what: str, *values: Tensor | None) -> None:
+        """Raise `InputError` in all processes if one was given other values than the rest."""
+        own = digest(values)
+        most, least = self.largest(torch.stack([own, ~own]))
+        if int(most) != ~int(least):
+            raise InputError(f"the ranks were given different {what}", "the same on every rank, drawn with the same seed")
+
+
+def digest(values: tuple[Tensor | None, ...]) -> Tensor:
+    """One int64 that differs, as good as surely, between different values."""
+    total = torch.zeros((), dtype=torch.int64, device=next(value.device for value in values if value is not None))
+    for value in values:
+        total = total * 1_000_003 + (-1 if value is None else value.numel())
+        if value is None:
+            continue
+        for part in value.flatten().split(VALUES):
+            bits = part.double().view(torch.int64)
+            total = total * 1_000_003 + (bits * torch.arange(1, 2 * len(bits), 2, device=bits.device)).sum()
+    return total
+
+
+class Alone(Ranks):
+    """One process that holds all rows."""
+
+    def share(self, rows: int) -> range:
+        """All."""
+        return range(rows)
+
+    def largest(self, x: Tensor) -> Tensor:
+        """One's own."""
+        return x
+
+    def total(self, x: Tensor) -> Tensor:
+        """One's own."""
+        return x
+
+    def any(self, x: Tensor) -> Tensor:
+        """One's own."""
         return x
 
     def merge(self, partial: Partial) -> Partial:
-        """The partials of all processes as one."""
+        """One's own."""
         return partial
+
+    def refuse_different(self, what: str, *values: Tensor | None) -> None:
+        """Nobody to differ from."""

@@ -10,7 +10,7 @@ summed in float64. Either way `error_bound` holds, and no setting of the caller'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import psutil
@@ -19,15 +19,17 @@ from torch import Tensor
 
 from scorescope.bank import Bank
 from scorescope.denoiser import Denoiser, Label, as_label
+from scorescope.empirical.draw import draw
 from scorescope.empirical.engine import Engine
 from scorescope.empirical.family import States, alone
 from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.products import Products
-from scorescope.empirical.ranks import Ranks
+from scorescope.empirical.ranks import Alone, Ranks
 from scorescope.empirical.shelf import Shelf
 from scorescope.empirical.sweep import PairSweep, TrajectorySweep, sweep
 from scorescope.errors import InputError
 from scorescope.schedule import LinearSchedule, Schedule, Time, as_time
+from scorescope.seeds import generator
 
 QUERIES = 256  # states that share one pass over the rows
 
@@ -58,6 +60,7 @@ class EmpiricalScore(Denoiser):
         tolerance: Largest error of a posterior mean, in units of the bank's root-mean-square radius.
         device: Where to compute.
         memory: Bytes that may hold rows; a quarter of what is free unless given. A bank that does not fit is read from disk in order.
+        ranks: Processes among which the rows are shared: see `scorescope.distributed`.
     """
 
     def __init__(
@@ -68,18 +71,20 @@ class EmpiricalScore(Denoiser):
         *,
         device: torch.device | str = "cpu",
         memory: int | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         if not 0 < tolerance < 1:
             raise InputError(f"tolerance {tolerance} must lie between 0 and 1", "1e-5")
         self.bank, self.schedule, self.tolerance = bank, schedule or LinearSchedule(), tolerance
         self.classes, self.shape, self.name = bank.classes, bank.shape, "empirical score"
         self.device = torch.device(device)
-        self.shelf = Shelf(bank, self.device, free_memory(self.device) // 4 if memory is None else memory)
-        self.engine = Engine(self.shelf, tolerance, Ranks())
+        self.ranks = ranks or Alone()
+        self.shelf = Shelf(bank, self.device, free_memory(self.device) // 4 if memory is None else memory, self.ranks)
+        self.engine = Engine(self.shelf, tolerance, self.ranks)
 
     def to(self, device: torch.device | str) -> EmpiricalScore:
         """The same score computed on another device."""
-        return EmpiricalScore(self.bank, self.schedule, self.tolerance, device=device)
+        return EmpiricalScore(self.bank, self.schedule, self.tolerance, device=device, ranks=self.ranks)
 
     def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Posterior mean, in the dtype of z."""
@@ -91,21 +96,48 @@ class EmpiricalScore(Denoiser):
         Raises:
             InputError: Shapes that do not match, t outside [0, 1], states that are not finite (named), a label without rows.
         """
-        flat = self._flat(z, "states")
-        times = as_time(t).to(self.device)
-        times = times.expand(len(z)) if times.ndim == 0 else times
-        if times.shape != (len(z),):
-            raise InputError(f"t of shape {tuple(times.shape)} does not match {len(z)} states", "one number, or one for each state")
-        tags = as_label(label, len(z), self.device)
+        flat, times, tags = self._asked(z, t, label)
         result = Posterior.empty(len(z), self.bank.shape, self.device)
         with full_precision(self.device):
             for tag, wanted in _groups(tags, len(z), self.device):
-                self.bank.indices(tag)  # refuses a label without rows
-                for part in wanted.split(QUERIES):
+                # States of like noise together: they need digits alike.
+                for part in wanted[torch.argsort(times[wanted], stable=True)].split(QUERIES):
                     states = States.of(flat[part, None], times[part, None], self.schedule, self.shelf.centre)
-                    family, digits = alone(states, 1)
+                    family, digits = alone(states)
                     self.engine.posterior(family, Products(self.shelf, digits, tag, 0), tag).scatter_to(result, part)
         return result
+
+    def sample(
+        self, z: Tensor, t: Time, label: Label = None, *, seed: int = 0, items: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Rows drawn from the posterior: y ~ r_z of Eq. 7, r_z(y) ∝ exp(−‖z − αy‖²/(2σ²)), one for each state.
+
+        Args:
+            z: (B, *shape) states.
+            t: Timestep, one number or (B,).
+            label: None, a class, or (B,) classes, to whose rows the draw is confined.
+            seed: Of all draws.
+            items: (B,) numbers that own the randomness; 0 … B − 1 unless given. The same item draws the same row in any batch.
+
+        Returns:
+            The rows (B, *shape) float32 and their indices (B,); `N + i` is row i mirrored.
+
+        Raises:
+            InputError: As `posterior`.
+        """
+        flat, times, tags = self._asked(z, t, label)
+        owners = range(len(z)) if items is None else items
+        if len(owners) != len(z):
+            raise InputError(f"{len(owners)} items do not match {len(z)} states", "one item for each state")
+        keys = torch.tensor([int(generator(seed, "draw", int(item)).integers(2**62)) for item in owners], dtype=torch.int64)
+        keys = keys.to(self.device)
+        index = torch.zeros_like(keys)
+        with full_precision(self.device):
+            for tag, wanted in _groups(tags, len(z), self.device):
+                for part in wanted[torch.argsort(times[wanted], stable=True)].split(QUERIES):
+                    states = States.of(flat[part, None], times[part, None], self.schedule, self.shelf.centre)
+                    index[part] = draw(self.engine, states, keys[part], tag)
+        return self.bank[index].to(self.device), index
 
     def supervision_sweep(self, x: Tensor, eps: Tensor, times: Tensor, label: Label = None) -> Iterator[tuple[int, Posterior]]:
         """Posteriors of training pairs at many timesteps: z = α x + σ ε.
@@ -126,6 +158,7 @@ class EmpiricalScore(Denoiser):
         if len(flat) != len(noise):
             raise InputError(f"{len(flat)} points x do not match {len(noise)} noises eps", "one noise for each point")
         order, ordered = self._order(times)
+        self.ranks.refuse_different("points, noises or times", flat, noise, ordered)
         yield from self._sweep(
             len(flat), label, order, lambda which, tag: PairSweep(self.engine, self.schedule, flat[which], noise[which], ordered, tag)
         )
@@ -148,6 +181,7 @@ class EmpiricalScore(Denoiser):
         if z.ndim < 2 or z.shape[1] != len(order):
             raise InputError(f"states of shape {tuple(z.shape)} do not match {len(order)} times", "z of shape (P, T, *shape)")
         flat = self._flat(z.flatten(0, 1), "states", every=z.shape[1]).view(len(z), len(order), -1)[:, order]
+        self.ranks.refuse_different("states or times", flat, ordered)
         yield from self._sweep(
             len(z), label, order, lambda which, tag: TrajectorySweep(self.engine, self.schedule, flat[which], ordered, tag)
         )
@@ -159,6 +193,7 @@ class EmpiricalScore(Denoiser):
         if not count or not len(order):
             return
         tags = as_label(label, count, self.device)
+        self.ranks.refuse_different("labels", order, tags)
         for tag, _ in _groups(tags, count, self.device):
             self.bank.indices(tag)
         with full_precision(self.device):
@@ -170,6 +205,19 @@ class EmpiricalScore(Denoiser):
             if step is None:
                 return
             yield step
+
+    def _asked(self, z: Tensor, t: Time, label: Label) -> tuple[Tensor, Tensor, Tensor | None]:
+        """States (B, d) float64, their times (B,) and classes, or None; sound, and the same on every rank."""
+        flat = self._flat(z, "states")
+        times = as_time(t).to(self.device)
+        times = times.expand(len(z)) if times.ndim == 0 else times
+        if times.shape != (len(z),):
+            raise InputError(f"t of shape {tuple(times.shape)} does not match {len(z)} states", "one number, or one for each state")
+        tags = as_label(label, len(z), self.device)
+        for tag, _ in _groups(tags, len(z), self.device):
+            self.bank.indices(tag)  # refuses a label without rows
+        self.ranks.refuse_different("states, times or labels", flat, times, tags)
+        return flat, times, tags
 
     def _order(self, times: Tensor) -> tuple[Tensor, Tensor]:
         """The timesteps by falling σ/α, and their times in that order."""

@@ -7,23 +7,35 @@ from torch import Tensor
 
 from scorescope.empirical.family import States
 from scorescope.empirical.partial import LAST, Partial
+from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Shelf
 
 U64 = 2.0**-53
 VALUES = 1 << 20  # float64 values of one step
 
 
-def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor) -> Partial:
-    """Partials of B states (B, 1, d) from (state, row) pairs, each of weight 1 or less and none other of weight worth counting."""
+def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ranks) -> Partial:
+    """Partials of B states (B, 1, d) from (state, row) pairs, each of weight 1 or less and none other of weight worth counting.
+
+    A state whose rows lie with several processes is settled relative to the nearest of all, which its owner shows to the others:
+    peaks that each had rounded by itself would not tell near-ties apart.
+    """
     result = Partial.nothing(len(states.z), states.d, states.z.device)
     order = torch.argsort(state, stable=True)
     state, row = state[order], row[order]
     found, counts = state.unique_consecutive(return_counts=True)
     ends = counts.cumsum(0)
-    single = counts == 1
+    here = torch.zeros(len(states.z), dtype=torch.int64, device=state.device)
+    here[found] = 1
+    shared = (ranks.total(here) > 1).nonzero().flatten()
+    if len(shared):
+        mine = torch.isin(state, shared)
+        _shared(states, shelf, shared, state[mine], row[mine], result, ranks)
+    single = (counts == 1) & ~torch.isin(found, shared)
     for part in ends[single].sub(1).split(max(1, VALUES // states.d)):
         _lone(states, shelf, state[part], row[part], result)
-    several, ends, counts = found[~single], ends[~single], counts[~single]
+    several = (counts > 1) & ~torch.isin(found, shared)
+    several, ends, counts = found[several], ends[several], counts[several]
     room = max(1, VALUES // states.d)
     for part in _parts(counts, room):
         first, last = int(ends[part.start] - counts[part.start]), int(ends[part.stop - 1])
@@ -55,28 +67,58 @@ def _lone(states: States, shelf: Shelf, state: Tensor, row: Tensor, result: Part
     result.moment[state], result.square[state] = centred, centred.square().sum(1)
 
 
-def _few(states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tensor, result: Partial) -> None:
-    """States `wanted` with several rows each."""
+def _shared(states: States, shelf: Shelf, shared: Tensor, state: Tensor, row: Tensor, result: Partial, ranks: Ranks) -> None:
+    """The states `shared` whose rows lie with several processes; (state, row) are one's own."""
+    slot, count = torch.searchsorted(shared, state), len(shared)
+    square = torch.empty(len(state), dtype=torch.float64, device=state.device)
+    for part in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
+        square[part] = (states.z[state[part], 0] - states.alpha[state[part]] * shelf.fetch(row[part])).square().sum(1)
+    closest = torch.full((count,), torch.inf, dtype=torch.float64, device=state.device)
+    closest = ranks.smallest(closest.scatter_reduce(0, slot, square, "amin"))
+    top = torch.full((count,), LAST, device=state.device)
+    top = ranks.smallest(top.scatter_reduce(0, slot, torch.where(square == closest[slot], row, LAST), "amin"))
+    nearest = torch.zeros(count, states.d, dtype=torch.float64, device=state.device)
+    owned = (row == top[slot]).nonzero().flatten()
+    nearest[slot[owned]] = shelf.fetch(row[owned])
+    nearest = ranks.total(nearest)
+    found, counts = state.unique_consecutive(return_counts=True)
+    ends = counts.cumsum(0)
+    for part in _parts(counts, max(1, VALUES // states.d)):
+        own = slice(int(ends[part.start] - counts[part.start]), int(ends[part.stop - 1]))
+        place = torch.searchsorted(shared, found[part])
+        _few(states, shelf, found[part], state[own], row[own], result, (closest[place], nearest[place]))
+
+
+def _few(
+    states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tensor, result: Partial, given: tuple[Tensor, Tensor] | None = None
+) -> None:
+    """States `wanted` with several rows each, or with the nearest row `given`: its squared distance and itself."""
     slot = torch.searchsorted(wanted, state)
     unique, place = row.unique(return_inverse=True)
     x = shelf.fetch(unique)[place]
     z, alpha, precision, at_data = (v[wanted] for v in (states.z[:, 0], states.alpha[:, 0], states.precision[:, 0], states.at_data[:, 0]))
     count, device = len(wanted), x.device
     zero = torch.zeros(count, dtype=torch.float64, device=device)
-    square = (z[slot] - alpha[slot, None] * x).square().sum(1)
-    closest = (zero + torch.inf).scatter_reduce(0, slot, square, "amin")
-    top = torch.full((count,), LAST, device=device)
-    top = top.scatter_reduce(0, slot, torch.where(square == closest[slot], row, LAST), "amin")
-    chosen = (row == top[slot]).nonzero().flatten()
-    nearest = x[chosen[torch.argsort(slot[chosen])]]
+    last = torch.full((count,), LAST, device=device)
+    if given is None:
+        square = (z[slot] - alpha[slot, None] * x).square().sum(1)
+        closest = (zero + torch.inf).scatter_reduce(0, slot, square, "amin")
+        top = last.scatter_reduce(0, slot, torch.where(square == closest[slot], row, LAST), "amin")
+        chosen = (row == top[slot]).nonzero().flatten()
+        nearest = x[chosen[torch.argsort(slot[chosen])]]
+    else:
+        closest, nearest = given
     gap, doubt = _gaps(x, nearest[slot], z[slot], alpha[slot], precision[slot])
+    if given is not None:
+        # The nearest row and its duplicates; of these the first of all processes is the first in the merge.
+        top = last.scatter_reduce(0, slot, torch.where(gap == 0, row, LAST), "amin")
     weight = torch.where(at_data[slot], (gap == 0).double(), (-gap).exp())
     centred = x - states.centre
     mass = zero.index_add(0, slot, weight)
     moment = torch.zeros(count, states.d, dtype=torch.float64, device=device).index_add(0, slot, weight[:, None] * centred)
     # Each weight is off by at most its own factor.
     off = torch.where(at_data[slot], 0.0, weight * torch.expm1(doubt))
-    away = (centred - (moment / mass[:, None])[slot]).norm(dim=1)
+    away = (centred - (moment / mass.clamp(min=1e-300)[:, None])[slot]).norm(dim=1)
     result.put(
         wanted,
         Partial(

@@ -1,9 +1,9 @@
 """Shelf: a bank's rows as the engine reads them: 8-bit digits, kept on the device where they fit, read from disk in order where not.
 
-A row is x = centre + step·q + (what was rounded away): q (d,) int8. Rows of 8-bit images are digits as they are stored, and nothing is
-rounded away but the float32 of the model-space value; of float rows the first digit nominates and its rounding is known for each row.
-Distances do not change by centring; norms, and with them all bounds, get smaller. Mirrored rows are never made:
-⟨z, mirror(x)⟩ = ⟨mirror(z), x⟩, and the centre of a bank with flips is symmetric.
+A row is x = centre + step·q + (what was rounded away), q (d,) int8. Rows of 8-bit images are digits as they are stored, and nothing is
+rounded away but the float32 of the model-space value; rows of floats are rounded to one digit, here or once and for all in the bank's
+shadow, and how much each lost is known. Distances do not change by centring; norms, and with them all bounds, get smaller. Mirrored rows
+are never made: ⟨z, mirror(x)⟩ = ⟨mirror(z), x⟩, and the centre of a bank with flips is symmetric.
 """
 
 from __future__ import annotations
@@ -17,106 +17,166 @@ import torch
 from torch import Tensor
 
 from scorescope.bank import Bank
-from scorescope.empirical.digits import planes
+from scorescope.bank.shadow import best_step
+from scorescope.empirical.ranks import Ranks
+from scorescope.errors import InputError
 
-BLOCK = 8192  # rows of one product
+BLOCK = 8192  # rows of one product, unless memory is short
+LEAST = 256
+ONWARD = 1 + 2.0**-40  # covers the rounding of a float64 norm
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some stored rows: digits q (n, d) int8, square (n,) float64 = ‖x − centre‖², index (n,) int64."""
+    """Some stored rows: digits q (n, d) int8, square (n,) float64 = ‖x − centre‖², rounded (n,) float64 or None, index (n,) int64."""
 
     q: Tensor
     square: Tensor
+    rounded: Tensor | None
     index: Tensor
 
 
 class Shelf:
-    """The rows of `bank` on `device`, resident if they take at most half of `memory` bytes."""
+    """The rows of `bank` on `device`, or one's share of them among `ranks`; resident if they take at most half of `memory` bytes.
 
-    def __init__(self, bank: Bank, device: torch.device | str, memory: int) -> None:
-        self.bank, self.device, self.memory = bank, torch.device(device), memory
-        self.resident = len(bank.rows) * (bank.d + 16) <= memory // 2
-        self.exact = bank.rows.dtype == np.uint8  # the digits are the rows
+    Attributes:
+        own: The stored rows that are read here; all indices are those of the whole bank.
+        exact: The digits are the rows: 8-bit images.
+        resident: The digits stay in memory.
+    """
+
+    def __init__(self, bank: Bank, device: torch.device | str, memory: int, ranks: Ranks) -> None:
+        self.bank, self.device, self.memory, self.ranks = bank, torch.device(device), memory, ranks
+        self.own = ranks.share(len(bank.rows))
+        self.exact = bank.rows.dtype == np.uint8
+        numbers = 32 * len(self.own)
+        # A block passes through float64 in pieces, and 256 states go with it.
+        least = 2 * (numbers + LEAST * bank.d * 64)
+        if memory < least:
+            raise InputError(
+                f"a memory of {memory:,} bytes is too little for {len(self.own):,} rows of {bank.d:,} values",
+                f"at least {-(-least // 2**20)} MiB",
+            )
+        self.resident = len(self.own) * bank.d + numbers <= memory // 2
+        self.block = int(max(LEAST, min(BLOCK, (memory // 4 - numbers // 2) // (bank.d * 16))))
+
+    def indices(self, label: int | None) -> np.ndarray:
+        """Stored rows of one class, or all, that are one's own, in order.
+
+        Raises:
+            InputError: No row of the whole bank has that label.
+        """
+        if label is None:
+            return np.arange(self.own.start, self.own.stop)
+        found = self.bank.indices(label)
+        return found[slice(*np.searchsorted(found, (self.own.start, self.own.stop)))]
 
     @cached_property
     def centre(self) -> Tensor:
         """What is subtracted, (d,) float64: the value of the stored 128, or the bank's mean."""
         if self.exact:
-            return torch.full(
-                (self.bank.d,), self.bank.low + (self.bank.high - self.bank.low) * 128 / 255, dtype=torch.float64, device=self.device
-            )
+            value = self.bank.low + (self.bank.high - self.bank.low) * 128 / 255
+            return torch.full((self.bank.d,), value, dtype=torch.float64, device=self.device)
+        if self.bank.shadow is not None:
+            return torch.from_numpy(self.bank.shadow.mean).to(self.device, torch.float64)
         mean = self.bank.mean.double()
         mean = (mean + mean.flip(-1)) / 2 if self.bank.flips else mean
         return mean.float().double().flatten().to(self.device)
 
     @cached_property
-    def _extent(self) -> tuple[float, float, float]:
-        """The step, the largest norm of what is rounded away, and the largest norm of a centred row: from one pass over the rows."""
-        bank, reach, largest = self.bank, 0.0, 0.0
-        if self.exact:
-            step = (bank.high - bank.low) / 255
-            stored = np.arange(256, dtype=np.uint8)
-            # Model space is float32: each of the 256 values is off by its own rounding.
-            off = (bank.decode(stored).astype(np.float64) - (bank.low + (bank.high - bank.low) * stored / 255.0)) ** 2
-            for start in range(0, len(bank.rows), 1024):
-                u = np.asarray(bank.rows[start : start + 1024]).reshape(-1, bank.d)
-                largest = max(largest, float(off.astype(np.float32)[u].sum(1).max()))
-                reach = max(reach, float(np.square(u.astype(np.float32) - 128).sum(1, dtype=np.float64).max()))
-            return step, largest**0.5 * (1 + 1e-4), step * reach**0.5 + largest**0.5
-        for block in bank.blocks(1024, mirrored=False):
-            x = block.x.to(self.device).double() - self.centre
-            largest, reach = max(largest, float(x.abs().max())), max(reach, float(x.square().sum(1).max()))
-        step = max(largest / 127, torch.finfo(torch.float32).tiny)
-        # Half a step at most in every coordinate.
-        return step, step / 2 * bank.d**0.5, reach**0.5
-
-    @property
     def step(self) -> float:
         """The unit of the digits."""
-        return self._extent[0]
+        if self.exact:
+            return (self.bank.high - self.bank.low) / 255
+        if self.bank.shadow is not None:
+            return self.bank.shadow.step
+        return max(best_step(self.bank, self.centre.cpu()), torch.finfo(torch.float32).tiny)
+
+    @cached_property
+    def _norms(self) -> tuple[Tensor, Tensor]:
+        """Squared norms of one's own centred rows and norms of what their digits leave, float64; one pass unless a shadow knows."""
+        shadow = None if self.exact else self.bank.shadow
+        if shadow is not None:
+            part = slice(self.own.start, self.own.stop)
+            return torch.from_numpy(shadow.square[part]).to(self.device), torch.from_numpy(shadow.rounded[part]).to(self.device)
+        square, rounded = (torch.empty(len(self.own), dtype=torch.float64, device=self.device) for _ in range(2))
+        for start in range(0, len(square), LEAST):
+            part = slice(start, min(start + LEAST, len(square)))
+            stored = self.bank.stored(self.own.start + part.start, self.own.start + part.stop)
+            x = torch.from_numpy(self.bank.decode(stored)).reshape(len(stored), -1).to(self.device).double().sub_(self.centre)
+            square[part] = torch.linalg.vecdot(x, x)
+            lost = x.sub_(self._digits(stored), alpha=self.step)
+            rounded[part] = torch.linalg.vecdot(lost, lost).sqrt_().mul_(ONWARD)
+        return square, rounded
+
+    @cached_property
+    def _extent(self) -> tuple[float, float]:
+        """The largest norm of a centred row, and of what its digits leave, in the whole bank."""
+        largest = torch.stack([values.max() if len(values) else values.new_zeros(()) for values in self._norms])
+        square, rounded = self.ranks.largest(largest).tolist()
+        return square**0.5 * ONWARD, rounded
 
     @property
     def rounded(self) -> float:
-        """The largest ‖x − centre − step·q‖."""
+        """The largest ‖x − centre − step·q‖ of all rows."""
         return self._extent[1]
 
     @property
     def reach(self) -> float:
-        """The largest norm of a centred row."""
-        return self._extent[2]
+        """The largest norm of all centred rows."""
+        return self._extent[0]
 
-    def _rows(self, x: Tensor, index: np.ndarray) -> Rows:
-        """From rows in model space (n, d) float32."""
-        centred = x.to(self.device).double() - self.centre
-        q, _ = planes(centred, self.step, 1)
-        return Rows(q[0], centred.square().sum(1), torch.from_numpy(index).to(self.device))
+    def _digits(self, stored: np.ndarray) -> Tensor:
+        """Digits (n, d) int8 of rows as stored."""
+        if self.exact:
+            return torch.from_numpy((stored.reshape(len(stored), -1) ^ np.uint8(128)).view(np.int8)).to(self.device)
+        flat = torch.from_numpy(np.ascontiguousarray(stored)).reshape(len(stored), -1).to(self.device)
+        q = torch.empty(flat.shape, dtype=torch.int8, device=self.device)
+        for part in (slice(start, start + LEAST) for start in range(0, len(flat), LEAST)):
+            q[part] = ((flat[part].double() - self.centre) / self.step).round_().clamp_(-127, 127)
+        return q
+
+    def _read(self, index: np.ndarray) -> Tensor:
+        """Digits of stored rows by index, in order."""
+        whole = len(index) and len(index) == index[-1] - index[0] + 1
+        shadow = None if self.exact else self.bank.shadow
+        if shadow is not None:
+            q = shadow.stored(int(index[0]), int(index[-1]) + 1) if whole else shadow.stored_at(index)
+            return torch.from_numpy(np.ascontiguousarray(q)).reshape(len(index), -1).to(self.device)
+        return self._digits(self.bank.stored(int(index[0]), int(index[-1]) + 1) if whole else self.bank.stored_at(index))
 
     @cached_property
     def _kept(self) -> tuple[Rows, np.ndarray]:
-        """All rows sorted by class, and where each class begins."""
-        bank = self.bank
-        tags = np.zeros(len(bank.rows), dtype=np.int64) if bank.labels is None else bank.labels
-        order = np.argsort(tags, kind="stable")
+        """One's own rows sorted by class, and where each class begins."""
+        bank, own = self.bank, slice(self.own.start, self.own.stop)
+        tags = np.zeros(len(self.own), dtype=np.int64) if bank.labels is None else bank.labels[own]
+        sorting = np.argsort(tags, kind="stable")
+        order = self.own.start + sorting
         q = torch.empty((len(order), bank.d), dtype=torch.int8, device=self.device)
-        square = torch.empty(len(order), dtype=torch.float64, device=self.device)
-        for start in range(0, len(order), 1024):
-            index = order[start : start + 1024]
-            part = self._rows(bank[index].reshape(len(index), -1), index)
-            q[start : start + len(index)], square[start : start + len(index)] = part.q, part.square
-        return Rows(q, square, torch.from_numpy(order).to(self.device)), np.searchsorted(tags[order], np.arange(max(bank.classes, 1) + 1))
+        for start in range(0, len(order), LEAST):
+            q[start : start + LEAST] = self._read(order[start : start + LEAST])
+        return self._with(q, order), np.searchsorted(tags[sorting], np.arange(max(bank.classes, 1) + 1))
 
-    def rows(self, label: int | None, size: int = BLOCK) -> Iterator[Rows]:
-        """The stored rows of one class, or all, in blocks."""
+    def _with(self, q: Tensor, index: np.ndarray) -> Rows:
+        """Digits with what is known of their rows."""
+        where = torch.from_numpy(np.asarray(index)).to(self.device)
+        square, rounded = self._norms
+        place = where - self.own.start
+        return Rows(q, square[place], None if self.exact else rounded[place], where)
+
+    def rows(self, label: int | None) -> Iterator[Rows]:
+        """One's own stored rows of one class, or all, in blocks."""
         if not self.resident:
-            for block in self.bank.blocks(size, label, mirrored=False):
-                yield self._rows(block.x, block.index)
+            index = self.indices(label)
+            for start in range(0, len(index), self.block):
+                some = index[start : start + self.block]
+                yield self._with(self._read(some), some)
             return
         kept, begins = self._kept
         first, last = (0, len(kept.q)) if label is None else (int(begins[label]), int(begins[label + 1]))
-        for start in range(first, last, size):
-            part = slice(start, min(start + size, last))
-            yield Rows(kept.q[part], kept.square[part], kept.index[part])
+        for start in range(first, last, self.block):
+            part = slice(start, min(start + self.block, last))
+            yield Rows(kept.q[part], kept.square[part], None if kept.rounded is None else kept.rounded[part], kept.index[part])
 
     def mirror(self, flat: Tensor) -> Tensor:
         """Flat vectors (*, d) of the bank's shape, mirrored along the last axis."""

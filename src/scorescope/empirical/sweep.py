@@ -25,10 +25,11 @@ SETTLED = 96  # rows with which a pair enters its walk
 
 def chunk(engine: Engine, count: int, times: int) -> int:
     """Timesteps to answer at a time: the more the fewer passes over rows that do not fit into memory."""
-    if engine.shelf.resident:
-        return min(TOGETHER, times)
-    each = count * engine.shelf.bank.d * 8 * 4
-    return max(1, min(times, engine.shelf.memory // 4 // max(each, 1)))
+    shelf, size = engine.shelf, TOGETHER
+    if bool(engine.ranks.any(torch.tensor(not shelf.resident, device=shelf.device))):
+        size = shelf.memory // 4 // max(count * shelf.bank.d * 8 * 4, 1)
+    # The same in all processes, whatever memory each has.
+    return max(1, min(times, int(engine.ranks.smallest(torch.tensor(size, device=shelf.device)))))
 
 
 class PairSweep:
@@ -38,7 +39,7 @@ class PairSweep:
         self.engine, self.schedule, self.x, self.eps, self.times, self.label = engine, schedule, x, eps, times, label
         shelf = engine.shelf
         self.count, self.margin, self.dropped = engine.margin(label)
-        self.walk = Walk(x, eps, level(eps, self.margin), self.dropped, shelf)
+        self.walk = Walk(x, eps, level(eps, self.margin), shelf)
         every = self._states(slice(0, len(times)), meant=False)
         self.family, digits = pairs(x, eps, every, engine.wanted(every), shelf.step)
         self.products = Products(shelf, digits, label, shelf.memory // 4)
@@ -63,7 +64,6 @@ class PairSweep:
         if len(away):
             states = self._states(part, which=away)
             family = self._family(states, part, away)
-            # A pair's own row is among the rows, as a rule: a lower bound on the peak, which is not relied upon.
             self.engine.posterior(family, self.products, self.label).scatter_to(result, index[away].flatten())
             self._settle(part.stop - 1, away)
         return result
@@ -75,11 +75,10 @@ class PairSweep:
     def _walked(self, part: slice, here: Tensor, index: Tensor, result: Posterior) -> None:
         """Answer the pairs that walk."""
         states = self._states(part)
-        total = self.engine.ranks.merge(self.walk.posterior(states))
         flat = index[here].flatten()
         self.engine.work["few rows, closed form"] += len(flat)
         every = states.flat(flat)
-        total = total[flat]
+        total = self.engine.merged(self.walk.posterior(states)[flat], ~every.at_data[:, 0], self.dropped)
         self.engine.checked(total, every, self.label, self.count).scatter_to(result, flat)
 
     def _settle(self, last: int, away: Tensor) -> None:
@@ -92,7 +91,7 @@ class PairSweep:
         family = self._family(states, part, away)
         slack = 3.0
         margin = self.walk.levels[away, None] + slack
-        found = Nominator(family, self.engine.shelf, margin, SETTLED, None, self.engine.ranks, near=False).run(self.products)
+        found = Nominator(family, self.engine.shelf, margin, SETTLED, self.engine.ranks, near=False).run(self.products)
         kept = ~found.many[found.state]
         pair, row = away[found.state[kept]], found.row[kept]
         far, lean, own = self.walk.own(pair, row)

@@ -4,9 +4,9 @@ For a training pair z = αx_i + σε, with u = α/σ, D_j = ‖x_i − x_j‖² 
 
     gap_j(u) = logit_i − logit_j = u(u D_j/2 + c_j).
 
-D_j ≥ 0, so that gap_j(u₀) ≥ L ≥ 0 implies gap_j(u) ≥ L for every u ≥ u₀: walking from noise to data, a row once dropped stays dropped. Where
-x_i is itself a row, a gap of L leaves a row no more than e^−L of the weight; and a row can only be nearer to the shell than x_i is,
-‖z − αx_j‖² = σ²(‖ε‖² + 2 gap_j), if its gap is below twice (d − ‖ε‖²)/2.
+D_j ≥ 0, so that gap_j(u₀) ≥ L ≥ 0 implies gap_j(u) ≥ L for every u ≥ u₀: walking from noise to data, a row once dropped stays dropped.
+Where x_i is itself a row, a gap of L leaves a row no more than e^−L of the weight; and a row can only be nearer to the shell than x_i
+is, ‖z − αx_j‖² = σ²(‖ε‖² + 2 gap_j), if its gap is below twice (d − ‖ε‖²)/2.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def level(eps: Tensor, margin: float) -> Tensor:
 class Walk:
     """The pairs (rows of x, eps (P, d) float64) that have come so far, and the rows that can still matter to each."""
 
-    def __init__(self, x: Tensor, eps: Tensor, levels: Tensor, dropped: float, shelf: Shelf) -> None:
-        self.x, self.eps, self.levels, self.dropped, self.shelf = x, eps, levels, dropped, shelf
+    def __init__(self, x: Tensor, eps: Tensor, levels: Tensor, shelf: Shelf) -> None:
+        self.x, self.eps, self.levels, self.shelf = x, eps, levels, shelf
         self.size = eps.square().sum(1)
         none = torch.zeros(0, dtype=torch.int64, device=x.device)
         self.pair, self.row, self.far, self.lean = none, none, none.double(), none.double()
@@ -100,7 +100,7 @@ class Walk:
         result.tilt.copy_(zero.index_add(0, self.pair, torch.where(weight > 0, weight * below, 0.0)).flatten())
         result.mass2.copy_(zero.index_add(0, self.pair, weight.square()).flatten())
         result.doubt.copy_(zero.index_add(0, self.pair, off).flatten())
-        result.error.copy_((wrong + torch.where(states.at_data, 0.0, self.dropped * self.shelf.reach * 2) * mass).flatten())
+        result.error.copy_(wrong.flatten())
         apart = ((self.size[self.pair, None] + 2 * gap).clamp(min=0) / d).sqrt()
         away = (apart - 1).abs()
         nearest = torch.full((p, t), torch.inf, dtype=torch.float64, device=u.device).scatter_reduce(0, index, away, "amin")

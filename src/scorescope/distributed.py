@@ -1,0 +1,138 @@
+"""The empirical score of a bank whose rows are shared among the processes of one `torchrun`.
+
+    torchrun --nproc-per-node 4 script.py
+
+    truth = ss.sharded_score(ss.Bank.open("photos.bank"))
+    post = truth.posterior(z, t)
+
+Each process opens the same bank and reads its own range of rows alone. Every process asks for the same states and gets the same answer,
+in which indices are those of the whole bank. What the processes tell each other is a few numbers and one moment for each state; it passes
+through the CPU's memory by gloo whatever the device, because gloo raises an error where a process is lost and NCCL aborts.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import _get_default_store
+
+from scorescope.bank import Bank
+from scorescope.empirical import EmpiricalScore
+from scorescope.empirical.ranks import Alone, Ranks
+from scorescope.empirical.score import free_memory
+from scorescope.errors import InputError
+from scorescope.schedule import LinearSchedule, Schedule
+
+TIMEOUT = 600.0  # seconds
+
+
+def sharded_score(
+    bank: Bank,
+    schedule: Schedule | None = None,
+    tolerance: float = 1e-4,
+    *,
+    device: torch.device | str = "cpu",
+    memory: int | None = None,
+    timeout: float = TIMEOUT,
+) -> EmpiricalScore:
+    """The empirical score of `bank`, whose rows the processes share; that of one process alone where none were launched.
+
+    To be called by every process, with the same bank, schedule and tolerance; so must be all methods of what it returns.
+
+    Args:
+        bank: The whole training set.
+        schedule: As in `EmpiricalScore`.
+        tolerance: As in `EmpiricalScore`.
+        device: Where this process computes.
+        memory: Bytes that may hold rows in this process; its part of a quarter of what is free unless given.
+        timeout: Seconds after which a process that does not answer is given up.
+
+    Raises:
+        InputError: As `EmpiricalScore`; processes with different banks, schedules or tolerances; a process that ended or hangs, at
+            any later call too.
+    """
+    ranks, schedule = join(timeout), schedule or LinearSchedule()
+    if memory is None and torch.device(device).type == "cpu":
+        memory = free_memory(torch.device(device)) // 4 // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if not isinstance(ranks, Alone):
+        content = torch.tensor(list(bank.fingerprint.encode()))
+        times = schedule(torch.linspace(0.05, 0.95, 7, dtype=torch.float64))[:2]
+        ranks.refuse_different("banks, schedules or tolerances", content, *times, torch.tensor(tolerance, dtype=torch.float64))
+    return EmpiricalScore(bank, schedule, tolerance, device=device, memory=memory, ranks=ranks)
+
+
+def join(timeout: float = TIMEOUT) -> Ranks:
+    """The processes that `torchrun` launched, or those of the caller's own process group; this one alone where there are none.
+
+    Raises:
+        InputError: Processes that were launched and do not come within `timeout` seconds.
+    """
+    if not timeout > 0:
+        raise InputError(f"timeout {timeout} must be more than 0 seconds", f"{TIMEOUT:g}")
+    if not dist.is_available():
+        return Alone()
+    try:
+        if not dist.is_initialized():
+            if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+                return Alone()
+            dist.init_process_group("gloo", timeout=timedelta(seconds=timeout))
+        return Processes(timeout) if dist.get_world_size() > 1 else Alone()
+    except RuntimeError as problem:
+        raise InputError(
+            f"the ranks did not find each other within {timeout:g} seconds", "starting all of them by one torchrun"
+        ) from problem
+
+
+class Processes(Ranks):
+    """The processes of the default group of `torch.distributed`; each holds a range of rows."""
+
+    def __init__(self, timeout: float) -> None:
+        self.rank, self.size, self.timeout = dist.get_rank(), dist.get_world_size(), timeout
+        self.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+        # Where each process notes how many questions it has asked, so that those that lag behind can be named.
+        self.store, self.asked = dist.PrefixStore(f"scorescope {self.group.group_name}", _get_default_store()), 0
+
+    def share(self, rows: int) -> range:
+        """Ranges that differ by one row at most."""
+        return range(rows * self.rank // self.size, rows * (self.rank + 1) // self.size)
+
+    def largest(self, x: Tensor) -> Tensor:
+        """The largest over the processes, element by element; the same in all."""
+        return self._reduced(x, dist.ReduceOp.MAX)
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum over the processes; the same in all."""
+        return self._reduced(x, dist.ReduceOp.SUM)
+
+    def _reduced(self, x: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
+        if not x.numel():
+            return x
+        answer = x.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        began = time.monotonic()
+        self.asked += 1
+        try:
+            self.store.set(str(self.rank), str(self.asked))
+            dist.all_reduce(answer, how, group=self.group)
+        except RuntimeError as problem:
+            raise self._lost(time.monotonic() - began) from problem
+        return answer.to(x.device)
+
+    def _lost(self, waited: float) -> InputError:
+        """The error for a question that was not answered after `waited` seconds."""
+        behind = ", ".join(map(str, self._behind()))
+        who = f"one of the ranks {behind}" if "," in behind else f"rank {behind or 'that was asked'}"
+        what = f"did not answer within {self.timeout:g} seconds" if waited >= 0.9 * self.timeout else "ended"
+        return InputError(f"{who} {what} while rank {self.rank} waited for it", "the first error among those of all ranks; or more timeout")
+
+    def _behind(self) -> list[int]:
+        """The processes that have not come to the question that this one asks."""
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        try:
+            return [rank for rank in others if not self.store.check([str(rank)]) or int(self.store.get(str(rank))) < self.asked]
+        except RuntimeError:  # The store went with the process that kept it.
+            return []

@@ -1,0 +1,106 @@
+"""Draws from the posterior r_z (Eq. 7): row j with probability softmax_j(−‖z − α x_j‖²/(2σ²)).
+
+The row that is largest in logit_j + G_j, with independent standard Gumbel numbers G_j, is such a draw (the Gumbel-max trick). It asks
+for one maximum over the rows: blocks, memory and ranks change nothing. G_j belongs to the item and the row: a hash of the item's key
+and of the row's index, to 53 bits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scorescope.empirical.dense import Dense
+from scorescope.empirical.engine import FEW, Engine
+from scorescope.empirical.family import States, alone
+from scorescope.empirical.nominate import Nominator
+from scorescope.empirical.products import Products, Tile
+from scorescope.empirical.settle import VALUES
+
+GOLDEN, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # of SplitMix64, as signed 64-bit integers
+
+
+def gumbel(key: Tensor, row: Tensor) -> Tensor:
+    """Standard Gumbel numbers float64 of int64 keys and row indices, broadcast against each other."""
+    x = key + (row + 1) * GOLDEN
+    x = (x ^ (x >> 30 & (1 << 34) - 1)) * FIRST
+    x = (x ^ (x >> 27 & (1 << 37) - 1)) * SECOND
+    x = x ^ (x >> 31 & (1 << 33) - 1)
+    uniform = ((x >> 11 & (1 << 53) - 1).double() + 0.5) * 2.0**-53
+    return -(-uniform.log()).log()
+
+
+class _Dense(Dense):
+    """Draws among all rows, by the logits of a sum over all rows."""
+
+    key: Tensor
+
+    def begin(self, key: Tensor) -> None:
+        """Keys (Q,) of the wanted states."""
+        self.key = key
+        self.best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
+        self.row = torch.zeros_like(key)
+
+    def _take(self, tile: Tile) -> None:
+        for groups, part in self._groups():
+            logit = self._logits(tile.exact[self.family.place[groups]], tile.rows.square, groups, part)
+            value, place = (logit.double() + gumbel(self.key[part, None], tile.index)).max(1)
+            better = value > self.best[part]
+            self.row[part] = torch.where(better, tile.index[place], self.row[part])
+            self.best[part] = torch.maximum(value, self.best[part])
+
+
+def draw(engine: Engine, states: States, key: Tensor, label: int | None) -> Tensor:
+    """One row (B,) of each state (B, 1, d), among the rows of one class, or of all."""
+    family, digits = alone(states)
+    products = Products(engine.shelf, digits, label, 0)
+    _, apart, _ = engine.margin(label)
+    margin = torch.where(states.at_data, 0.0, apart)
+    found = Nominator(family, engine.shelf, margin, FEW, engine.ranks, near=False).run(products)
+    best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
+    row = torch.full_like(key, torch.iinfo(torch.int64).max)
+    _among(engine, states, key, found.state, found.row, best, row)
+    many = found.many.nonzero().flatten()
+    if len(many):
+        best[many], row[many] = _of_all(engine, states[many], key[many], found.peak[many], label)
+    most = engine.ranks.largest(best)
+    return engine.ranks.smallest(torch.where(best == most, row, torch.iinfo(torch.int64).max))
+
+
+def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tensor, best: Tensor, chosen: Tensor) -> None:
+    """Draws among (state, row) pairs, into `best` and `chosen`."""
+    square = torch.empty(len(state), dtype=torch.float64, device=key.device)
+    for part in torch.arange(len(state), device=key.device).split(max(1, VALUES // states.d)):
+        which = state[part]
+        square[part] = (states.z[which, 0] - states.alpha[which] * engine.shelf.fetch(row[part])).square().sum(1)
+    closest = engine.ranks.smallest(torch.full_like(best, torch.inf).scatter_reduce(0, state, square, "amin"))
+    logit = -0.5 * states.precision[state, 0] * (square - closest[state])
+    logit = torch.where(states.at_data[state, 0], torch.where(square == closest[state], 0.0, -torch.inf), logit)
+    value = logit + gumbel(key[state], row)
+    best.scatter_reduce_(0, state, value, "amax")
+    hit = value == best[state]
+    chosen.scatter_reduce_(0, state[hit], row[hit], "amin")
+
+
+def _of_all(engine: Engine, states: States, key: Tensor, peak: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
+    """Draws among all rows: (value relative to a common peak, row)."""
+    if engine.shelf.exact:
+        family, digits = alone(states, engine.sharp(states))
+        dense = _Dense(family, engine.shelf, torch.arange(len(key), device=key.device), True, peak, engine.rows(label), engine.tolerance)
+        dense.begin(key)
+        for tile in Products(engine.shelf, digits, label, 0):
+            dense._take(tile)
+        return dense.best, dense.row
+    best, row = torch.full_like(peak, -torch.inf), torch.zeros_like(key)
+    n, shelf = len(engine.shelf.bank.rows), engine.shelf
+    for block in engine.shelf.bank.blocks(2048, label, mirrored=False):
+        x = block.x.to(key.device).double() - states.centre
+        index = torch.from_numpy(block.index).to(key.device)
+        for mirrored in (False, True) if shelf.bank.flips else (False,):
+            side = shelf.mirror(states.centred[:, 0]) if mirrored else states.centred[:, 0]
+            logit = states.slope * (side @ x.T) - 0.5 * states.curve * x.square().sum(1) - peak[:, None]
+            value, place = (logit + gumbel(key[:, None], index + n * mirrored)).max(1)
+            better = value > best
+            row = torch.where(better, index[place] + n * mirrored, row)
+            best = torch.maximum(best, value)
+    return best, row
