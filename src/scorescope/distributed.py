@@ -5,9 +5,10 @@
     truth = ss.sharded_score(ss.Bank.open("photos.bank"))
     post = truth.posterior(z, t)
 
-Each process opens the same bank and reads its own range of rows alone. Every process asks for the same states and gets the same answer,
-in which indices are those of the whole bank. What the processes tell each other is a few numbers and one moment for each state; it passes
-through the CPU's memory by gloo whatever the device, because gloo raises an error where a process is lost and NCCL aborts.
+Each process opens the same bank and reads its own range of rows alone (and a sample of all, from which the step of a bank of floats is
+chosen where no shadow knows it). Every process asks for the same states and gets the same answer, in which indices are those of the whole
+bank. What the processes tell each other is a few numbers and one moment for each state; it passes through the CPU's memory by gloo
+whatever the device, because gloo raises an error where a process is lost and NCCL aborts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import _get_default_store
 
 from scorescope.bank import Bank
 from scorescope.empirical import EmpiricalScore
@@ -92,6 +92,8 @@ class Processes(Ranks):
     """The processes of the default group of `torch.distributed`; each holds a range of rows."""
 
     def __init__(self, timeout: float) -> None:
+        from torch.distributed.distributed_c10d import _get_default_store
+
         self.rank, self.size, self.timeout = dist.get_rank(), dist.get_world_size(), timeout
         self.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
         # Where each process notes how many questions it has asked, so that those that lag behind can be named.

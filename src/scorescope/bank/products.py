@@ -59,7 +59,7 @@ def _part(a: Tensor, b: Tensor) -> Tensor:
     if a.device.type == "cpu":
         if a.shape[1] == 1:  # answered wrongly by oneDNN
             return a.int() * b.int().T
-        return torch._int_mm(a.contiguous(), b.contiguous().T)
+        return torch._int_mm(a.contiguous(), b.T)
     # CUDA wants more than 16 rows, and multiples of 8.
     (m, d), n = a.shape, len(b)
     wide = torch.nn.functional.pad(a, (0, -d % 8, 0, max(24 - m, -m % 8)))

@@ -16,23 +16,18 @@ from torch import Tensor
 
 from scorescope.empirical.digits import BASE, product
 from scorescope.empirical.family import Family
-from scorescope.empirical.nominate import error_of
+from scorescope.empirical.nominate import error_of, stacked
 from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.products import Products, Tile
 from scorescope.empirical.settle import U64
-from scorescope.empirical.shelf import Shelf
+from scorescope.empirical.shelf import PROBES, SPREAD, Shelf
 
-PROBES = 32
 SAFE = 4.0
-SPREAD = 30.0  # standard deviation of the digits of a probe
 VALUES = 1 << 20  # weights of one step: what the caches of a processor hold
 PLANES = 4  # of a weight: 127·254³ is beyond what float32 resolves
 
 
-def probes(d: int, device: torch.device) -> Tensor:
-    """(PROBES, d) int8: random directions, the same for every bank of d dimensions."""
-    generator = torch.Generator().manual_seed(0x5C0E)
-    return (torch.randn(PROBES, d, generator=generator) * SPREAD).round().clamp(-127, 127).to(device, torch.int8)
+Stack = tuple[int, slice, slice]  # plane, states, and where their digits are
 
 
 class Dense:
@@ -64,8 +59,9 @@ class Dense:
         self.near_row = torch.zeros(len(wanted), dtype=torch.int64, device=self.device)
         self.fine = tolerance * math.sqrt(12 / count) / (4 * SAFE)
         self.off = torch.zeros(len(wanted), PROBES, device=self.device, dtype=torch.float64)
-        self.probes = probes(states.d, self.device)
         self.r = r
+        self.room = torch.empty(0, dtype=torch.float64, device=self.device)
+        self.digits, self.used = torch.empty(0, 0, dtype=torch.int8, device=self.device), 0
 
     def run(self, products: Products) -> tuple[Partial, Tensor]:
         """The partials, and the row of each state that is nearest to its shell."""
@@ -91,7 +87,7 @@ class Dense:
     def _groups(self) -> Iterator[tuple[slice, slice]]:
         """Groups [p, p') and their wanted states [q, q'), as many as the caches hold."""
         group = torch.div(self.wanted, self.t, rounding_mode="floor")
-        size = max(1, VALUES // (8192 * self.t))
+        size = max(1, VALUES // (8192 * max(self.t, self.r + 1)))
         first = int(group[0])
         while first < int(group[-1]) + 1:
             bounds = torch.searchsorted(group, torch.tensor([first, first + size], device=self.device)).tolist()
@@ -101,24 +97,23 @@ class Dense:
 
     def _take(self, tile: Tile) -> None:
         exact, square = tile.exact, tile.rows.square
-        seen = self.probes if not tile.mirrored else self.shelf.mirror(self.probes)
-        shown = product(seen, tile.rows.q.T).float().T.contiguous()
-        stacks: list[list[tuple[Tensor | slice, Tensor]]] = [[] for _ in range(PLANES)]
+        shown = self.shelf.shown(tile.rows, tile.mirrored)
+        stacks: list[Stack] = []
         unit = torch.zeros(len(self.wanted), dtype=torch.float64, device=self.device)
         for groups, part in self._groups():
-            logit = self._logits(exact[self.family.place[groups]], square, groups, part)
+            logit = self._logits(self.family.products(exact, groups), square, groups, part)
             self._nearest(logit, part, tile.index)
             if not self.summed:
                 continue
             weight, mine = self._weights(logit, square, part, tile.index)
             fine = torch.maximum(self.fine * self.result.mass[part], mine / (127.0 * BASE ** (PLANES - 1))).clamp(min=1e-300)
             unit[part] = fine
-            self._split(weight, fine, mine / fine, part, stacks, shown)
+            self._split(weight, fine, float((mine / fine).amax()), part, stacks, shown)
         self._sum(stacks, unit, tile)
 
     def _logits(self, exact: Tensor, square: Tensor, groups: slice, part: slice) -> Tensor:
         """(m, n) float32 logits relative to the running peak."""
-        stack = torch.empty(exact.shape[0], self.r + 1, exact.shape[2], dtype=torch.float64, device=self.device)
+        self.room = stack = stacked(self.room, exact.shape[0], self.r + 1, exact.shape[2])
         stack[:, : self.r], stack[:, self.r] = exact, square
         logit = torch.bmm(self.columns[groups], stack).flatten(0, 1)
         chosen = self.wanted[part] - groups.start * self.t
@@ -174,45 +169,36 @@ class Dense:
         result.moment[states] *= factor[:, None]
         self.off[states] *= factor[:, None]
 
-    def _split(
-        self,
-        weight: Tensor,
-        unit: Tensor,
-        highest: Tensor,
-        part: slice,
-        stacks: list[list[tuple[Tensor | slice, Tensor]]],
-        shown: Tensor,
-    ) -> None:
+    def _split(self, weight: Tensor, unit: Tensor, highest: float, part: slice, stacks: list[Stack], shown: Tensor) -> None:
         """Digits of the weights, on the stacks of their planes; what they leave, seen through the probes."""
         rest = weight.mul_((1 / unit).float()[:, None])
         whole = torch.empty_like(rest)
         for k in reversed(range(PLANES)):
-            # A state has no digits in a plane above its largest weight.
-            some = (highest > (127.0 * BASE ** (k - 1) if k else 0.0)).nonzero().flatten()
-            if not len(some):
+            # No weight has digits in a plane above the largest.
+            if k and highest <= 127.0 * BASE ** (k - 1):
                 continue
-            if len(some) == len(rest):
-                torch.mul(rest, float(BASE) ** -k, out=whole).round_()
-                stacks[k].append((part, whole.to(torch.int8)))
-                rest.sub_(whole, alpha=float(BASE) ** k)
-            else:
-                high = (rest[some] * float(BASE) ** -k).round_()
-                stacks[k].append((some + part.start, high.to(torch.int8)))
-                rest.index_add_(0, some, high, alpha=-(float(BASE) ** k))
+            torch.mul(rest, float(BASE) ** -k, out=whole).round_()
+            stacks.append((k, part, self._digits(whole)))
+            rest.sub_(whole, alpha=float(BASE) ** k)
         self.off[part] += unit[:, None] * (rest @ shown).double()
 
-    def _sum(self, stacks: list[list[tuple[Tensor | slice, Tensor]]], unit: Tensor, tile: Tile) -> None:
+    def _digits(self, whole: Tensor) -> slice:
+        """Where the digits are kept until the rows are summed."""
+        begin, self.used = self.used, self.used + len(whole)
+        if self.used > len(self.digits) or whole.shape[1] != self.digits.shape[1]:
+            wider = torch.empty(max(2 * len(self.digits), self.used), whole.shape[1], dtype=torch.int8, device=self.device)
+            if begin:
+                wider[:begin] = self.digits[:begin]
+            self.digits = wider
+        self.digits[begin : self.used] = whole
+        return slice(begin, self.used)
+
+    def _sum(self, stacks: list[Stack], unit: Tensor, tile: Tile) -> None:
         """Add the integer sums of the rows to the moments."""
-        for k, stack in enumerate(stacks):
-            if not stack:
-                continue
-            total = product(stack[0][1] if len(stack) == 1 else torch.cat([plane for _, plane in stack]), tile.rows.q)
-            scale, start = unit * (self.shelf.step * float(BASE) ** k), 0
-            for which, plane in stack:
-                found = total[start : start + len(plane)]
-                start += len(plane)
-                found = self.shelf.mirror(found) if tile.mirrored else found
-                if isinstance(which, slice):
-                    self.result.moment[which].addcmul_(found.double(), scale[which, None])
-                else:
-                    self.result.moment.index_add_(0, which, found.double().mul_(scale[which, None]))
+        if not stacks:
+            return
+        total = product(self.digits[: self.used], tile.rows.q)
+        self.used = 0
+        for k, part, where in stacks:
+            found = self.shelf.mirror(total[where]) if tile.mirrored else total[where]
+            self.result.moment[part].addcmul_(found.double(), unit[part, None] * (self.shelf.step * float(BASE) ** k))

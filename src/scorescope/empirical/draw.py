@@ -93,9 +93,10 @@ def _of_all(engine: Engine, states: States, key: Tensor, peak: Tensor, label: in
         return dense.best, dense.row
     best, row = torch.full_like(peak, -torch.inf), torch.zeros_like(key)
     n, shelf = len(engine.shelf.bank.rows), engine.shelf
-    for block in engine.shelf.bank.blocks(2048, label, mirrored=False):
-        x = block.x.to(key.device).double() - states.centre
-        index = torch.from_numpy(block.index).to(key.device)
+    for index in torch.from_numpy(shelf.indices(label)).to(key.device).split(2048):
+        if not len(index):
+            break
+        x = shelf.fetch(index) - states.centre
         for mirrored in (False, True) if shelf.bank.flips else (False,):
             side = shelf.mirror(states.centred[:, 0]) if mirrored else states.centred[:, 0]
             logit = states.slope * (side @ x.T) - 0.5 * states.curve * x.square().sum(1) - peak[:, None]

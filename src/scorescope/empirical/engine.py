@@ -25,6 +25,7 @@ from scorescope.empirical.shelf import Shelf
 
 FEW = 64  # rows that are settled one by one
 FINE = 1e-6  # a tighter tolerance than this is left to float64
+ROUNDING = 1e-6  # what the digits of weights may do to a mean, in radii: finer costs next to nothing, and sums hardly depend on their order
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 
@@ -60,7 +61,7 @@ class Engine:
     def sharp(self, states: States) -> Tensor:
         """(P, T) how much of a state its digits may leave where many rows matter: then the mean is exact enough (at first order)."""
         scale = max(self.shelf.bank.radius, torch.finfo(torch.float32).tiny)
-        return 0.3 * self.tolerance * GUESS / (states.slope.clamp(min=1e-12) * scale)
+        return self.tolerance * GUESS / (states.slope.clamp(min=1e-12) * scale)
 
     def wanted(self, states: States) -> Tensor:
         """(P, T) how much of a state its digits should leave: less where many rows are expected to matter."""
@@ -72,14 +73,14 @@ class Engine:
     def posterior(self, family: Family, products: Products, label: int | None) -> Posterior:
         """Posteriors of a family's states, flat (P·T)."""
         flat = family.states.flat()
-        total = self.merged(self._partials(family, products, label), ~flat.at_data[:, 0], self.margin(label)[2])
-        total.ratio = torch.where(flat.at_data[:, 0], torch.where(total.peak == 0, 1.0, torch.inf), total.ratio)
+        total = self.merged(self._partials(family, products, label), flat, self.margin(label)[2])
         return self.checked(total, flat, label, self.rows(label))
 
-    def merged(self, total: Partial, pruned: Tensor, dropped: float) -> Partial:
-        """The partials of all processes; where rows were `pruned` (B,), no more than the share `dropped` is missing."""
-        total = self.ranks.merge(total)
-        total.error += torch.where(pruned, 2 * dropped * self.shelf.reach, 0.0) * total.mass
+    def merged(self, total: Partial, flat: States, dropped: float) -> Partial:
+        """The partials of all processes as one; of rows that were left out, no more than the share `dropped` is missing."""
+        total, at_data = self.ranks.merge(total), flat.at_data[:, 0]
+        total.error += torch.where(at_data, 0.0, 2 * dropped * self.shelf.reach) * total.mass
+        total.ratio = torch.where(at_data, torch.where(total.peak == 0, 1.0, torch.inf), total.ratio)
         return total
 
     def _partials(self, family: Family, products: Products, label: int | None) -> Partial:
@@ -112,7 +113,8 @@ class Engine:
                     ratios(flat[some], self.shelf, torch.arange(len(some), device=row.device), row, part.ratio)
                     total.put(some, part)
                 continue
-            part, row = Dense(family, self.shelf, which, summed, found.peak[which], count, self.tolerance * GUESS).run(products)
+            rounding = min(self.tolerance * GUESS, ROUNDING)
+            part, row = Dense(family, self.shelf, which, summed, found.peak[which], count, rounding).run(products)
             part.ratio = total.ratio[which]
             ratios(flat[which], self.shelf, torch.arange(len(which), device=row.device), row, part.ratio)
             if summed:

@@ -108,6 +108,14 @@ class Family:
     rest: Tensor
     place: Tensor
 
+    def products(self, exact: Tensor, part: slice) -> Tensor:
+        """Those of the groups `part` among the products (P', R, n) of all groups."""
+        return exact[part] if self._in_order else exact[self.place[part]]
+
+    @cached_property
+    def _in_order(self) -> bool:
+        return bool((self.place == torch.arange(len(self.place), device=self.place.device)).all())
+
 
 def alone(states: States, wanted: Tensor | None = None) -> tuple[Family, Tensor]:
     """States as groups of one (B, 1, d) with their own digits, and these digits (B, R, d) int8.

@@ -69,6 +69,11 @@ def _both_sides(best: Tensor, d: int) -> Tensor:
     return torch.where(2 * best >= d, best, torch.maximum(best, d * (inside + inside**2 / 2)))
 
 
+def stacked(room: Tensor, groups: int, count: int, n: int) -> Tensor:
+    """Room for (groups, count, n) values; the one at hand if it is of that size: fresh memory is slow to touch."""
+    return room if room.shape == (groups, count, n) else torch.empty(groups, count, n, dtype=room.dtype, device=room.device)
+
+
 class Nominator:
     """One pass of a family over the rows."""
 
@@ -93,7 +98,8 @@ class Nominator:
         self.many_near = self.many | (not near)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
         self.found_near: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.groups = max(1, VALUES // (8192 * t))
+        self.groups = max(1, VALUES // (8192 * max(t, family.norms.shape[1] + 1)))
+        self.room = torch.empty(0, device=states.z.device)
 
     def run(self, products: Products) -> Nominations:
         """Nominations from all tiles, and from those of the other ranks."""
@@ -126,7 +132,7 @@ class Nominator:
     def _take(self, tile: Tile) -> None:
         """Logits of one tile, some groups at a time."""
         (p, r), t, n = self.family.norms.shape, self.columns.shape[1], len(tile.rows.q)
-        exact, place = tile.exact, self.family.place
+        exact, family = tile.exact, self.family
         square = tile.rows.square.float()
         for start in range(0, p, self.groups):
             part = slice(start, min(start + self.groups, p))
@@ -134,31 +140,32 @@ class Nominator:
             if bool((self.many & self.many_near)[which].all()):
                 continue
             if r == 1 and t == 1:
-                logit = exact[place[part], 0].float().mul_(self.columns[part, 0, :1])
+                logit = family.products(exact, part)[:, 0].float().mul_(self.columns[part, 0, :1])
                 logit.addcmul_(self.columns[part, 0, 1:], square)
             else:
-                stack = torch.empty(part.stop - part.start, r + 1, n, device=exact.device)
-                stack[:, :r], stack[:, r] = exact[place[part]], square
+                self.room = stack = stacked(self.room, part.stop - part.start, r + 1, n)
+                stack[:, :r], stack[:, r] = family.products(exact, part), square
                 logit = torch.bmm(self.columns[part], stack).flatten(0, 1)
             self._keep(logit, which, tile)
 
     def _keep(self, logit: Tensor, which: slice, tile: Tile) -> None:
         """Note the rows of (m, n) logits that can matter by what is known so far."""
         away = torch.sub(logit, self.shell[which, None]).abs_()
-        if self.blur is None or tile.rows.rounded is None:
-            torch.maximum(self.peak[which], logit.amax(1), out=self.peak[which])
-            torch.minimum(self.best[which], away.amin(1), out=self.best[which])
-        else:
+        high, near = logit.amax(1), away.amin(1)
+        sure_high, sure_near = high, near
+        if self.blur is not None and tile.rows.rounded is not None:
             blur = torch.outer(self.blur[which], tile.rows.rounded.float())
-            torch.maximum(self.peak[which], (logit - blur).amax(1), out=self.peak[which])
-            torch.minimum(self.best[which], (away + blur).amin(1), out=self.best[which])
+            sure_high, sure_near = (logit - blur).amax(1), (away + blur).amin(1)
             # A row counts at its best.
             logit, away = logit.add_(blur), away.sub_(blur)
+            high, near = logit.amax(1), away.amin(1)
+        torch.maximum(self.peak[which], sure_high, out=self.peak[which])
+        torch.minimum(self.best[which], sure_near, out=self.best[which])
         floor, limit = (self.peak - self.margin)[which], self._limit()[which]
-        busy = (logit.amax(1) >= floor) & ~self.many[which]
-        self._note(logit, torch.ge, floor, busy.nonzero().flatten(), which.start, tile.index, self.many, self.found)
-        busy = (away.amin(1) <= limit) & ~(self.many_near | self.at_data)[which]
-        self._note(away, torch.le, limit, busy.nonzero().flatten(), which.start, tile.index, self.many_near, self.found_near)
+        busy = ((high >= floor) & ~self.many[which]).nonzero().flatten()
+        self._note(logit, torch.ge, floor, busy, which.start, tile.index, self.many, self.found)
+        busy = ((near <= limit) & ~(self.many_near | self.at_data)[which]).nonzero().flatten()
+        self._note(away, torch.le, limit, busy, which.start, tile.index, self.many_near, self.found_near)
 
     def _note(
         self,

@@ -98,8 +98,10 @@ class Partial:
 
     def error_about(self, mean: Tensor) -> Tensor:
         """`error` about another mean: every error of a weight moves the answer by its own difference more."""
-        own = self.moment / self.mass.clamp(min=1e-300)[:, None]
-        return self.error + self.doubt * torch.where(self.doubt > 0, (own - mean).norm(dim=1), 0.0)
+        apart = torch.zeros_like(self.doubt)
+        for some in self.doubt.nonzero().flatten().split(256):
+            apart[some] = (self.moment[some] / self.mass[some, None].clamp(min=1e-300) - mean[some]).norm(dim=1)
+        return self.error + self.doubt * apart
 
     def posterior(self, states: States, rows: int, shape: tuple[int, ...]) -> Posterior:
         """The posterior of B states (B, 1, d) among `rows` rows, all of which are in this partial or known not to matter."""

@@ -47,8 +47,8 @@ class Ranks(ABC):
         peak, near = self.largest(torch.stack([torch.where(seen, partial.peak, -torch.inf), -away]))
         factor, down = partial.factor(peak)
         numbers = [partial.mass, partial.square, partial.tilt + partial.mass * down, factor * partial.mass2]
-        sums = self.total(factor[:, None] * torch.cat([torch.stack(numbers, 1), partial.moment], 1))
-        (mass, square, tilt, mass2), moment = sums[:, :4].T, sums[:, 4:]
+        mass, square, tilt, mass2 = self.total(factor * torch.stack(numbers))
+        moment = self.total(factor[:, None] * partial.moment)
         # Peaks of different processes are rounded each by itself.
         uneven = torch.where(seen & (partial.peak != peak), 2.0**-50 * (partial.peak.abs() + peak.abs()), 0.0)
         doubt = partial.doubt + partial.mass * torch.expm1(uneven.clamp(max=50))

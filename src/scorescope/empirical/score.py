@@ -11,13 +11,13 @@ summed in float64. Either way `error_bound` holds, and no setting of the caller'
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 import psutil
 import torch
 from torch import Tensor
 
 from scorescope.bank import Bank
+from scorescope.bank.products import full_precision
 from scorescope.denoiser import Denoiser, Label, as_label
 from scorescope.empirical.draw import draw
 from scorescope.empirical.engine import Engine
@@ -32,18 +32,6 @@ from scorescope.schedule import LinearSchedule, Schedule, Time, as_time
 from scorescope.seeds import generator
 
 QUERIES = 256  # states that share one pass over the rows
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """float32 products are float32 products inside, whatever the caller's program allows itself."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False), torch.no_grad():
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def free_memory(device: torch.device) -> int:
@@ -131,6 +119,7 @@ class EmpiricalScore(Denoiser):
             raise InputError(f"{len(owners)} items do not match {len(z)} states", "one item for each state")
         keys = torch.tensor([int(generator(seed, "draw", int(item)).integers(2**62)) for item in owners], dtype=torch.int64)
         keys = keys.to(self.device)
+        self.ranks.refuse_different("seeds or items", keys)
         index = torch.zeros_like(keys)
         with full_precision(self.device):
             for tag, wanted in _groups(tags, len(z), self.device):

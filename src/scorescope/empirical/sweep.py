@@ -78,7 +78,7 @@ class PairSweep:
         flat = index[here].flatten()
         self.engine.work["few rows, closed form"] += len(flat)
         every = states.flat(flat)
-        total = self.engine.merged(self.walk.posterior(states)[flat], ~every.at_data[:, 0], self.dropped)
+        total = self.engine.merged(self.walk.posterior(states)[flat], every, self.dropped)
         self.engine.checked(total, every, self.label, self.count).scatter_to(result, flat)
 
     def _settle(self, last: int, away: Tensor) -> None:
