@@ -13,13 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scorescope as ss
-from scorescope.empirical import digits
+from scorescope.empirical import digits, engine
 from scorescope.empirical.digits import BASE, planes, product
 from scorescope.empirical.family import States, alone, pairs, trajectories
 from tests.definition import agrees, bank_of, definition
 
 ARITHMETICS = ["int8", "float32"]
 EXTREMES = [(-128, -128), (-128, 127), (127, 127), (127, -128)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_banks_by_digits():
+    """Banks as small as those of the tests would be summed in float64."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "SMALL", 0)
+        yield
 
 
 @pytest.fixture(params=ARITHMETICS)

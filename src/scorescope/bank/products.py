@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,25 +18,41 @@ FLOAT32_COLUMNS = 1 << 10  # a sum of this many products of int8 stays within 2Â
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """float32 products are float32 products inside, whatever the caller's program allows itself."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    backends: list[Any] = [getattr(torch.backends.mkldnn, "matmul", None), torch.backends.cuda.matmul]
+    knobs = [backend for backend in backends if hasattr(backend, "fp32_precision")]
+    before = [knob.fp32_precision for knob in knobs] if knobs else [torch.get_float32_matmul_precision()]
     try:
+        for knob in knobs:
+            knob.fp32_precision = "ieee"
+        if not knobs:
+            torch.set_float32_matmul_precision("highest")
         with torch.autocast(device.type, enabled=False), torch.no_grad():
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for knob, value in zip(knobs, before, strict=False):
+            knob.fp32_precision = value
+        if not knobs:
+            torch.set_float32_matmul_precision(before[0])
 
 
 @cache
 def has_int8(device: torch.device) -> bool:
     """Whether the hardware multiplies 8-bit integers, exactly and faster than floats (CUDA from 7.5, CPUs with VNNI or AMX).
 
-    Older CPUs saturate 16-bit sums in between, which is not exact.
+    Older CPUs saturate 16-bit sums in between, which is not exact: the extremes are tried.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (7, 5)
-    supported = getattr(torch.cpu, "_is_vnni_supported", None) if device.type == "cpu" else None
-    return bool(supported and supported() and torch.backends.mkldnn.is_available())
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    try:
+        for x, y in ((-128, -128), (-128, 127), (127, 127)):
+            found = torch._int_mm(torch.full((32, 96), x, dtype=torch.int8), torch.full((32, 96), y, dtype=torch.int8).T)
+            if not bool((found == 96 * x * y).all()):
+                return False
+    except RuntimeError:
+        return False
+    return True
 
 
 def integer_products(a: Tensor, b: Tensor) -> Tensor:

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from scorescope.empirical.digits import BASE, product
 from scorescope.empirical.family import Family
+from scorescope.empirical.nearest import Nearest
 from scorescope.empirical.nominate import error_of, stacked
 from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.products import Products, Tile
 from scorescope.empirical.settle import U64
-from scorescope.empirical.shelf import PROBES, SPREAD, Shelf
+from scorescope.empirical.shelf import PROBES, SPREAD, Shelf, probes
 
 SAFE = 4.0
 VALUES = 1 << 20  # weights of one step: what the caches of a processor hold
@@ -55,34 +56,37 @@ class Dense:
         self.start, self.result.peak = peak, peak.clone()
         self.constant = (0.5 * flat.precision * flat.norm**2)[:, 0]
         self.shell = flat.shell[:, 0]
-        self.near = torch.full((len(wanted),), torch.inf, device=self.device)
-        self.near_row = torch.zeros(len(wanted), dtype=torch.int64, device=self.device)
+        self.nearest = Nearest(len(wanted), self.device)
         self.fine = tolerance * math.sqrt(12 / count) / (4 * SAFE)
+        self.lost = torch.zeros(len(wanted), dtype=torch.float64, device=self.device)
         self.off = torch.zeros(len(wanted), PROBES, device=self.device, dtype=torch.float64)
         self.r = r
         self.room = torch.empty(0, dtype=torch.float64, device=self.device)
         self.digits, self.used = torch.empty(0, 0, dtype=torch.int8, device=self.device), 0
 
-    def run(self, products: Products) -> tuple[Partial, Tensor]:
-        """The partials, and the row of each state that is nearest to its shell."""
+    def run(self, products: Products) -> tuple[Partial, Nearest]:
+        """The partials, and the rows of each state that are nearest to its shell."""
         for tile in products:
             self._take(tile)
         result, shelf = self.result, self.shelf
         seen = result.mass.clamp(min=1e-300)
         mean = result.moment / seen[:, None]
         own = mean.norm(dim=1)
-        spread = (result.square / seen - own**2).clamp(min=0).sqrt()
+        # The mean square is a sum in float32: far from the centre it knows little of what is left when the mean's is taken off.
+        spread = ((result.square / seen - own**2).clamp(min=0) + 2.0**-18 * result.square / seen).sqrt()
         # mean' − mean = Σ w(e^δ − 1)(x − mean)/Σ w e^δ with |δ| ≤ error.
         wrong = torch.expm1(self.error.clamp(max=50)) * self.error.clamp(max=50).exp()
         # float32 of a logit rounds it in proportion to its distance from the peak, and its exponential by a unit or two.
         # One's own rows may all lie below the peak of all processes, relative to which the first of them were rounded.
         cast = 2.0**-23 * (result.tilt.abs() / seen + (self.start - result.peak).abs())
-        rounding = SAFE * shelf.step / SPREAD * self.off.square().mean(1).sqrt()
-        moved = wrong * (spread + 1e-6 * shelf.reach) + cast * (shelf.reach + own) + 2.0**-22 * spread + shelf.rounded
+        # Σ rounding·(x − mean), as the probes see it; they are digits, of which `shelf.step` makes values.
+        seen_mean = mean @ probes(self.result.moment.shape[1], self.device).double().T / shelf.step
+        rounding = SAFE * shelf.step / SPREAD * (self.off - self.lost[:, None] * seen_mean).square().mean(1).sqrt()
+        moved = wrong * (spread + 1e-6 * shelf.reach) + cast * (shelf.reach + own) + 2.0**-21 * spread + shelf.rounded
         result.error = result.mass * moved + rounding
-        result.doubt = result.mass * (wrong + cast + 2.0**-22) + rounding / max(shelf.reach, 1e-300)
+        result.doubt = result.mass * (wrong + cast + 2.0**-21) + rounding / max(shelf.reach, 1e-300)
         result.peak = result.peak - self.constant
-        return result, self.near_row
+        return result, self.nearest
 
     def _groups(self) -> Iterator[tuple[slice, slice]]:
         """Groups [p, p') and their wanted states [q, q'), as many as the caches hold."""
@@ -102,7 +106,7 @@ class Dense:
         unit = torch.zeros(len(self.wanted), dtype=torch.float64, device=self.device)
         for groups, part in self._groups():
             logit = self._logits(self.family.products(exact, groups), square, groups, part)
-            self._nearest(logit, part, tile.index)
+            self.nearest.see(logit - (self.shell - self.result.peak)[part, None].float(), part, tile.index)
             if not self.summed:
                 continue
             weight, mine = self._weights(logit, square, part, tile.index)
@@ -120,16 +124,6 @@ class Dense:
         if len(chosen) < len(logit):
             logit = logit[chosen]
         return logit.sub_(self.result.peak[part, None]).float()
-
-    def _nearest(self, logit: Tensor, part: slice, index: Tensor) -> None:
-        """Keep the row whose logit is nearest to the shell's."""
-        away = (logit - (self.shell - self.result.peak)[part, None].float()).abs_()
-        best = away.amin(1)
-        better = (best < self.near[part]).nonzero().flatten()
-        if len(better):
-            states = better + part.start
-            self.near[states] = best[better]
-            self.near_row[states] = index[(away if len(better) == len(away) else away[better]).argmin(1)]
 
     def _weights(self, logit: Tensor, square: Tensor, part: slice, index: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (m, n) float32 relative to the new running peak, in the place of the logits; and the largest of each state."""
@@ -167,10 +161,12 @@ class Dense:
         result.mass2[states] *= factor**2
         result.square[states] *= factor
         result.moment[states] *= factor[:, None]
+        self.lost[states] *= factor
         self.off[states] *= factor[:, None]
 
     def _split(self, weight: Tensor, unit: Tensor, highest: float, part: slice, stacks: list[Stack], shown: Tensor) -> None:
         """Digits of the weights, on the stacks of their planes; what they leave, seen through the probes."""
+        self.result.mass[part] -= weight.sum(1, dtype=torch.float64)
         rest = weight.mul_((1 / unit).float()[:, None])
         whole = torch.empty_like(rest)
         for k in reversed(range(PLANES)):
@@ -179,7 +175,10 @@ class Dense:
                 continue
             torch.mul(rest, float(BASE) ** -k, out=whole).round_()
             stacks.append((k, part, self._digits(whole)))
+            # The mass is that of the digits, so that no rounding moves the mean by more than it moves one row against the others.
+            self.result.mass[part] += unit * whole.sum(1).double() * float(BASE) ** k
             rest.sub_(whole, alpha=float(BASE) ** k)
+        self.lost[part] += unit * rest.sum(1).double()
         self.off[part] += unit[:, None] * (rest @ shown).double()
 
     def _digits(self, whole: Tensor) -> slice:

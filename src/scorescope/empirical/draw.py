@@ -55,7 +55,7 @@ def draw(engine: Engine, states: States, key: Tensor, label: int | None) -> Tens
     family, digits = alone(states)
     products = Products(engine.shelf, digits, label, 0)
     _, apart, _ = engine.margin(label)
-    margin = torch.where(states.at_data, 0.0, apart)
+    margin = torch.full_like(states.alpha, apart).masked_fill(states.at_data, 0.0)
     found = Nominator(family, engine.shelf, margin, FEW, engine.ranks, near=False).run(products)
     best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
     row = torch.full_like(key, torch.iinfo(torch.int64).max)

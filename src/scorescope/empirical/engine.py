@@ -24,8 +24,9 @@ from scorescope.empirical.settle import ratios, settle
 from scorescope.empirical.shelf import Shelf
 
 FEW = 64  # rows that are settled one by one
+SMALL = 1 << 20  # values of a bank that float64 sums as soon
 FINE = 1e-6  # a tighter tolerance than this is left to float64
-ROUNDING = 1e-6  # what the digits of weights may do to a mean, in radii: finer costs next to nothing, and sums hardly depend on their order
+ROUNDING = 2e-7  # what the digits of weights may do to a mean, in radii: finer costs next to nothing, and sums hardly depend on their order
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 
@@ -43,8 +44,9 @@ class Engine:
 
     @property
     def digits_suffice(self) -> bool:
-        """Whether sums of digits can be as exact as was asked for."""
-        return self.shelf.exact and self.tolerance >= FINE
+        """Whether sums of digits can be as exact as was asked for, and are worth their preparation."""
+        bank = self.shelf.bank
+        return self.shelf.exact and self.tolerance >= FINE and len(bank.rows) * bank.d > SMALL
 
     def rows(self, label: int | None) -> int:
         """Rows of a class, or all, of the whole bank."""
@@ -79,7 +81,7 @@ class Engine:
     def merged(self, total: Partial, flat: States, dropped: float) -> Partial:
         """The partials of all processes as one; of rows that were left out, no more than the share `dropped` is missing."""
         total, at_data = self.ranks.merge(total), flat.at_data[:, 0]
-        total.error += torch.where(at_data, 0.0, 2 * dropped * self.shelf.reach) * total.mass
+        total.error += (~at_data).double() * (2 * dropped * self.shelf.reach) * total.mass
         total.ratio = torch.where(at_data, torch.where(total.peak == 0, 1.0, torch.inf), total.ratio)
         return total
 
@@ -88,7 +90,7 @@ class Engine:
         states = family.states
         flat = states.flat()
         count, apart, _ = self.margin(label)
-        margin = torch.where(states.at_data, 0.0, apart)
+        margin = torch.full_like(states.alpha, apart).masked_fill(states.at_data, 0.0)
         found = Nominator(family, self.shelf, margin, FEW, self.ranks).run(products)
         total = settle(flat, self.shelf, found.state, found.row, self.ranks)
         ratios(flat, self.shelf, found.near_state, found.near_row, total.ratio)
@@ -106,17 +108,20 @@ class Engine:
             which = chosen.nonzero().flatten()
             if not len(which) or not len(self.shelf.indices(label)):
                 continue
-            if summed and not self.digits_suffice:
+            if not (self.digits_suffice if summed else self.shelf.exact):
                 self.work["all rows, float64"] += len(which)
                 for some in which.split(256):
-                    part, row = double(flat[some], self.shelf, label)
-                    ratios(flat[some], self.shelf, torch.arange(len(some), device=row.device), row, part.ratio)
-                    total.put(some, part)
+                    part, nearest = double(flat[some], self.shelf, label)
+                    part.ratio = total.ratio[some]
+                    ratios(flat[some], self.shelf, *nearest.pairs(), part.ratio)
+                    if summed:
+                        total.put(some, part)
+                    total.ratio[some] = part.ratio
                 continue
             rounding = min(self.tolerance * GUESS, ROUNDING)
-            part, row = Dense(family, self.shelf, which, summed, found.peak[which], count, rounding).run(products)
+            part, nearest = Dense(family, self.shelf, which, summed, found.peak[which], count, rounding).run(products)
             part.ratio = total.ratio[which]
-            ratios(flat[which], self.shelf, torch.arange(len(which), device=row.device), row, part.ratio)
+            ratios(flat[which], self.shelf, *nearest.pairs(), part.ratio)
             if summed:
                 self.work[f"all rows, {arithmetic(self.shelf.device)} digits"] += len(which)
                 total.put(which, part)
@@ -128,7 +133,7 @@ class Engine:
         """The posterior, after float64 has had another look at those whose bound is too wide."""
         result = total.posterior(flat, count, self.shelf.bank.shape)
         size = torch.linalg.vector_norm(result.mean.flatten(1), dim=1).clamp(max=self.shelf.bank.radius, min=1e-3 * self.shelf.bank.radius)
-        wide = (result.error_bound > self.tolerance * size) & (flat.alpha[:, 0] > 0)
+        wide = result.error_bound > self.tolerance * size
         which = self.ranks.any(wide).nonzero().flatten()
         if not len(which):
             return result

@@ -63,10 +63,11 @@ def _size(family: Family) -> Tensor:
 def _both_sides(best: Tensor, d: int) -> Tensor:
     """How far from the shell's logit a row may be and still beat, in |ratio − 1|, one at distance `best` on the other side.
 
-    A logit b inside the shell is a ratio √(1 − 2b/d), outside √(1 + 2b/d): the same step counts for less outside.
+    A logit b inside the shell is a ratio √(1 − 2b/d), outside √(1 + 2b/d): the same step counts for less outside. No row is farther
+    inside than d/2, which is the state itself.
     """
     inside = 1 - (1 - 2 * best / d).clamp(min=0).sqrt()
-    return torch.where(2 * best >= d, best, torch.maximum(best, d * (inside + inside**2 / 2)))
+    return torch.maximum(best, d * (inside + inside**2 / 2))
 
 
 def stacked(room: Tensor, groups: int, count: int, n: int) -> Tensor:
@@ -93,13 +94,13 @@ class Nominator:
         self.at_data = states.at_data.flatten()
         self.many = states.alpha.flatten() == 0
         # Without a signal all logits are 0, and nobody looks at them.
-        self.peak = torch.where(self.many, 0.0, torch.full((p * t,), -torch.inf, device=states.z.device))
+        self.peak = torch.where(self.many, 0.0, torch.full((p * t,), -torch.inf, dtype=torch.float32, device=states.z.device))
         self.best = torch.full_like(self.peak, torch.inf)
         self.many_near = self.many | (not near)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
         self.found_near: list[tuple[Tensor, Tensor, Tensor]] = []
         self.groups = max(1, VALUES // (8192 * max(t, family.norms.shape[1] + 1)))
-        self.room = torch.empty(0, device=states.z.device)
+        self.room = torch.empty(0, dtype=torch.float32, device=states.z.device)
 
     def run(self, products: Products) -> Nominations:
         """Nominations from all tiles, and from those of the other ranks."""

@@ -169,7 +169,7 @@ class EmpiricalScore(Denoiser):
         order, ordered = self._order(times)
         if z.ndim < 2 or z.shape[1] != len(order):
             raise InputError(f"states of shape {tuple(z.shape)} do not match {len(order)} times", "z of shape (P, T, *shape)")
-        flat = self._flat(z.flatten(0, 1), "states", every=z.shape[1]).view(len(z), len(order), -1)[:, order]
+        flat = self._flat(z.flatten(0, 1), "states", every=z.shape[1]).view(len(z), len(order), self.bank.d)[:, order]
         self.ranks.refuse_different("states or times", flat, ordered)
         yield from self._sweep(
             len(z), label, order, lambda which, tag: TrajectorySweep(self.engine, self.schedule, flat[which], ordered, tag)
@@ -219,7 +219,7 @@ class EmpiricalScore(Denoiser):
         """States (B, d) float64, finite and of the bank's shape; bad ones are named by their item, of `every` states each."""
         if tuple(z.shape[1:]) != self.bank.shape:
             raise InputError(f"{name} of shape {tuple(z.shape[1:])} do not match the bank's rows {self.bank.shape}")
-        flat = z.detach().to(self.device).reshape(len(z), -1)
+        flat = z.detach().to(self.device).reshape(len(z), self.bank.d)
         broken = (~flat.isfinite().all(1)).nonzero().flatten()
         if len(broken):
             named = torch.div(broken, every, rounding_mode="floor").unique().tolist()

@@ -32,7 +32,7 @@ ONWARD = 1 + 2.0**-40  # covers the rounding of a float64 norm
 def probes(d: int, device: torch.device) -> Tensor:
     """(PROBES, d) int8: random directions, the same for every bank of d dimensions."""
     generator = torch.Generator().manual_seed(0x5C0E)
-    return (torch.randn(PROBES, d, generator=generator) * SPREAD).round().clamp(-127, 127).to(device, torch.int8)
+    return (torch.randn(PROBES, d, generator=generator, dtype=torch.float32) * SPREAD).round().clamp(-127, 127).to(device, torch.int8)
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Shelf:
 
     def _read(self, index: np.ndarray) -> Tensor:
         """Digits of stored rows by index, in order."""
-        whole = len(index) and len(index) == index[-1] - index[0] + 1
+        whole = len(index) > 0 and bool((np.diff(index) == 1).all())
         shadow = None if self.exact else self.bank.shadow
         if shadow is not None:
             q = shadow.stored(int(index[0]), int(index[-1]) + 1) if whole else shadow.stored_at(index)
