@@ -99,6 +99,22 @@ def test_rows_of_a_huge_scale(kind):
     check(bank, ss.LinearSchedule(), 1e-4, TIMES, ["shell", "off", "outside"], met=False, fields=())
 
 
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-8])
+@pytest.mark.parametrize("kind", ["bytes noise", "gauss"])
+def test_states_that_have_flown_away_are_answered(kind, tolerance):
+    """A sampler that diverges asks for states that no number of digits resolves; the bound says what is known."""
+    bank, schedule = bank_of(kind, 200, duplicates=100), ss.LinearSchedule()
+    rng = torch.Generator().manual_seed(0)
+    for t in (0.001, 0.1, 0.9):
+        for away in (1e3, 1e6, 1e10):
+            z = away * torch.randn(2, *bank.shape, generator=rng, dtype=torch.float64)
+            post, exact = ss.EmpiricalScore(bank, schedule, tolerance).posterior(z, t), definition(bank, schedule, z, t)
+            error = (post.mean - exact.mean).flatten(1).norm(dim=1)
+            resolved = unresolved(bank, schedule, z, t) < 1e-6 * bank.radius
+            assert bool((error <= post.error_bound + unresolved(bank, schedule, z, t))[resolved].all())
+            assert bool(post.mean.isfinite().all())
+
+
 @pytest.mark.parametrize("sigma", [0.005, 0.01, 0.02])
 @pytest.mark.parametrize(
     ("kind", "shape"), [("bytes", (3, 32, 32)), ("gauss", (3, 32, 32)), ("bytes", (3, 64, 64)), ("gauss", (3, 64, 64))]

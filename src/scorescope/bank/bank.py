@@ -98,6 +98,8 @@ class Bank:
             raise InputError(f"labels of shape {labels.shape} do not match {len(rows)} rows", "one label a row")
         if labels is not None and class_names is not None and labels.max() >= len(class_names):
             raise InputError(f"label {labels.max()} has no name among the {len(class_names)} class names", "one name a class")
+        if rows.dtype == np.uint8 and not low < high:
+            raise InputError(f"8-bit values from {low} to {high} are not a range", "low below high")
         self.rows, self.flips, self.low, self.high = rows, flips, float(low), float(high)
         self.labels = None if labels is None else np.ascontiguousarray(labels, dtype=np.int64)
         self.class_names, self.name, self.manifest = class_names, name, dict(manifest or {})

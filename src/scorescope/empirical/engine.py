@@ -85,8 +85,8 @@ class Engine:
         total.ratio = torch.where(at_data, torch.where(total.peak == 0, 1.0, torch.inf), total.ratio)
         return total
 
-    def _partials(self, family: Family, products: Products, label: int | None) -> Partial:
-        """Partials of a family's states, flat, with their r*."""
+    def _partials(self, family: Family, products: Products, label: int | None, last: bool = False) -> Partial:
+        """Partials of a family's states, flat, with their r*; `last`: these are the most digits that a state can have."""
         states = family.states
         flat = states.flat()
         count, apart, _ = self.margin(label)
@@ -98,10 +98,10 @@ class Engine:
         # Rounding may differ among processes, what they do next may not.
         blunt = self.ranks.any(rest & (family.rest > self.sharp(states)).flatten() & (flat.alpha[:, 0] > 0))
         which = blunt.nonzero().flatten()
-        if len(which) and self.shelf.exact:
+        if len(which) and self.shelf.exact and not last:
             # Their own digits, more of them: then few rows are left, or sums are exact.
             own, digits = alone(flat[which], self.sharp(flat[which]))
-            total.put(which, self._partials(own, Products(self.shelf, digits, label, self.shelf.memory // 8), label))
+            total.put(which, self._partials(own, Products(self.shelf, digits, label, self.shelf.memory // 8), label, last=True))
             rest = rest & ~blunt
         self.work["few rows, float64 differences"] += int((~rest & ~blunt).sum())
         for chosen, summed in ((rest & found.many, True), (rest & ~found.many, False)):

@@ -162,7 +162,7 @@ def digits_of(directions: Tensor, weights: Tensor, wanted: Tensor, step: float |
         # Each direction may leave a like share.
         allowed = (wanted / weight.abs().clamp(min=1e-300)).amin(1) / count
         unit = rest.abs().amax(1, keepdim=True) / 127
-        if step is not None and k == 0 and float(unit.max()) <= step * (1 + 1e-6):
+        if step is not None and k == 0 and float(unit.max()) <= step * 128 / 127 * (1 + 1e-6):
             unit = torch.full_like(unit, step)
         unit = unit.clamp(min=torch.finfo(torch.float64).tiny)
         for _ in range(MOST):

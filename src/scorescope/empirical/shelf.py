@@ -60,7 +60,7 @@ class Shelf:
         self.exact = bank.rows.dtype == np.uint8
         numbers = 32 * len(self.own)
         # A block passes through float64 in pieces, and 256 states go with it.
-        least = 2 * (numbers + LEAST * bank.d * 64)
+        least = 2 * (numbers + min(LEAST, len(bank.rows)) * bank.d * 64)
         if memory < least:
             raise InputError(
                 f"a memory of {memory:,} bytes is too little for {len(self.own):,} rows of {bank.d:,} values",
