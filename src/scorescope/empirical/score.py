@@ -2,10 +2,12 @@
 
 logit_j(z, t) = (α⟨z, x_j⟩ − α²‖x_j‖²/2)/σ², x̂* = Σ_j softmax_j(logit) x_j: attention with the training set as keys and values.
 
-float32 may only nominate. One pass of float32 products over the rows gives every logit up to a proven rounding error e; rows whose
-logit is below the best by more than 2e + log(N/tolerance) can't matter and are dropped. Where few rows are left, their logits are
-computed again from direct differences in float64 (near-ties decide the answer off the shells). Where many are left, all rows are
-summed in float64. Either way `error_bound` holds, and no setting of the caller's program (TF32, autocast) can change it.
+8-bit digits nominate. Products of digits are exact integers, so that every logit is known up to a proven error e (`nominate`); rows whose
+logit is below the best by more than 2e + log(N/share dropped) can't matter and are dropped. Where few rows are left, their logits are
+computed again from direct differences in float64 (`settle`): near-ties decide the answer off the shells. Where many are left, all rows
+are summed, by digits of the weights too (`dense`), or in float64 (`double`) where digits do not resolve what was asked for. Sweeps share
+the products over timesteps (`sweep`), and along a training pair a row once dropped stays dropped (`walk`). `error_bound` holds on every
+path, and no setting of the caller's program (TF32, autocast) can change it.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class EmpiricalScore(Denoiser):
     Args:
         bank: The training set; its flips count as rows.
         schedule: α and σ of the states.
-        tolerance: Largest error of a posterior mean, in units of the bank's root-mean-square radius.
+        tolerance: Largest error of a posterior mean relative to its norm, or to the bank's root-mean-square radius where that is smaller
+            (and never less than a thousandth of the radius). Float64 rounding on constructed ties may exceed it; `error_bound` tells.
         device: Where to compute.
         memory: Bytes that may hold rows; a quarter of what is free unless given. A bank that does not fit is read from disk in order.
         ranks: Processes among which the rows are shared: see `scorescope.distributed`.
