@@ -364,3 +364,10 @@ def test_no_states_have_no_posteriors():
 @pytest.fixture(autouse=True)
 def _small_banks_take_every_path(monkeypatch):
     monkeypatch.setattr("scorescope.empirical.engine.SMALL", 0)
+
+
+def test_a_score_says_which_way_it_answered():
+    truth = ss.EmpiricalScore(ss.Bank.from_arrays(np.eye(4, dtype=np.float32)))
+    assert truth.path == ""
+    truth.posterior(torch.eye(4)[:3], 0.01)
+    assert truth.path == "few rows, float64 differences: 3"

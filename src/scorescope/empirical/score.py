@@ -77,6 +77,11 @@ class EmpiricalScore(Denoiser):
         """The same score computed on another device."""
         return EmpiricalScore(self.bank, self.schedule, self.tolerance, device=device, ranks=self.ranks)
 
+    @property
+    def path(self) -> str:
+        """Which ways have answered how many states since this score was made: "few rows, float64 differences: 163; …"."""
+        return "; ".join(f"{way}: {count:,}" for way, count in self.engine.work.items() if count)
+
     def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Posterior mean, in the dtype of z."""
         return self.posterior(z, t, label).mean.to(z)
