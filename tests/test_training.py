@@ -112,6 +112,7 @@ from scorescope.training.loop import train
 from scorescope.training.recipe import Recipe
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests without
 bank, out = Bank.open(sys.argv[1]), sys.argv[2]
 endless = Recipe(width=8, depth=1, heads=2, patch=2, steps=10**6, batch=4, rate=3e-3)
 for name in ("SIGTERM", "SIGINT"):
