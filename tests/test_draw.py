@@ -12,6 +12,8 @@ from scorescope.empirical import EmpiricalScore
 from scorescope.empirical.draw import gumbel
 from scorescope.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("digits_however_small")
+
 SHAPE = (3, 8, 8)
 
 
@@ -90,8 +92,3 @@ def test_gumbel_numbers_are_gumbel():
 def test_items_must_match_states():
     with pytest.raises(InputError, match="2 items do not match 1 states"):
         EmpiricalScore(bank_of("bytes", 8)).sample(torch.zeros(1, *SHAPE), 0.5, items=[1, 2])
-
-
-@pytest.fixture(autouse=True)
-def _small_banks_take_every_path(monkeypatch):
-    monkeypatch.setattr("scorescope.empirical.engine.SMALL", 0)

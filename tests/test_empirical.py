@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scorescope as ss
-from scorescope.empirical import engine, shelf
+from scorescope.empirical import shelf
 from scorescope.empirical.digits import arithmetic
 from scorescope.empirical.partial import Partial
 from tests.definition import agrees, bank_of, definition, state_of, states_of, unresolved
@@ -23,12 +23,7 @@ KINDS = ["shell", "tie", "near tie", "off", "mean", "outside"]
 SUMMED = f"all rows, {arithmetic(torch.device('cpu'))} digits"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_banks_by_digits():
-    """Banks as small as those of the tests would be summed in float64."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "SMALL", 0)
-        yield
+pytestmark = pytest.mark.usefixtures("digits_however_small")
 
 
 def make_bank(n=300, shape=(1, 6, 6), classes=3, flips=False, seed=0):
@@ -359,11 +354,6 @@ def test_no_states_have_no_posteriors():
     post = ss.EmpiricalScore(bank).posterior(torch.zeros(0, *bank.shape), 0.5)
     assert post.mean.shape == (0, *bank.shape)
     assert len(post.r_star) == 0
-
-
-@pytest.fixture(autouse=True)
-def _small_banks_take_every_path(monkeypatch):
-    monkeypatch.setattr("scorescope.empirical.engine.SMALL", 0)
 
 
 def test_a_score_says_which_way_it_answered():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scorescope as ss
-from scorescope.empirical import dense, double, engine, nominate, settle, shelf
+from scorescope.empirical import dense, double, nominate, settle, shelf
 from scorescope.empirical.engine import FEW
 from scorescope.empirical.family import States, alone
 from scorescope.empirical.nominate import Nominator
@@ -25,12 +25,7 @@ KINDS = ["shell", "tie", "near tie", "off", "mean", "outside"]
 TIMES = [0.001, 0.02, 0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_banks_by_digits():
-    """Banks as small as those of the tests would be summed in float64."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "SMALL", 0)
-        yield
+pytestmark = pytest.mark.usefixtures("digits_however_small")
 
 
 # ---- partials -----------------------------------------------------------------------------------------------------------------
@@ -386,8 +381,3 @@ def test_the_definition_is_the_definition():
     assert float(exact.mean) == pytest.approx(weight)
     assert float(exact.ess) == pytest.approx(1 / (weight**2 + (1 - weight) ** 2))
     assert float(exact.r_star) == pytest.approx(0.6)
-
-
-@pytest.fixture(autouse=True)
-def _small_banks_take_every_path(monkeypatch):
-    monkeypatch.setattr("scorescope.empirical.engine.SMALL", 0)

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import scorescope as ss
-from scorescope.empirical import engine
 from scorescope.empirical import shelf as shelves
 from scorescope.empirical.digits import arithmetic
 from tests.definition import agrees, bank_of, definition, state_of, unresolved
@@ -23,12 +22,7 @@ TIMES = torch.tensor(
 SUMMED = f"all rows, {arithmetic(torch.device('cpu'))} digits"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_banks_by_digits():
-    """Banks as small as those of the tests would be summed in float64."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "SMALL", 0)
-        yield
+pytestmark = pytest.mark.usefixtures("digits_however_small")
 
 
 def noise(count, bank, seed=0):
@@ -280,8 +274,3 @@ def test_bad_sweeps_are_one_clear_error(call, message):
     bank = bank_of("gauss", 40, (4,), labels=np.arange(40) % 2)
     with pytest.raises(ss.InputError, match=message):
         next(iter(call(ss.EmpiricalScore(bank))), None)
-
-
-@pytest.fixture(autouse=True)
-def _small_banks_take_every_path(monkeypatch):
-    monkeypatch.setattr("scorescope.empirical.engine.SMALL", 0)
