@@ -43,7 +43,7 @@ class _Dense(Dense):
 
     def _take(self, tile: Tile) -> None:
         for groups, part in self._groups():
-            logit = self._logits(tile.exact[self.family.place[groups]], tile.rows.square, groups, part)
+            logit = self._logits(self.family.products(tile.exact, groups), tile.rows.square, groups, part)
             value, place = (logit.double() + gumbel(self.key[part, None], tile.index)).max(1)
             better = value > self.best[part]
             self.row[part] = torch.where(better, tile.index[place], self.row[part])
