@@ -101,6 +101,9 @@ def mean_from_velocity(z: Tensor, velocity: Tensor, t: Time, schedule: Schedule)
     return ((scales.d_sigma * z - scales.sigma * velocity) / (scales.alpha * scales.d_sigma - scales.sigma * scales.d_alpha)).to(z.dtype)
 
 
+PREDICTIONS = ("v", "x", "eps")  # what a network is trained to say
+
+
 def mean_from(prediction: str) -> Callable[[Tensor, Tensor, Time, Schedule], Tensor]:
     """The conversion to the posterior mean for a network's prediction: "x", "eps", "v" or "score"."""
     table: dict[str, Callable[[Tensor, Tensor, Time, Schedule], Tensor]] = {

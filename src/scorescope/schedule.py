@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -200,3 +200,6 @@ class VESchedule(Schedule):
         """dz/dσ = ε."""
         t = as_time(t)
         return torch.zeros_like(t), torch.ones_like(t)
+
+
+SCHEDULES: dict[str, Callable[[], Schedule]] = {"linear": LinearSchedule, "vp": VPSchedule, "cosine": CosineSchedule}  # by name, in files

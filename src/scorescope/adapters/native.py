@@ -8,10 +8,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from scorescope.convert import PREDICTIONS
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.files import sha256
-from scorescope.nets.sit import SiT, SiTConfig
+from scorescope.nets import families, module
+from scorescope.schedule import SCHEDULES, Schedule
 
 WEIGHTS = "model.safetensors"
 REMEDY = "the file from an undamaged copy"
@@ -39,28 +41,36 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
         raise InputError(f"{file} can't be read as safetensors ({problem})", REMEDY) from problem
     if about is None:
         raise InputError(f"{file} does not say which network its weights belong to", "a function that builds it: my_model.py:build")
-    record, config = _described(file, about)
-    net = SiT(config)
+    record, config, schedule = _described(file, about)
+    net = module(record["family"]).NETWORK(config)
     try:
         net.load_state_dict(weights)
     except RuntimeError as problem:
         reason = str(problem).splitlines()[-1].strip()
         raise InputError(f"{file} does not hold the weights that its metadata names ({reason})", REMEDY) from problem
     name = file.parent.name if file.name == WEIGHTS and file.parent.name else file.stem
-    shape, null = (config.channels, config.size, config.size), config.classes or None
-    model = NetworkDenoiser(net.eval(), prediction=record["prediction"], classes=config.classes, null_label=null, shape=shape, name=name)
+    null = config.classes or None
+    model = NetworkDenoiser(
+        net.eval(), schedule, record["prediction"], classes=config.classes, null_label=null, shape=config.shape, name=name
+    )  # fmt: skip
     model.about = {**record, "file": str(file), "sha256": sha256(file)}
     return model
 
 
-def _described(file: Path, about: str) -> tuple[dict[str, Any], SiTConfig]:
-    """The metadata, and the architecture that it names."""
+def _described(file: Path, about: str) -> tuple[dict[str, Any], Any, Schedule]:
+    """The metadata, the architecture and the schedule that it names."""
     try:
         record = dict(json.loads(about))
-        family = (record["family"], record["prediction"], record["schedule"])
-        config = SiTConfig(**record["architecture"])
+        family, prediction, schedule = record["family"], record["prediction"], record["schedule"]
+        known = family in families() and prediction in PREDICTIONS and schedule in SCHEDULES
     except (ValueError, KeyError, TypeError) as problem:
         raise InputError(f"the metadata of {file} can't be read ({problem})", REMEDY) from problem
-    if family != ("sit", "v", "linear"):
-        raise InputError(f"{file} holds a model that this version does not know ({', '.join(map(str, family))})", "upgrading scorescope")
-    return record, config
+    if not known:
+        raise InputError(
+            f"{file} holds a model that this version does not know ({family}, {prediction}, {schedule})", "upgrading scorescope"
+        )
+    try:
+        config = module(family).CONFIG(**record["architecture"])
+    except (ValueError, KeyError, TypeError) as problem:
+        raise InputError(f"the metadata of {file} can't be read ({problem})", REMEDY) from problem
+    return record, config, SCHEDULES[schedule]()

@@ -12,6 +12,7 @@ import tyro
 from scorescope.errors import InputError
 
 T = TypeVar("T")
+CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
 
 
 def parse(kind: type[T], argv: list[str], prog: str, description: str, default: Any = tyro.MISSING_NONPROP) -> T:
@@ -24,7 +25,14 @@ def parse(kind: type[T], argv: list[str], prog: str, description: str, default: 
     extra = {} if default is tyro.MISSING_NONPROP else {"default": default}
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=argv, prog=prog, description=description, config=(tyro.conf.FlagCreatePairsOff,), **extra)
+            return tyro.cli(
+                kind,
+                args=argv,
+                prog=prog,
+                description=description,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+                **extra,
+            )
     except SystemExit as leaving:
         if not leaving.code:
             raise

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Annotated
+from types import GenericAlias
+from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
-from tyro.conf import OmitArgPrefixes, arg
+from tyro.conf import arg
 
 from scorescope.cli.parse import parse
 from scorescope.errors import InputError
-from scorescope.training.recipe import Recipe, preset
+from scorescope.training import objectives
+from scorescope.training.presets import preset
+from scorescope.training.recipe import Recipe
 
-DESCRIPTION = """Train a diffusion transformer with the paper's objective; killed, the same command continues.
+Net = TypeVar("Net")
+Aim = TypeVar("Aim", bound=objectives.Objective)
+
+DESCRIPTION = """Train a diffusion model with the paper's objective; killed, the same command continues.
 
 examples:
   scorescope train --preset demo-s --out runs/demo-s
@@ -22,29 +28,42 @@ examples:
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(Generic[Net, Aim]):
     """Arguments of `scorescope train`."""
 
     preset: str
-    """A recipe to start from: demo-s, demo-m, demo-l, sit-s, sit-b."""
+    """A recipe to start from; such as sit-desk, unet-desk or sit-s."""
     out: str
     """Folder of the run."""
     bank: Annotated[str | None, arg(metavar="BANK")] = None
     """What to train on; the demo's digits for the demo presets."""
+    objective: str = "dsm"
+    """What is minimized; each has options of its own below."""
     device: str = "cpu"
     """cpu or cuda."""
-    recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
+    recipe: Recipe[Net, Aim] = field(default_factory=lambda: Recipe(None))  # type: ignore[arg-type]
+    """What to train."""
+
+
+def value_of(argv: list[str], option: str) -> str | None:
+    """The value given to an option, looked for before all others are read."""
+    for word, following in pairwise([*argv, ""]):
+        if word == option and following and not following.startswith("-"):
+            return following
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
 
 
 def main(argv: list[str]) -> int:
     """Run `scorescope train` with the words after it."""
-    known = Recipe()  # the preset's values are the defaults of all other options, so it is looked for first
-    for word, following in pairwise([*argv, ""]):
-        if word == "--preset" and following and not following.startswith("-"):
-            known = preset(following)
-        elif word.startswith("--preset="):
-            known = preset(word.partition("=")[2])
-    told = parse(Train, argv, "scorescope train", DESCRIPTION, Train(preset=tyro.MISSING, out=tyro.MISSING, recipe=known))
+    wanted, aim = value_of(argv, "--preset"), value_of(argv, "--objective")
+    known = preset(wanted or "sit-s")  # its values are the defaults of all other options
+    if aim:
+        known = replace(known, objective=objectives.named(aim)())
+    kind: Any = GenericAlias(Train, (type(known.net), type(known.objective)))
+    name = objectives.name_of(known.objective)
+    told: Train[Any, Any] = parse(kind, argv, "scorescope train", DESCRIPTION, kind(preset=tyro.MISSING, out=tyro.MISSING, objective=name, recipe=known))
     told.recipe.validate()
     from scorescope.cli.examine import check_device
     from scorescope.demo import MODELS, named_bank

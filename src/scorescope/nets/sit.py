@@ -18,6 +18,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scorescope.errors import InputError
+
+
+@dataclass(frozen=True)
+class SiTSize:
+    """What a recipe chooses of a SiT; the rows and classes of the bank give the rest.
+
+    Attributes:
+        width: Of a token.
+        depth: Number of blocks.
+        heads: Attention heads; they divide the width.
+        patch: Side of a patch in pixels (or latent cells); it divides the side of the rows.
+        mlp_ratio: Hidden width of a block's MLP over the width of a token.
+    """
+
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    patch: int = 2
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "heads", "patch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)} is not a positive number", f"--{name} 1 or more")
+        if self.width % self.heads or self.width % 4:
+            raise InputError(f"width {self.width} must be divisible by heads {self.heads} and by 4", "another --width or --heads")
+        if not self.mlp_ratio * self.width >= 1:
+            raise InputError(f"--mlp-ratio {self.mlp_ratio:g} leaves no hidden unit", "--mlp-ratio 4")
+
+    def on(self, shape: tuple[int, ...], classes: int) -> SiTConfig:
+        """The SiT for rows of `shape`.
+
+        Raises:
+            InputError: Rows that are not square images or latents (C, H, H), or a side that the patch does not divide.
+        """
+        if len(shape) != 3 or shape[1] != shape[2]:
+            raise InputError(
+                f"a SiT takes square images or latents (C, H, H); the bank's rows are {shape}", "building the bank with --size"
+            )
+        if shape[1] % self.patch:
+            raise InputError(f"images of side {shape[1]} are not divisible by patch {self.patch}", "--patch with a divisor of the side")
+        return SiTConfig(shape[0], shape[1], self.patch, self.width, self.depth, self.heads, classes, self.mlp_ratio)
+
 
 @dataclass(frozen=True)
 class SiTConfig:
@@ -37,6 +81,11 @@ class SiTConfig:
             raise ValueError(f"size {self.size} is not divisible by patch {self.patch}")
         if self.width % self.heads or self.width % 4:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads} and by 4")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one state."""
+        return (self.channels, self.size, self.size)
 
 
 def sincos_positions(side: int, width: int) -> Tensor:
@@ -169,6 +218,11 @@ class SiT(nn.Module):
         self.final_layer = FinalLayer(config)
         self._initialize()
 
+    @property
+    def stages(self) -> list[nn.Module]:
+        """The blocks in order; the output (B, L, width) of each is a hidden state."""
+        return list(self.blocks)
+
     def _initialize(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -203,3 +257,6 @@ class SiT(nn.Module):
         side, patch = config.size // config.patch, config.patch
         h = h.reshape(-1, side, side, patch, patch, config.channels)
         return h.permute(0, 5, 1, 3, 2, 4).reshape(-1, config.channels, config.size, config.size)
+
+
+SIZE, CONFIG, NETWORK = SiTSize, SiTConfig, SiT

@@ -14,16 +14,20 @@ from scorescope.bank import Bank
 
 
 class Batch(NamedTuple):
-    """x, eps (B, *shape); t (B,) uniform in [0, 1); label (B,), the null label where it was dropped, or None."""
+    """x, eps (B, *shape); t (B,) uniform in [0, 1); item and row (B,), the example's number in the run and its index in the bank;
+    label (B,), the null label where it was dropped, or None.
+    """
 
     x: Tensor
     eps: Tensor
     t: Tensor
+    item: Tensor
+    row: Tensor
     label: Tensor | None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same examples on a device."""
-        return Batch(self.x.to(device), self.eps.to(device), self.t.to(device), None if self.label is None else self.label.to(device))
+        return Batch(*(value.to(device) for value in self[:-1]), None if self.label is None else self.label.to(device))
 
 
 @lru_cache(maxsize=2)
@@ -45,4 +49,5 @@ def batch(bank: Bank, seed: int, start: int, size: int, class_dropout: float) ->
     label = None
     if bank.labels is not None:
         label = torch.from_numpy(np.where(dropped, bank.classes, bank.labels[index % len(bank.rows)]))
-    return Batch(bank[index], torch.from_numpy(np.stack(noise)), torch.tensor(times, dtype=torch.float64), label)
+    drawn = torch.from_numpy(np.stack(noise)), torch.tensor(times, dtype=torch.float64)
+    return Batch(bank[index], *drawn, torch.arange(start, start + size), torch.from_numpy(index), label)

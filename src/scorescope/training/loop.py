@@ -21,16 +21,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorescope import __version__
 from scorescope.bank import Bank
 from scorescope.errors import InputError
 from scorescope.files import write_json, write_tensors, write_text
-from scorescope.nets.sit import SiT, SiTConfig
+from scorescope.nets import build
 from scorescope.training.examples import batch
-from scorescope.training.objective import dsm_loss
-from scorescope.training.recipe import Recipe
+from scorescope.training.objectives import Setting
+from scorescope.training.recipe import Recipe, plain
 
 WINDOW = 50  # steps that one point of the loss curve averages over
 EVERY = 10.0  # seconds after which a live line is due even within a window
@@ -52,7 +52,9 @@ class Progress:
 class State:
     """Everything that a step reads and changes."""
 
-    net: SiT
+    net: nn.Module
+    loss: nn.Module
+    rows: Bank
     ema: dict[str, Tensor]
     optimizer: torch.optim.AdamW
     step: int = 0
@@ -60,23 +62,8 @@ class State:
     window: float = 0.0
 
 
-def architecture(recipe: Recipe, bank: Bank) -> SiTConfig:
-    """The SiT that a recipe makes of a bank of square images or latents (C, H, H).
-
-    Raises:
-        InputError: Rows of another form, or a side that the patch does not divide.
-    """
-    if len(bank.shape) != 3 or bank.shape[1] != bank.shape[2]:
-        raise InputError(
-            f"a SiT takes square images or latents (C, H, H); the bank's rows are {bank.shape}", "building the bank with --size"
-        )
-    if bank.shape[1] % recipe.patch:
-        raise InputError(f"images of side {bank.shape[1]} are not divisible by patch {recipe.patch}", "--patch with a divisor of the side")
-    return SiTConfig(bank.shape[0], bank.shape[1], recipe.patch, recipe.width, recipe.depth, recipe.heads, bank.classes)
-
-
 def train(
-    recipe: Recipe,
+    recipe: Recipe[Any, Any],
     bank: Bank,
     out: str | Path,
     *,
@@ -105,15 +92,15 @@ def train(
     finished = folder / "model.safetensors"
     if finished.exists():
         return finished
-    config = architecture(recipe, bank)
+    config = recipe.net.on(bank.shape, bank.classes)
     write_json(folder / "run.json", record)
-    state = _start(recipe, config, device)
+    state = _start(recipe, config, bank, device)
     _restore(state, folder)
     begun = told = saved = time.monotonic()
     first = state.step
     with _listening() as stopping:
         while state.step < recipe.steps:
-            _step(state, recipe, bank, device)
+            _step(state, recipe, device)
             full, now = state.step % WINDOW == 0, time.monotonic()
             loss = state.window / (state.step % WINDOW or WINDOW)
             if full:
@@ -150,20 +137,21 @@ def _same_run(folder: Path, record: dict[str, Any]) -> None:
         raise InputError(f"{folder} holds a run with other settings ({', '.join(differing)})", "another --out")
 
 
-def _start(recipe: Recipe, config: SiTConfig, device: str) -> State:
+def _start(recipe: Recipe[Any, Any], config: Any, bank: Bank, device: str) -> State:
+    rows = recipe.objective.rows(bank, recipe.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        net = SiT(config)
-    net.to(device)
-    trained = [p for p in net.parameters() if p.requires_grad]
+        net = build(config).to(device)
+        loss = recipe.objective.loss(Setting(bank, rows, recipe.interpolant, net, recipe.seed, device)).to(device)
+    trained = [p for p in (*net.parameters(), *loss.parameters()) if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.rate, betas=(0.9, 0.999), weight_decay=0.0)
-    return State(net, {name: value.detach().clone() for name, value in net.state_dict().items()}, optimizer)
+    return State(net, loss, rows, {name: value.detach().clone() for name, value in net.state_dict().items()}, optimizer)
 
 
-def _step(state: State, recipe: Recipe, bank: Bank, device: str) -> None:
+def _step(state: State, recipe: Recipe[Any, Any], device: str) -> None:
     """One optimizer step on items step·batch … , and the EMA's."""
-    examples = batch(bank, recipe.seed, state.step * recipe.batch, recipe.batch, recipe.class_dropout)
-    loss = dsm_loss(state.net, examples.to(device))
+    examples = batch(state.rows, recipe.seed, state.step * recipe.batch, recipe.batch, recipe.class_dropout)
+    loss = state.loss(state.net, examples.to(device))["loss"]
     value = float(loss.detach())
     if not math.isfinite(value):
         raise InputError(f"the loss is {value} at step {state.step + 1}; the last good checkpoint is kept", REMEDY)
@@ -256,11 +244,11 @@ def _listening() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _finish(state: State, recipe: Recipe, config: SiTConfig, record: dict[str, Any], folder: Path) -> Path:
+def _finish(state: State, recipe: Recipe[Any, Any], config: Any, record: dict[str, Any], folder: Path) -> Path:
     _refuse_broken(state)
     rows = "".join(f"{(i + 1) * WINDOW},{loss:.6f}\n" for i, loss in enumerate(state.losses))
     write_text(folder / "loss.csv", "step,loss\n" + rows)
-    about = {"family": "sit", "architecture": vars(config), "prediction": "v", "schedule": "linear", **record}
+    about = {"family": recipe.family, "architecture": plain(config), **plain(recipe.interpolant), **record}
     final = {"version": __version__, "torch": str(torch.__version__), "final_loss": state.losses[-1] if state.losses else None}
     write_json(folder / "recipe.json", {**about, **final})
     write_tensors(folder / "model.safetensors", state.ema, {"scorescope": json.dumps(about, sort_keys=True)})
