@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str) -> Batch:
         """The same examples on a device."""
-        return Batch(*(value.to(device) for value in self[:-1]), None if self.label is None else self.label.to(device))
+        return self._replace(**{name: value.to(device) for name, value in self._asdict().items() if value is not None})
 
 
 @lru_cache(maxsize=2)
