@@ -39,11 +39,12 @@ def full_precision(device: torch.device) -> Iterator[None]:
 def has_int8(device: torch.device) -> bool:
     """Whether the hardware multiplies 8-bit integers, exactly and faster than floats (CUDA from 7.5, CPUs with VNNI or AMX).
 
-    Older CPUs saturate 16-bit sums in between, which is not exact: the extremes are tried.
+    PyTorch multiplies them on any CPU, but without such instructions a hundred times slower than floats; and sums that older ones
+    saturate at 16 bits would not be exact, so the extremes are tried.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (7, 5)
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available() or not _instructions():
         return False
     try:
         for x, y in ((-128, -128), (-128, 127), (127, 127)):
@@ -53,6 +54,14 @@ def has_int8(device: torch.device) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _instructions() -> bool:
+    """Whether the CPU says that it has instructions for products of 8-bit integers."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.10
+        return torch.cpu._is_vnni_supported()
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
 def integer_products(a: Tensor, b: Tensor) -> Tensor:
