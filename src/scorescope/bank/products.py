@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -81,7 +82,7 @@ def integer_products(a: Tensor, b: Tensor) -> Tensor:
 
 def _part(a: Tensor, b: Tensor) -> Tensor:
     if not has_int8(a.device):
-        return (a.float() @ b.float().T).to(torch.int32)
+        return (_as_float(a, 0) @ _as_float(b, 1).T).to(torch.int32)
     if a.device.type == "cpu":
         if a.shape[1] == 1:  # answered wrongly by oneDNN
             return a.int() * b.int().T
@@ -91,6 +92,19 @@ def _part(a: Tensor, b: Tensor) -> Tensor:
     wide = torch.nn.functional.pad(a, (0, -d % 8, 0, max(24 - m, -m % 8)))
     tall = torch.nn.functional.pad(b, (0, -d % 8, 0, max(24 - n, -n % 8)))
     return torch._int_mm(wide.contiguous(), tall.contiguous().T)[:m, :n]
+
+
+_room = threading.local()  # of a thread: fresh memory is slow to touch
+
+
+def _as_float(x: Tensor, side: int) -> Tensor:
+    """`x` in float32, until this thread asks for the next on that side of a product."""
+    if x.device.type != "cpu":
+        return x.float()
+    rooms = _room.__dict__.setdefault("rooms", {})
+    if side not in rooms or rooms[side].numel() < x.numel():
+        rooms[side] = torch.empty(x.numel(), dtype=torch.float32)
+    return rooms[side][: x.numel()].view(x.shape).copy_(x)
 
 
 def integer_squares(a: Tensor) -> Tensor:

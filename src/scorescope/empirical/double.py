@@ -10,7 +10,7 @@ from scorescope.empirical.partial import Partial
 from scorescope.empirical.settle import U64
 from scorescope.empirical.shelf import Shelf
 
-BLOCK = 2048
+BLOCK = 512
 
 
 def double(states: States, shelf: Shelf, label: int | None) -> tuple[Partial, Nearest]:
