@@ -273,4 +273,4 @@ BROKEN = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, torch.nan, 0.0, 0.0]])
 def test_bad_sweeps_are_one_clear_error(call, message):
     bank = bank_of("gauss", 40, (4,), labels=np.arange(40) % 2)
     with pytest.raises(ss.InputError, match=message):
-        next(iter(call(ss.EmpiricalScore(bank))), None)
+        call(ss.EmpiricalScore(bank))  # before the first step is asked for

@@ -156,7 +156,7 @@ class EmpiricalScore(Denoiser):
             raise InputError(f"{len(flat)} points x do not match {len(noise)} noises eps", "one noise for each point")
         order, ordered = self._order(times)
         self.ranks.refuse_different("points, noises or times", flat, noise, ordered)
-        yield from self._sweep(
+        return self._sweep(
             len(flat), label, order, lambda which, tag: PairSweep(self.engine, self.schedule, flat[which], noise[which], ordered, tag)
         )
 
@@ -179,20 +179,26 @@ class EmpiricalScore(Denoiser):
             raise InputError(f"states of shape {tuple(z.shape)} do not match {len(order)} times", "z of shape (P, T, *shape)")
         flat = self._flat(z.flatten(0, 1), "states", every=z.shape[1]).view(len(z), len(order), self.bank.d)[:, order]
         self.ranks.refuse_different("states or times", flat, ordered)
-        yield from self._sweep(
+        return self._sweep(
             len(z), label, order, lambda which, tag: TrajectorySweep(self.engine, self.schedule, flat[which], ordered, tag)
         )
 
     def _sweep(
         self, count: int, label: Label, order: Tensor, make: Callable[[Tensor, int | None], PairSweep | TrajectorySweep]
     ) -> Iterator[tuple[int, Posterior]]:
-        """The sweeps of all classes side by side."""
+        """The sweeps of all classes side by side; what is wrong is said here, before the first step is asked for."""
         if not count or not len(order):
-            return
+            return iter(())
         tags = as_label(label, count, self.device)
         self.ranks.refuse_different("labels", order, tags)
         for tag, _ in _groups(tags, count, self.device):
             self.bank.indices(tag)
+        return self._steps(count, tags, order, make)
+
+    def _steps(
+        self, count: int, tags: Tensor | None, order: Tensor, make: Callable[[Tensor, int | None], PairSweep | TrajectorySweep]
+    ) -> Iterator[tuple[int, Posterior]]:
+        """The steps of a sweep whose input is sound."""
         with full_precision(self.device):
             steps = sweep(self.engine, [(which, make(which, tag)) for tag, which in _groups(tags, count, self.device)], count, order)
         while True:
