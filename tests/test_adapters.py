@@ -15,11 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import scorescope as ss
+from scorescope.nets.sit import SiTSize
 from scorescope.training.loop import train
 from scorescope.training.recipe import Recipe
 from tests.problems import Gaussian
 
-RECIPE = Recipe(width=8, depth=1, heads=2, patch=2, steps=50, batch=4, rate=3e-3)
+RECIPE = Recipe(SiTSize(width=8, depth=1, heads=2, patch=2), steps=50, batch=4, rate=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_weights_that_do_not_say_what_they_are(run, tmp_path):
         (lambda record: record | {"architecture": record["architecture"] | {"experts": 8}}, "experts"),
         (lambda record: record | {"family": "unet"}, r"does not know \(unet, v, linear\)"),
         (lambda record: record | {"prediction": "w"}, r"does not know \(sit, w, linear\)"),
-        (lambda record: record | {"schedule": "cosine"}, r"does not know \(sit, v, cosine\)"),
+        (lambda record: record | {"schedule": "bent"}, r"does not know \(sit, v, bent\)"),
         (lambda record: record | {"architecture": record["architecture"] | {"width": 16}}, "size mismatch"),
         (lambda record: record | {"architecture": record["architecture"] | {"depth": 2}}, r"Missing key.*blocks\.1"),
     ],

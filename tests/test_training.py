@@ -16,12 +16,15 @@ from safetensors.torch import load_file
 from scipy import stats
 
 import scorescope as ss
+from scorescope.nets.sit import SiTSize
 from scorescope.training import loop
 from scorescope.training.examples import Batch, batch
 from scorescope.training.loop import train
-from scorescope.training.recipe import PRESETS, Recipe, preset
+from scorescope.training.objectives import dsm
+from scorescope.training.presets import preset, presets
+from scorescope.training.recipe import Recipe
 
-TINY = Recipe(width=8, depth=1, heads=2, patch=2, steps=60, batch=4, rate=3e-3, ema=0.99, seed=3)
+TINY = Recipe(SiTSize(width=8, depth=1, heads=2, patch=2), steps=60, batch=4, rate=3e-3, ema=0.99, seed=3)
 
 
 def tiny_bank(n=12, classes=3, **options):
@@ -53,12 +56,13 @@ KILLED_AT_RANDOM = """
 import os, random, signal, sys, time
 import torch
 from scorescope.bank import Bank
+from scorescope.nets.sit import SiTSize
 from scorescope.training.loop import train
 from scorescope.training.recipe import Recipe
 
 torch.set_num_threads(1)
 bank, whole, cut = Bank.open(sys.argv[1]), sys.argv[2], sys.argv[3]
-recipe = Recipe(width=8, depth=1, heads=2, patch=2, steps=120, batch=4, rate=3e-3, seed=3)
+recipe = Recipe(SiTSize(width=8, depth=1, heads=2, patch=2), steps=120, batch=4, rate=3e-3, seed=3)
 train(recipe, bank, whole)
 
 
@@ -108,13 +112,14 @@ import os, signal, sys
 from dataclasses import replace
 import torch
 from scorescope.bank import Bank
+from scorescope.nets.sit import SiTSize
 from scorescope.training.loop import train
 from scorescope.training.recipe import Recipe
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests without
 bank, out = Bank.open(sys.argv[1]), sys.argv[2]
-endless = Recipe(width=8, depth=1, heads=2, patch=2, steps=10**6, batch=4, rate=3e-3)
+endless = Recipe(SiTSize(width=8, depth=1, heads=2, patch=2), steps=10**6, batch=4, rate=3e-3)
 for name in ("SIGTERM", "SIGINT"):
     reading, writing = os.pipe()
     child = os.fork()
@@ -218,6 +223,8 @@ def test_an_example_does_not_know_its_batch(flips):
     bank = tiny_bank(7, flips=flips)
     together = batch(bank, 4, 3, 30, 0.3)
     parts = [batch(bank, 4, start, size, 0.3) for start, size in ((3, 1), (4, 13), (17, 16))]
+    assert together.item.tolist() == list(range(3, 33))
+    assert torch.equal(together.x, bank[together.row])
     for name in Batch._fields:
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(together, name))
 
@@ -258,7 +265,7 @@ def test_another_seed_gives_other_examples():
 
 def test_the_loss_falls(tmp_path):
     rows = np.sign(np.random.default_rng(0).standard_normal((4, 1, 1, 1))).astype(np.float32) * np.ones((1, 1, 4, 4), np.float32)
-    train(replace(TINY, width=16, heads=2, steps=250, batch=16), ss.Bank.from_arrays(rows), tmp_path)
+    train(replace(TINY, net=SiTSize(width=16, depth=1, heads=2), steps=250, batch=16), ss.Bank.from_arrays(rows), tmp_path)
     curve = np.loadtxt(tmp_path / "loss.csv", delimiter=",", skiprows=1)
     assert curve[:, 0].tolist() == [50, 100, 150, 200, 250]
     assert curve[-1, 1] < 0.6 * curve[0, 1]
@@ -268,11 +275,11 @@ def test_the_loss_falls(tmp_path):
 @pytest.mark.parametrize("cap", [0.9999, 0.25])
 def test_the_average_warms_up(cap):
     bank, recipe = tiny_bank(), replace(TINY, ema=cap)
-    state = loop._start(recipe, loop.architecture(recipe, bank), "cpu")
+    state = loop._start(recipe, recipe.net.on(bank.shape, bank.classes), bank, "cpu")
     name = "blocks.0.attn.qkv.weight"
     expected = state.net.state_dict()[name].double().clone()
     for n in range(1, 8):
-        loop._step(state, recipe, bank, "cpu")
+        loop._step(state, recipe, "cpu")
         decay = min(cap, (1 + n) / (10 + n))
         expected = decay * expected + (1 - decay) * state.net.state_dict()[name].double()
         torch.testing.assert_close(state.ema[name].double(), expected, rtol=1e-6, atol=1e-8)
@@ -308,7 +315,7 @@ def test_the_callers_random_numbers_are_left_alone(tmp_path):
 def test_another_recipe_in_the_same_folder_is_refused_by_name(whole):
     before = sorted(whole.parent.iterdir())
     with pytest.raises(ss.InputError, match=r"other settings \(width 8 → 16, rate 0.003 → 0.1\).*another --out"):
-        train(replace(TINY, rate=0.1, width=16), tiny_bank(), whole.parent)
+        train(replace(TINY, rate=0.1, net=replace(TINY.net, width=16)), tiny_bank(), whole.parent)
     with pytest.raises(ss.InputError, match=r"other settings \(bank \w{12} → \w{12}\)"):
         train(TINY, tiny_bank(11), whole.parent)
     assert sorted(whole.parent.iterdir()) == before
@@ -339,15 +346,16 @@ def test_an_exploding_loss_stops_the_run_and_keeps_what_was_good(tmp_path):
 def test_broken_weights_are_never_written(tmp_path, monkeypatch, last):
     """A gradient of NaN beside a loss that is finite: the step breaks the weights, and nothing has noticed yet."""
     steps = 6 if last else 60
-    true_loss = loop.dsm_loss
+    true_loss = dsm.DSMLoss.forward
 
-    def treacherous(net, examples):
+    def treacherous(self, net, examples):
         treacherous.calls += 1
         nothing = net.final_layer.linear.bias - net.final_layer.linear.bias.detach()
-        return true_loss(net, examples) + (nothing.square().sum().sqrt() * 0 if treacherous.calls == 6 else 0)
+        extra = nothing.square().sum().sqrt() * 0 if treacherous.calls == 6 else 0
+        return {"loss": true_loss(self, net, examples)["loss"] + extra}
 
     treacherous.calls = 0
-    monkeypatch.setattr(loop, "dsm_loss", treacherous)
+    monkeypatch.setattr(dsm.DSMLoss, "forward", treacherous)
     with pytest.raises(ss.InputError, match="weights are not finite after step 6; the last good checkpoint is kept"):
         train(replace(TINY, steps=steps), tiny_bank(), tmp_path, save_every=1e9 if last else 0.0)
     assert not (tmp_path / "model.safetensors").exists()
@@ -369,8 +377,10 @@ def test_broken_weights_are_never_written(tmp_path, monkeypatch, last):
     ],
 )
 def test_a_recipe_that_no_run_can_follow_is_refused_before_anything_is_written(tmp_path, change, said):
+    size = {name: change[name] for name in change.keys() & vars(TINY.net)}
+    own = {name: change[name] for name in change.keys() - size}
     with pytest.raises(ss.InputError, match=said):
-        train(replace(TINY, **change), tiny_bank(), tmp_path / "run")
+        train(replace(TINY, net=replace(TINY.net, **size), **own), tiny_bank(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -383,8 +393,8 @@ def test_rows_that_are_no_square_images_are_refused(tmp_path, shape):
 
 
 def test_presets_are_sound_and_an_unknown_one_gets_its_near_match():
-    for name, recipe in PRESETS.items():
+    for name, recipe in presets().items():
         recipe.validate()
-        assert preset(name) is recipe
+        assert preset(name) == recipe
     with pytest.raises(ss.InputError, match=r"unknown preset 'demo-xs'.*'demo-s'"):
         preset("demo-xs")
