@@ -67,7 +67,7 @@ assert not heavy, heavy
     assert done.stdout.count("\n") < 60
     assert re.search(rf"^  {' '.join(['scorescope', *words])}\b.*\S", done.stdout, re.MULTILINE)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert words == ["train"] or spent < 1.5  # seconds of a processor, which other work on the machine does not lengthen much; importing torch costs more
+    assert words == ["train"] or spent < 1.5  # seconds of a processor; importing torch costs more
 
 
 @pytest.mark.parametrize("words", HELPS[1:], ids=" ".join)

@@ -63,7 +63,8 @@ def main(argv: list[str]) -> int:
         known = replace(known, objective=objectives.named(aim)())
     kind: Any = GenericAlias(Train, (type(known.net), type(known.objective)))
     name = objectives.name_of(known.objective)
-    told: Train[Any, Any] = parse(kind, argv, "scorescope train", DESCRIPTION, kind(preset=tyro.MISSING, out=tyro.MISSING, objective=name, recipe=known))
+    default = kind(preset=tyro.MISSING, out=tyro.MISSING, objective=name, recipe=known)
+    told: Train[Any, Any] = parse(kind, argv, "scorescope train", DESCRIPTION, default)
     told.recipe.validate()
     from scorescope.cli.examine import check_device
     from scorescope.demo import MODELS, named_bank
