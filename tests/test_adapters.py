@@ -94,7 +94,7 @@ def test_a_truncated_file(run, tmp_path, size):
 
 
 def test_weights_that_do_not_say_what_they_are(run, tmp_path):
-    refused(written(tmp_path, load_file(run / "model.safetensors"), None), r"does not say which network.*my_model.py:build")
+    refused(written(tmp_path, load_file(run / "model.safetensors"), None), r"do not tell which code it belongs to.*family=")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_weights_that_do_not_say_what_they_are(run, tmp_path):
         (lambda record: {key: value for key, value in record.items() if key != "architecture"}, r"metadata of .*'architecture'"),
         (lambda record: record | {"architecture": record["architecture"] | {"patch": 3}}, "size 4 is not divisible by patch 3"),
         (lambda record: record | {"architecture": record["architecture"] | {"experts": 8}}, "experts"),
-        (lambda record: record | {"family": "unet"}, r"does not know \(unet, v, linear\)"),
+        (lambda record: record | {"family": "vit"}, r"does not know \(vit, v, linear\)"),
         (lambda record: record | {"prediction": "w"}, r"does not know \(sit, w, linear\)"),
         (lambda record: record | {"schedule": "bent"}, r"does not know \(sit, v, bent\)"),
         (lambda record: record | {"architecture": record["architecture"] | {"width": 16}}, "size mismatch"),
@@ -299,7 +299,7 @@ def test_classes_of_a_pickle_are_looked_for_beside_it(tmp_path):
     ("held", "said"),
     [
         (torch.nn.Linear(2, 2), r"holds a network, which does not say its schedule.*NetworkDenoiser"),
-        ({"weight": torch.ones(2)}, "holds a dict"),
+        ({"weight": torch.ones(2)}, "of no known family"),
     ],
 )
 def test_a_trusted_pickle_of_something_else(tmp_path, held, said):

@@ -1,6 +1,7 @@
 """Models from files: one outside family a file, found by scanning this package.
 
 An adapter module has `accepts(path) -> bool` and `load(path, options) -> Denoiser`. `load` below finds the one that accepts a path.
+State dicts from elsewhere go by their names: `adapters/families`, one a file.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ def load(path: str | Path, *, trust: bool = False, **options: Any) -> Denoiser:
 
     Args:
         path: `model.safetensors`, a run's folder, or `my_model.py:build`, a file and a function that returns a `Denoiser`.
+            A bare state dict of SiT, REPA or guided-diffusion (or {model, ema, …}), as safetensors or as a pickle of tensors, which is
+            opened without running code.
         trust: Allow a pickled `Denoiser` (`model.pt`) to be opened, which runs whatever code is inside.
-        **options: Passed on: to the function, or to the family's adapter.
+        **options: Passed on: to the function, or to the family's adapter: `family` ("sit", "repa", "adm") where the names of the weights
+            do not tell it, and what a state dict cannot tell (`heads`; `head_width`, `order`, `schedule`).
 
     Raises:
         InputError: Nothing there, a file of no known family, a pickle without `trust`, a function that returns no `Denoiser`.
@@ -33,7 +37,7 @@ def load(path: str | Path, *, trust: bool = False, **options: Any) -> Denoiser:
         )
     for module in pkgutil.iter_modules(__path__):
         adapter = importlib.import_module(f"{__name__}.{module.name}")
-        if adapter.accepts(place):
+        if hasattr(adapter, "accepts") and adapter.accepts(place):
             model: Denoiser = adapter.load(place, options)
             return model
     if not place.exists():

@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from scorescope.adapters.weights import described
 from scorescope.convert import PREDICTIONS
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
@@ -23,7 +24,7 @@ def accepts(path: Path) -> bool:
     """A safetensors file, or the folder of a training run."""
     if path.is_dir():
         return (path / WEIGHTS).is_file() or (path / "run.json").is_file()
-    return path.suffix == ".safetensors" and path.is_file()
+    return path.suffix == ".safetensors" and path.is_file() and described(path) is not None
 
 
 def load(path: Path, options: dict[str, Any]) -> Denoiser:
@@ -40,7 +41,7 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
     except (SafetensorError, OSError) as problem:
         raise InputError(f"{file} can't be read as safetensors ({problem})", REMEDY) from problem
     if about is None:
-        raise InputError(f"{file} does not say which network its weights belong to", "a function that builds it: my_model.py:build")
+        raise InputError(f"{file} does not say which network its weights belong to", "the file from the training run, unchanged")
     record, config, schedule = _described(file, about)
     net = module(record["family"]).NETWORK(config)
     try:

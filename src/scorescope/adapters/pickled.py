@@ -11,17 +11,17 @@ from typing import Any
 import torch
 
 from scorescope.adapters.python_file import importable
+from scorescope.adapters.weights import PICKLES, unpickled
 from scorescope.denoiser import Denoiser
 from scorescope.errors import InputError
 from scorescope.files import sha256
 
-SUFFIXES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
 REMEDY = "my_model.py:build, a function that reads the file and returns ss.NetworkDenoiser(net, schedule, prediction=…)"
 
 
 def accepts(path: Path) -> bool:
-    """A file with one of the names that pickles go by."""
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    """A file with one of the names that pickles go by, with more in it than tensors and plain values."""
+    return path.suffix.lower() in PICKLES and path.is_file() and unpickled(path) is None
 
 
 def load(path: Path, options: dict[str, Any]) -> Denoiser:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from scorescope.cli.parse import parse, size
+from scorescope.cli.parse import keywords, parse, size
 from scorescope.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class Examine:
     """Folder of the run; runs/MODEL-on-BANK unless given."""
     force: bool = False
     """Replace another run in that folder."""
+    load: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = ()
+    """What a state dict can't tell of itself, as family=sit heads=6."""
     trust: bool = False
     """Open a pickle, which runs the code inside."""
     json: bool = False
@@ -81,7 +83,7 @@ def main(argv: list[str]) -> int:
     from scorescope.examination import examine
 
     bank = named_bank(told.bank)
-    models = [load(name, trust=told.trust) for name in told.models]
+    models = [load(name, trust=told.trust, **keywords(told.load)) for name in told.models]
     check_device(told.device)
     if bank.manifest:
         verify(bank)

@@ -64,3 +64,16 @@ def size(text: str) -> int:
     if found is None or not float(found[1]):
         raise InputError(f"--memory {text!r} is not a size", "--memory 2GB")
     return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " "))
+
+
+def keywords(words: tuple[str, ...]) -> dict[str, str | int]:
+    """`heads=6 family=sit` as keywords for `scorescope.load`; whole numbers are numbers.
+
+    Raises:
+        InputError: A word without "=".
+    """
+    wrong = [word for word in words if not re.fullmatch(r"\w+=.+", word)]
+    if wrong:
+        raise InputError(f"--load {wrong[0]!r} is not of the form name=value", "--load family=sit heads=6")
+    pairs = (word.split("=", 1) for word in words)
+    return {name: int(value) if value.isdigit() else value for name, value in pairs}

@@ -65,7 +65,10 @@ class SiTSize:
 
 @dataclass(frozen=True)
 class SiTConfig:
-    """Shape of a SiT. `classes = 0` makes it unconditional; otherwise row `classes` of the label table is the null label."""
+    """Shape of a SiT. `classes = 0` makes it unconditional; otherwise row `classes` of the label table is the null label.
+
+    `doubled`: the last layer has a second half (a variance, in the official code), which `forward` drops.
+    """
 
     channels: int = 4
     size: int = 32
@@ -75,6 +78,7 @@ class SiTConfig:
     heads: int = 6
     classes: int = 1000
     mlp_ratio: float = 4.0
+    doubled: bool = False
 
     def __post_init__(self) -> None:
         if self.size % self.patch:
@@ -195,7 +199,7 @@ class FinalLayer(nn.Module):
     def __init__(self, config: SiTConfig) -> None:
         super().__init__()
         self.norm_final = nn.LayerNorm(config.width, elementwise_affine=False, eps=1e-6)
-        self.linear = nn.Linear(config.width, config.patch**2 * config.channels)
+        self.linear = nn.Linear(config.width, config.patch**2 * config.channels * (1 + config.doubled))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(config.width, 2 * config.width))
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
@@ -255,7 +259,7 @@ class SiT(nn.Module):
             h = block(h, condition)
         h = self.final_layer(h, condition)
         side, patch = config.size // config.patch, config.patch
-        h = h.reshape(-1, side, side, patch, patch, config.channels)
+        h = h.view(-1, side, side, patch, patch, config.channels * (1 + config.doubled))[..., : config.channels]
         return h.permute(0, 5, 1, 3, 2, 4).reshape(-1, config.channels, config.size, config.size)
 
 

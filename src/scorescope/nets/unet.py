@@ -69,7 +69,7 @@ class UNetSize:
             remedy = f"--multipliers with fewer levels, or a bank built with --size {math.ceil(shape[1] / factor) * factor}"
             raise InputError(f"images of side {shape[1]} are not divisible by {factor}, the U-Net's last factor", remedy)
         own = (self.channels, self.multipliers, self.residual_blocks, self.attention, self.head_width)
-        return UNetConfig(shape[0], shape[1], *own, classes=classes, null=bool(classes))
+        return UNetConfig(shape[0], shape[1], *own, classes=classes, null=bool(classes), middle_attention=bool(self.attention))
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class UNetConfig:
         scale_shift: Whether the embedding scales and shifts the second normalization, or is added before it.
         updown: Whether residual blocks change the resolution, or convolutions between them.
         doubled: Whether the output has a second half (a variance, which `forward` drops).
+        middle_attention: Whether attention stands between the two residual blocks of the middle.
         time_scale: What t is multiplied by before it is embedded; 1000 makes [0, 1] the steps that ADM was made for.
     """
 
@@ -101,6 +102,7 @@ class UNetConfig:
     scale_shift: bool = True
     updown: bool = True
     doubled: bool = False
+    middle_attention: bool = True
     time_scale: float = 1000.0
 
     def __post_init__(self) -> None:
@@ -245,7 +247,7 @@ class UNet(nn.Module):
             if level < len(c.multipliers) - 1:
                 self.input_blocks.append(Stage(residual(now, now, "down") if c.updown else Downsample(now)))
                 kept.append(now)
-        between = AttentionBlock(now, c.head_width, c.order) if c.attention else nn.Identity()
+        between = AttentionBlock(now, c.head_width, c.order) if c.middle_attention else nn.Identity()
         self.middle_block = Stage(residual(now, now), between, residual(now, now))
         self.output_blocks = nn.ModuleList()
         for level, multiplier in reversed(list(enumerate(c.multipliers))):

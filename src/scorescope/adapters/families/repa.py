@@ -1,0 +1,39 @@
+"""REPA (Yu et al. 2024): SiT's names and shapes, projectors beside them, and time the paper's way (v = ε − x, t = 0 is data)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from scorescope.adapters.families import Weights, checked
+from scorescope.adapters.families.sit import FITS, OPTIONS, network
+from scorescope.denoiser import Denoiser, NetworkDenoiser
+
+PROOF = "projectors."
+
+__all__ = ["FITS", "OPTIONS", "PROOF", "build"]
+
+
+def build(weights: Weights, options: Mapping[str, Any]) -> Denoiser:
+    """The model; its network keeps the projectors as `net.projectors`, each a perceptron on the tokens of a block."""
+    own = {name: value for name, value in weights.items() if not name.startswith(PROOF)}
+    net, classes, null = network(own, checked(options, OPTIONS, "repa"), "repa")
+    net.projectors = projectors({name[len(PROOF) :]: value for name, value in weights.items() if name.startswith(PROOF)})
+    return NetworkDenoiser(net, prediction="v", classes=classes, null_label=null, shape=net.config.shape, name="repa")
+
+
+def projectors(weights: Weights) -> nn.ModuleList:
+    """`projectors.k.{0,2,4}`: linear layers with SiLU between them."""
+    count = 1 + max((int(name.split(".")[0]) for name in weights), default=-1)
+    made = nn.ModuleList()
+    for k in range(count):
+        last = max(int(name.split(".")[1]) for name in weights if name.startswith(f"{k}."))
+        layers: list[nn.Module] = []
+        for index in range(0, last + 1, 2):
+            out, into = weights[f"{k}.{index}.weight"].shape
+            layers += [nn.Linear(into, out), nn.SiLU()]
+        made.append(nn.Sequential(*layers[:-1]))
+    made.load_state_dict(weights)
+    return made

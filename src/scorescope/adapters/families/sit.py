@@ -1,0 +1,68 @@
+"""SiT as its authors publish it (Ma et al. 2024): time runs from noise (0) to data (1) and v = x − ε.
+
+v_paper(z, t) = −v_SiT(z, 1 − t). A last layer with twice the channels of the data holds a second half that is not used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scorescope.adapters.families import Weights, checked, filled
+from scorescope.denoiser import Denoiser, NetworkDenoiser
+from scorescope.errors import InputError
+from scorescope.nets.sit import SiT, SiTConfig
+
+PROOF, FITS = "", "blocks.0.adaLN_modulation.1.weight"
+OPTIONS = {
+    "heads": "attention heads, where the width is none of the presets'",
+    "classes": "number of classes, where no row is the null label",
+}
+HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # of S, B, L, XL
+
+
+def build(weights: Weights, options: Mapping[str, Any]) -> Denoiser:
+    """The model on the paper's axis."""
+    net, classes, null = network(weights, checked(options, OPTIONS, "sit"), "sit")
+    return NetworkDenoiser(Reversed(net), prediction="v", classes=classes, null_label=null, shape=net.config.shape, name="sit")
+
+
+def network(weights: Weights, options: Mapping[str, Any], family: str) -> tuple[SiT, int, int | None]:
+    """The network of a state dict with SiT's names; its classes and its null label."""
+    try:
+        width, channels, patch, _ = weights["x_embedder.proj.weight"].shape
+        side = math.isqrt(weights["pos_embed"].shape[1])
+        rows = len(weights["y_embedder.embedding_table.weight"]) if "y_embedder.embedding_table.weight" in weights else 0
+        depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
+        ratio = len(weights["blocks.0.mlp.fc1.weight"]) / width
+        doubled = len(weights["final_layer.linear.weight"]) == 2 * channels * patch**2
+    except (KeyError, ValueError) as problem:
+        raise InputError(f"the state dict lacks what every {family} has ({problem})", "the whole state dict") from problem
+    heads = int(options.get("heads", HEADS.get(width, 0)))
+    if not heads:
+        raise InputError(f"the state dict of width {width} does not tell its attention heads", "heads=6, or as many as it was trained with")
+    if heads < 0 or width % heads:
+        raise InputError(f"heads={heads} does not divide the width {width}", "the number it was trained with")
+    classes = int(options.get("classes", max(rows - 1, 0)))
+    if classes not in (rows, rows - 1):
+        raise InputError(f"classes={classes} does not fit the {rows} rows of the label table", f"classes={rows - 1} or classes={rows}")
+    config = SiTConfig(channels, side * patch, patch, width, depth, heads, max(rows - 1, 0), ratio, doubled)
+    net = filled(SiT, config, weights)
+    assert isinstance(net, SiT)
+    return net, classes, classes if classes < rows else None
+
+
+class Reversed(nn.Module):
+    """A velocity network whose time runs the other way."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """−v(z, 1 − t)."""
+        return -self.net(z, torch.ones_like(t) - t, label)
