@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "results": ("files",),
     "probes": ("schedule", "convert", "denoiser", "sampler", "bank", "empirical", "regions", "seeds", "results"),
     "plan": ("denoiser", "sampler", "bank", "probes", "files"),
+    "evaluate": ("schedule", "denoiser", "sampler", "bank", "seeds", "files", "progress", "plan", "adapters"),
     "charts": ("results", "statistics", "files"),
     "findings": ("results", "statistics", "files"),
     "report": ("results", "statistics", "files", "charts", "findings"),
@@ -42,7 +43,10 @@ MAY_IMPORT = {
         *("results", "findings", "report"),
     ),
     "bench": ("schedule", "denoiser", "sampler", "bank", "empirical", "seeds", "files", "progress", "plan", "charts"),
-    "cli": ("adapters", "bank", "training", "demo", "plan", "examination", "progress", "results", "charts", "findings", "report", "bench"),
+    "cli": (
+        *("adapters", "bank", "training", "demo", "plan", "examination"),
+        *("progress", "results", "charts", "findings", "report", "bench", "evaluate"),
+    ),
     "__main__": ("cli",),
 }
 OF_RESULTS_ALONE = ("charts", "findings", "report", "results", "statistics")

@@ -40,10 +40,14 @@ _HOME = {
     "InputError": "errors",
 }
 
-__all__ = [*_HOME, "__version__"]
+_PARTS = ("evaluate",)  # modules whose names are used through the package: ss.evaluate.compare
+
+__all__ = [*_HOME, *_PARTS, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return importlib.import_module(f"scorescope.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'scorescope' has no attribute {name!r}")
     return getattr(importlib.import_module(f"scorescope.{_HOME[name]}"), name)

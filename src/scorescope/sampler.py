@@ -24,6 +24,7 @@ from scorescope.errors import InputError, unknown
 END = 1e-3  # the smallest time at which a model is asked while sampling
 MOST_STEPS = 5000  # of dopri5; smooth fields take tens
 METHODS = ("dopri5", "euler", "heun", "ancestral")
+ROWS = 8  # a model is asked about a multiple of this many states: products of few rows are rounded in another way than those of many
 Tick = Callable[[int], None]
 
 
@@ -122,7 +123,8 @@ class _Field:
 
     def mean(self, z: Tensor, t: Tensor, which: Tensor) -> Tensor:
         """Posterior means of paths `which` at their times (B,)."""
-        x = self.model(z, t, None if self.label is None else self.label[which])
+        rows = torch.arange(len(z) + -len(z) % ROWS, device=z.device).clamp(max=len(z) - 1)  # the last one stands in for those that lack
+        x = self.model(z[rows], t[rows], None if self.label is None else self.label[which[rows]])[: len(z)]
         bad = (~x.isfinite().flatten(1).all(1)).nonzero().flatten()
         if len(bad):
             path, time = int(self.owners[int(which[bad[0]])]), float(t[bad[0]])
@@ -145,10 +147,11 @@ def _like(t: Tensor, z: Tensor) -> Tensor:
 A, B, C, E, P = (torch.from_numpy(np.array(getattr(RK45, name))) for name in ("A", "B", "C", "E", "P"))
 
 
-def _combine(weights: Tensor, stages: Tensor) -> Tensor:
-    """Σ_k w_k K_k for weights (k,) or (B, k) and stages (k, B, *)."""
-    shared = weights.to(stages)
-    return torch.einsum("k,kb...->b...", shared, stages) if shared.ndim == 1 else torch.einsum("bk,kb...->b...", shared, stages)
+def _combine(weights: Tensor, stages: Sequence[Tensor]) -> Tensor:
+    """Σ_k w_k K_k for weights (k,) or (B, k) and k stages (B, *); term by term, so that a path's sum does not depend on its batch."""
+    shared = weights.to(stages[0])
+    terms = [shared[k] * stage if shared.ndim == 1 else _like(shared[:, k], stage) * stage for k, stage in enumerate(stages)]
+    return sum(terms[1:], terms[0])
 
 
 def _rms(value: Tensor) -> Tensor:
@@ -185,12 +188,12 @@ def _dopri5(field: _Field, z: Tensor, begin: float, asked: Tensor, atol: float, 
         h = _like(step, z)
         stages = [slope]
         for k in range(1, 6):
-            inside = z - h * _combine(A[k, :k], torch.stack(stages))
+            inside = z - h * _combine(A[k, :k], stages)
             stages.append(field.velocity(inside, t - C[k].item() * step, which))
-        after = z - h * _combine(B, torch.stack(stages))
+        after = z - h * _combine(B, stages)
         later = torch.where(step >= t - end, end, t - step)
         last = field.velocity(after, later, which)
-        all_stages = torch.stack([*stages, last])
+        all_stages = [*stages, last]
         error = h * _combine(E, all_stages)
         ratio = _rms(error / (atol + rtol * torch.maximum(z.abs(), after.abs())))
         taken = ratio <= 1
@@ -208,11 +211,11 @@ def _dopri5(field: _Field, z: Tensor, begin: float, asked: Tensor, atol: float, 
     return out
 
 
-def _interpolate(z: Tensor, stages: Tensor, t: Tensor, step: Tensor, at: Tensor, which: Tensor) -> Tensor:
+def _interpolate(z: Tensor, stages: Sequence[Tensor], t: Tensor, step: Tensor, at: Tensor, which: Tensor) -> Tensor:
     theta = ((t - at) / step)[which]
     powers = torch.stack([theta, theta**2, theta**3, theta**4], dim=1)
     weights = powers @ P.to(powers).T
-    return z[which] - _like(step[which], z) * _combine(weights, stages[:, which])
+    return z[which] - _like(step[which], z) * _combine(weights, [stage[which] for stage in stages])
 
 
 def _toward(z: Tensor, x: Tensor, t: float, to: float) -> Tensor:

@@ -18,6 +18,8 @@ VERBS = {
     "examine": "measure a trained model against the exact empirical score of its data; write a report",
     "bank": "build, describe or check a bank: the training set as rows on disk",
     "train": "train a diffusion model on a bank",
+    "sample": "draw samples of a model: arrays and a picture",
+    "evaluate": "compare samples with a bank: Fréchet distance, precision and recall",
     "report": "draw the report of a finished run again",
     "bench": "compare the exact empirical score with other ways to it, by time and by error",
 }

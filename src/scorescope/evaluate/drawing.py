@@ -1,0 +1,246 @@
+"""Samples of a model in a folder: killed at any instant, the same command continues.
+
+    OUT/sample.json            settings; the same command continues, other settings are refused
+    OUT/chunks/…               samples that are done, a batch a file, while the run lasts
+    OUT/samples.npz            samples (n, *shape) float32 in model space, items (n,), labels (n,) with −1 for none, seed, low, high
+    OUT/grid.png               a picture of the first hundred, where rows are images
+
+A sample belongs to its number: its noise, its class, and on a CPU every bit. Networks are asked about a multiple of 8 states, because
+products of fewer rows are rounded in another way (`sampler.ROWS`). Where kernels still round by the size of a batch, as those of GPUs may,
+samples agree to about 1e-5 with the solvers of fixed steps and to the solver's own error with dopri5, whose steps rounding can change.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from scorescope import __version__, plan, seeds
+from scorescope.bank import Bank
+from scorescope.denoiser import Denoiser, Guided
+from scorescope.errors import InputError, unknown
+from scorescope.evaluate import grid
+from scorescope.evaluate.operations import flops
+from scorescope.evaluate.options import Sampling
+from scorescope.files import replacing, write_json, write_tensors
+from scorescope.progress import Board, Row
+from scorescope.sampler import METHODS, start_time, trajectory
+
+RECORD, SAMPLES, GRID, CHUNKS = "sample.json", "samples.npz", "grid.png", "chunks"
+
+
+class Watched(Denoiser):
+    """A model that tells a live row how often it was asked."""
+
+    def __init__(self, model: Denoiser, row: Row) -> None:
+        self.model, self.row, self.calls = model, row, 0
+        self.schedule, self.classes, self.has_null = model.schedule, model.classes, model.has_null
+        self.shape, self.name = model.shape, model.name
+
+    def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The model's posterior mean."""
+        self.calls += 1
+        self.row(0, f"evaluation {self.calls} of this batch, t = {float(t.max()):.2f}")
+        return self.model(z, t, label)
+
+    def modules(self) -> list[nn.Module]:
+        """The model's networks."""
+        return self.model.modules()
+
+    @property
+    def linear_range(self) -> tuple[float, float]:
+        """The model's."""
+        return self.model.linear_range
+
+
+def generate(
+    model: Denoiser,
+    sampling: Sampling,
+    out: str | Path,
+    *,
+    bank: Bank | None = None,
+    device: str = "cpu",
+    force: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Draw samples, or continue to, and return the folder.
+
+    Args:
+        model: What to sample from.
+        sampling: Which samples, and how.
+        out: Folder of the samples.
+        bank: Gives the shape where the model has none, names to the classes, and the value range of pictures.
+        device: Where to compute.
+        force: Replace other samples in `out`.
+        quiet: Show no progress.
+
+    Raises:
+        InputError: A value that can't be, a folder with other samples (the settings that differ are named), a model that returns NaN.
+    """
+    sampling.validate()
+    if sampling.solver not in METHODS:
+        raise unknown("solver", sampling.solver, METHODS)
+    shape = _shape(model, bank)
+    classes = class_numbers(model, sampling.labels, bank)
+    if sampling.guidance != 1 and not classes:
+        raise InputError(f"--guidance {sampling.guidance:g} needs classes to guide towards, and there are none", "--guidance 1")
+    asked = model if sampling.guidance == 1 else Guided(model, sampling.guidance)
+    items, folder = np.array(sampling.numbers(), dtype=np.int64), Path(out)
+    settings = {
+        "model": plan.fingerprint(model), "shape": list(shape), "items": _ranges(items), "labels": classes, "guidance": sampling.guidance,
+        "solver": sampling.solver, "steps": None if sampling.solver == "dopri5" else sampling.steps, "seed": sampling.seed,
+        "device": torch.device(device).type,
+    }  # fmt: skip
+    continued = _claim(folder, settings, force)
+    if (folder / SAMPLES).exists():
+        return folder
+    record = {
+        "settings": settings,
+        "name": model.name,
+        "about": _plain(model.about),
+        "version": __version__,
+        "torch": str(torch.__version__),
+    }
+    asked.to(device)
+    cost = _cost(asked, shape)
+    record["flops"] = None if cost is None else {"total": cost.total, "attention": cost.attention, "macs": cost.macs}
+    write_json(folder / RECORD, record)
+    labels = np.array([classes[k % len(classes)] for k in items], dtype=np.int64) if classes else np.full(len(items), -1)
+    rows = np.empty((len(items), *shape), np.float32)
+    done = np.zeros(len(items), dtype=bool)
+    for place, found in _chunks(folder, shape):
+        rows[place], done[place] = found, True
+    steps = "" if sampling.solver == "dopri5" else f" {sampling.steps} steps"
+    with Board(quiet) as board, board.row(f"sampling {model.name}", len(items)) as row:
+        board.say(
+            f"sampling {len(items):,} of {model.name}: {sampling.solver}{steps}, guidance {sampling.guidance:g}, seed {sampling.seed}"
+        )
+        board.say(f"{model.parameters_count:,} parameters{'' if cost is None else f', {cost}'}")
+        board.say(f"folder {folder} (killed, the same command continues)")
+        if continued:
+            board.say(f"continuing: {int(done.sum()):,} of {len(items):,} samples done")
+        row.skip(int(done.sum()))
+        for place in np.array_split(np.flatnonzero(~done), range(sampling.batch, int((~done).sum()), sampling.batch)):
+            if not len(place):
+                continue
+            watched = Watched(asked, row)
+            start = start_time(watched)
+            noise = start * seeds.normal(sampling.seed, "path", items[place], shape).to(device)
+            tags = torch.from_numpy(labels[place]).to(device) if classes else None
+            made = trajectory(
+                watched, noise, [0.0], tags, method=sampling.solver, steps=sampling.steps, batch=len(place), seed=sampling.seed,
+                items=items[place].tolist(),
+            )[:, 0].cpu()  # fmt: skip
+            write_tensors(folder / CHUNKS / f"from-{place[0]:08d}.safetensors", {"place": torch.from_numpy(place), "samples": made})
+            rows[place] = made.numpy()
+            row(len(place))
+    low, high = (-1.0, 1.0) if bank is None else (bank.low, bank.high)
+    if grid.drawable(shape):
+        names = [bank.class_name(int(k)) if bank is not None and 0 <= k < bank.classes else str(k) for k in labels] if classes else None
+        caption = (
+            f"{model.name}: {sampling.solver}{steps}, guidance {sampling.guidance:g}, seed {sampling.seed}",
+            f"small numbers are the samples' own{'; a line is a class' if classes else ''}",
+        )
+        grid.save(folder / GRID, rows, items, names, low, high, caption)
+    with replacing(folder / SAMPLES) as temporary, open(temporary, "wb") as opened:
+        np.savez(opened, samples=rows, items=items, labels=labels, seed=sampling.seed, low=low, high=high)
+    shutil.rmtree(folder / CHUNKS, ignore_errors=True)
+    return folder
+
+
+def class_numbers(model: Denoiser, wanted: tuple[str, ...], bank: Bank | None) -> list[int]:
+    """The classes that samples have in turn; empty for none.
+
+    Raises:
+        InputError: A class that the model or the bank does not have; none for a model that must be asked for one.
+    """
+    if wanted in (("auto",), ("none",)):
+        if wanted == ("none",) and not model.has_null:
+            raise InputError(f"{model.name} has no unconditional prediction", "--labels auto")
+        return [] if wanted == ("none",) else list(range(model.classes))
+    names = {name: number for number, name in enumerate((bank.class_names if bank is not None else None) or ())}
+    found = []
+    for text in wanted:
+        if not text.isdigit() and text not in names:
+            raise (
+                unknown("class", text, names)
+                if names
+                else InputError(f"label {text!r} is not a class number", "--labels 0 3 7, or --labels auto")
+            )
+        number = int(text) if text.isdigit() else names[text]
+        if number >= model.classes:
+            known = f"classes 0 to {model.classes - 1}" if model.classes else "no classes"
+            raise InputError(f"label {number} is outside the classes of {model.name}, which has {known}", "--labels auto")
+        found.append(number)
+    return found
+
+
+def _shape(model: Denoiser, bank: Bank | None) -> tuple[int, ...]:
+    if bank is not None and model.shape is not None and model.shape != bank.shape:
+        raise InputError(
+            f"{model.name} makes rows of shape {model.shape}, but those of bank {bank.name} have shape {bank.shape}",
+            "the bank that the model was trained on",
+        )
+    shape = model.shape or (bank.shape if bank is not None else None)
+    if shape is None:
+        raise InputError(f"{model.name} does not say which shape it makes", "--bank with rows of that shape")
+    return shape
+
+
+def _cost(model: Denoiser, shape: tuple[int, ...]) -> Any:
+    """Operations of a forward pass; None for a model that is no network."""
+    return flops(model, shape) if model.modules() else None
+
+
+def _ranges(items: np.ndarray) -> list[list[int]]:
+    """Sample numbers as [first, last] of consecutive ones."""
+    parts = np.split(items, np.flatnonzero(np.diff(items) != 1) + 1)
+    return [[int(part[0]), int(part[-1])] for part in parts]
+
+
+def _plain(about: Any) -> Any:
+    """What JSON can hold of a model's origin."""
+    return json.loads(json.dumps(dict(about), default=str))
+
+
+def _claim(folder: Path, settings: dict[str, Any], force: bool) -> bool:
+    """Make `folder` these samples'; returns whether an earlier start is continued."""
+    path = folder / RECORD
+    if path.exists():
+        try:
+            known = dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
+        except (ValueError, KeyError, TypeError) as problem:
+            raise InputError(f"{path} is not the record of a sampling run", "another --out") from problem
+        differing = [key for key, value in settings.items() if known.get(key) != value]
+        if not differing:
+            return True
+        if not force:
+            raise InputError(
+                f"{folder} holds samples with other settings ({', '.join(differing)} differ)", "another --out, or --force to replace them"
+            )
+        for name in (RECORD, SAMPLES, GRID):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / CHUNKS, ignore_errors=True)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no samples", "another --out")
+    return False
+
+
+def _chunks(folder: Path, shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places and samples of every chunk that can be read whole."""
+    for path in sorted((folder / CHUNKS).glob("from-*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as opened:
+                place, found = opened.get_tensor("place").numpy(), opened.get_tensor("samples").numpy()
+        except (SafetensorError, OSError, KeyError):
+            continue
+        if found.shape == (len(place), *shape):
+            yield place, found
