@@ -103,7 +103,8 @@ def _as_float(x: Tensor, side: int) -> Tensor:
         return x.float()
     rooms = _room.__dict__.setdefault("rooms", {})
     if side not in rooms or rooms[side].numel() < x.numel():
-        rooms[side] = torch.empty(x.numel(), dtype=torch.float32)
+        with torch.inference_mode(False):  # it will be written outside, too
+            rooms[side] = torch.empty(x.numel(), dtype=torch.float32)
     return rooms[side][: x.numel()].view(x.shape).copy_(x)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import GenericAlias
@@ -24,6 +25,7 @@ DESCRIPTION = """Train a diffusion model with the paper's objective; killed, the
 examples:
   scorescope train --preset demo-s --out runs/demo-s
   scorescope train --preset sit-s --patch 4 --bank photos.bank --steps 20000 --out runs/photos
+  torchrun --nproc-per-node 4 -m scorescope train --preset unet-s --bank photos.bank --device cuda --out runs/unet
 """
 
 
@@ -41,6 +43,8 @@ class Train(Generic[Net, Aim]):
     """What is minimized; each has options of its own below."""
     device: str = "cpu"
     """cpu or cuda."""
+    fork: str | None = None
+    """Folder of another run: begin where it stands, with other settings."""
     recipe: Recipe[Net, Aim] = field(default_factory=lambda: Recipe(None))  # type: ignore[arg-type]
     """What to train."""
 
@@ -76,15 +80,27 @@ def main(argv: list[str]) -> int:
     check_device(told.device)
     bank = named_bank(told.bank or "digits")
     steps = f"{told.recipe.steps:,} steps of {told.recipe.batch} examples"
-    with Board() as board, board.row(f"training {told.preset}", told.recipe.steps) as row:
+    first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes one speaks for all
+    with Board(quiet=not first) as board, board.row(f"training {told.preset}", told.recipe.steps) as row:
         board.say(f"training {told.preset} on {bank.name}, {len(bank):,} rows of {bank.shape}: {steps}")
         board.say(f"run folder {told.out} (killed, the same command continues)")
 
         def report(progress: Progress) -> None:
             if not row.done:
                 row.skip(progress.step - progress.made)
-            row(progress.step - row.done, f"loss {progress.loss:.4f}, {progress.made / progress.seconds:.1f} it/s")
+            row(progress.step - row.done, f"loss {progress.loss:.4f}, {progress.made / progress.seconds:.1f} it/s, {memory(told.device)}")
 
-        weights = train(told.recipe, bank, told.out, device=told.device, report=report)
-    print(f"weights  {weights}\nexamine  scorescope examine {told.out} --bank {told.bank or 'digits'}")
+        weights = train(told.recipe, bank, told.out, device=told.device, report=report, fork=told.fork)
+    if first:
+        print(f"weights  {weights}\nexamine  scorescope examine {told.out} --bank {told.bank or 'digits'}")
     return 0
+
+
+def memory(device: str) -> str:
+    """What the process holds now, or has held on its GPU at most."""
+    import psutil
+    import torch
+
+    cuda = device.startswith("cuda")
+    held = torch.cuda.max_memory_allocated() if cuda else psutil.Process().memory_info().rss
+    return f"{held / 1e9:.2f} GB"

@@ -179,9 +179,7 @@ class EmpiricalScore(Denoiser):
             raise InputError(f"states of shape {tuple(z.shape)} do not match {len(order)} times", "z of shape (P, T, *shape)")
         flat = self._flat(z.flatten(0, 1), "states", every=z.shape[1]).view(len(z), len(order), self.bank.d)[:, order]
         self.ranks.refuse_different("states or times", flat, ordered)
-        return self._sweep(
-            len(z), label, order, lambda which, tag: TrajectorySweep(self.engine, self.schedule, flat[which], ordered, tag)
-        )
+        return self._sweep(len(z), label, order, lambda which, tag: TrajectorySweep(self.engine, self.schedule, flat[which], ordered, tag))
 
     def _sweep(
         self, count: int, label: Label, order: Tensor, make: Callable[[Tensor, int | None], PairSweep | TrajectorySweep]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -51,3 +55,22 @@ def batch(bank: Bank, seed: int, start: int, size: int, class_dropout: float) ->
         label = torch.from_numpy(np.where(dropped, bank.classes, bank.labels[index % len(bank.rows)]))
     drawn = torch.from_numpy(np.stack(noise)), torch.tensor(times, dtype=torch.float64)
     return Batch(bank[index], *drawn, torch.arange(start, start + size), torch.from_numpy(index), label)
+
+
+@contextmanager
+def ahead(bank: Bank, seed: int, starts: Iterable[int], size: int, class_dropout: float, depth: int = 3) -> Iterator[Iterator[Batch]]:
+    """The batches that begin at `starts`, made by another thread while the ones before are used; at most `depth` wait."""
+    with ThreadPoolExecutor(1, thread_name_prefix="examples") as worker:
+
+        def batches() -> Iterator[Batch]:
+            left = iter(starts)
+            waiting = [worker.submit(batch, bank, seed, start, size, class_dropout) for start in islice(left, depth)]
+            while waiting:
+                made = waiting.pop(0).result()
+                waiting += [worker.submit(batch, bank, seed, start, size, class_dropout) for start in islice(left, 1)]
+                yield made
+
+        try:
+            yield batches()
+        finally:
+            worker.shutdown(wait=False, cancel_futures=True)

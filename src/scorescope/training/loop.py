@@ -1,36 +1,41 @@
 """The training loop: killed at any instant, the same command continues, and ends with the same weights.
 
-`OUT/checkpoints/step-*.safetensors` hold the network, its EMA and the optimizer's moments, written atomically; the newest whole one
-is found by reading. A finished run leaves `model.safetensors` (EMA weights; the architecture in its metadata), `recipe.json`
-(recipe, bank, versions, final loss) and `loss.csv`.
+A finished run leaves `model.safetensors` (EMA weights; the architecture in its metadata), `recipe.json` (recipe, bank, versions, final
+loss), `loss.csv` and its last checkpoint, from which `fork` can go on.
+
+Ranks and accumulation change nothing but memory and speed: step k takes items k·batch … (k + 1)·batch − 1, each rank an equal share.
 """
 
 from __future__ import annotations
 
+import copy
+import fcntl
 import json
 import math
-import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from scorescope import __version__
 from scorescope.bank import Bank
 from scorescope.errors import InputError
 from scorescope.files import write_json, write_tensors, write_text
 from scorescope.nets import build
-from scorescope.training.examples import batch
-from scorescope.training.objectives import Setting
+from scorescope.training.checkpoint import State, newest, restore, save
+from scorescope.training.examples import Batch, ahead
+from scorescope.training.objectives import Setting, Terms
 from scorescope.training.recipe import Recipe, plain
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 WINDOW = 50  # steps that one point of the loss curve averages over
 EVERY = 10.0  # seconds after which a live line is due even within a window
@@ -49,17 +54,36 @@ class Progress:
 
 
 @dataclass
-class State:
-    """Everything that a step reads and changes."""
+class Snapshot:
+    """What a watcher sees: the step, the EMA network (in evaluation, not to be changed), the mean loss, the run's folder."""
 
-    net: nn.Module
-    loss: nn.Module
-    rows: Bank
-    ema: dict[str, Tensor]
-    optimizer: torch.optim.AdamW
-    step: int = 0
-    losses: list[float] = field(default_factory=list)
-    window: float = 0.0
+    step: int
+    network: nn.Module
+    loss: float
+    folder: Path
+
+
+class Watcher(Protocol):
+    """Looks at a run without changing it, on the first rank, after every `every` steps and after the last."""
+
+    every: int
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        """Look."""
+
+
+class Task(nn.Module):
+    """Network and loss as one module: what is wrapped for many ranks. `task(batch)` gives the terms."""
+
+    def __init__(self, net: nn.Module, loss: nn.Module, precision: str) -> None:
+        super().__init__()
+        self.net, self.loss, self.precision = net, loss, precision
+
+    def forward(self, batch: Batch) -> Terms:
+        """The loss's terms."""
+        with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            terms: Terms = self.loss(self.net, batch)
+        return terms
 
 
 def train(
@@ -70,52 +94,151 @@ def train(
     device: str = "cpu",
     report: Callable[[Progress], None] | None = None,
     save_every: float = 60.0,
+    watchers: Sequence[Watcher] = (),
+    fork: str | Path | None = None,
 ) -> Path:
     """Train, or continue training, and return the path of the finished EMA weights.
+
+    Under `torchrun` every rank makes the same call; only the first writes.
 
     Args:
         recipe: What to train.
         bank: On what; class-conditional if it has labels.
         out: Folder of the run.
-        device: Where the network lives.
+        device: Where the network lives; "cuda" is each rank's own.
         report: Called after every `WINDOW` steps, and every ten seconds where those take longer.
         save_every: Seconds between checkpoints. SIGTERM and the first Ctrl-C finish the step, save, and end the process.
+        watchers: Look at the EMA network while it is trained.
+        fork: Folder of another run, whose last checkpoint a new run begins with.
 
     Raises:
-        InputError: A value of the recipe, a folder that belongs to another recipe or bank, a bank the architecture can't take, a loss
-            that is not finite.
+        InputError: A value of the recipe, a folder that belongs to another recipe or bank or is being written, a bank the architecture
+            can't take, a batch that the ranks can't share, a loss that is not finite.
     """
     folder = Path(out)
     recipe.validate()
-    record = {"recipe": recipe.record(), "bank": {"fingerprint": bank.fingerprint, "name": bank.name, "rows": len(bank.rows)}}
+    record: dict[str, Any] = {
+        "recipe": recipe.record(), "bank": {"fingerprint": bank.fingerprint, "name": bank.name, "rows": len(bank.rows)}
+    }  # fmt: skip
     _same_run(folder, record)
     finished = folder / "model.safetensors"
     if finished.exists():
         return finished
     config = recipe.net.on(bank.shape, bank.classes)
-    write_json(folder / "run.json", record)
-    state = _start(recipe, config, bank, device)
-    _restore(state, folder)
+    hardware = _hardware(device)
+    share, odd = divmod(recipe.batch, hardware.num_processes * recipe.accumulate)
+    if odd:
+        parts = f"{hardware.num_processes} ranks × --accumulate {recipe.accumulate}"
+        raise InputError(f"--batch {recipe.batch} can't be shared evenly by {parts}", "a multiple of their product")
+    state, rows = _start(recipe, config, bank, str(hardware.device))
+    source = None if fork is None else _forked(state, Path(fork))
+    with _alone(folder, hardware.is_main_process):
+        if hardware.is_main_process and not (folder / "run.json").exists():
+            write_json(folder / "run.json", record | ({} if source is None else {"forked": source}))
+        found = newest(folder)
+        if found:
+            restore(state, *found)
+        del found
+        _run(state, recipe, rows, share, hardware, folder, report, save_every, watchers)
+        if hardware.is_main_process:
+            _finish(state, recipe, config, record, folder)
+        hardware.wait_for_everyone()
+    return finished
+
+
+def _run(
+    state: State,
+    recipe: Recipe[Any, Any],
+    rows: Bank,
+    share: int,
+    hardware: Accelerator,
+    folder: Path,
+    report: Callable[[Progress], None] | None,
+    save_every: float,
+    watchers: Sequence[Watcher],
+) -> None:
+    """All steps that are left."""
+    task, main = hardware.prepare(Task(state.net, state.loss, recipe.precision)), hardware.is_main_process
     begun = told = saved = time.monotonic()
     first = state.step
-    with _listening() as stopping:
+    # The items of a rank: of each step its own share, in `accumulate` parts.
+    starts = (
+        step * recipe.batch + (hardware.process_index * recipe.accumulate + part) * share
+        for step in range(state.step, recipe.steps)
+        for part in range(recipe.accumulate)
+    )
+    with _listening() as stopping, ahead(rows, recipe.seed, starts, share, recipe.class_dropout) as examples:
         while state.step < recipe.steps:
-            _step(state, recipe, device)
-            full, now = state.step % WINDOW == 0, time.monotonic()
-            loss = state.window / (state.step % WINDOW or WINDOW)
-            if full:
-                state.losses.append(loss)
-                state.window = 0.0
-            if report and (full or now - told > EVERY):
+            stop = _step(state, task, recipe, examples, hardware, bool(stopping))
+            if state.step % WINDOW == 0:
+                state.curve.close(state.step)
+            now = time.monotonic()
+            if report and (state.step % WINDOW == 0 or now - told > EVERY):
+                report(Progress(state.step, recipe.steps, state.curve.loss, now - begun, state.step - first))
                 told = now
-                report(Progress(state.step, recipe.steps, loss, now - begun, state.step - first))
-            asked = stopping[:1]
-            if asked or now - saved > save_every:
-                _save(state, folder)
-                saved = time.monotonic()
-            if asked:
-                raise KeyboardInterrupt if asked[0] == signal.SIGINT else SystemExit(0)
-    return _finish(state, recipe, config, record, folder)
+            for watcher in watchers if main else ():
+                if state.step % watcher.every == 0 or state.step == recipe.steps:
+                    watcher(Snapshot(state.step, state.ema, state.curve.loss, folder))
+            if main and (stop or now - saved > save_every):
+                _refuse_broken(state)
+                save(state, folder)
+                saved = now
+            if stop:
+                hardware.wait_for_everyone()
+                raise KeyboardInterrupt if stopping and stopping[0] == signal.SIGINT else SystemExit(0)
+
+
+def _step(state: State, task: nn.Module, recipe: Recipe[Any, Any], examples: Iterator[Batch], hardware: Accelerator, stop: bool) -> bool:
+    """One optimizer step and the EMA's; whether any rank was asked to stop."""
+    totals: dict[str, torch.Tensor] = {}
+    for part in range(recipe.accumulate):
+        with hardware.no_sync(task) if part < recipe.accumulate - 1 else _nothing():
+            terms = task(next(examples).to(hardware.device))
+            (terms["loss"] / recipe.accumulate).backward()
+        for name, value in terms.items():
+            totals[name] = totals.get(name, 0.0) + value.detach().double() / recipe.accumulate
+    told = torch.stack([*totals.values(), torch.tensor(float(stop), dtype=torch.float64, device=hardware.device)])
+    *values, asked = hardware.reduce(told, "mean").tolist()
+    if not math.isfinite(values[0]):
+        raise InputError(f"the loss is {values[0]} at step {state.step + 1}; the last good checkpoint is kept", REMEDY)
+    if recipe.clip:
+        torch.nn.utils.clip_grad_norm_(state.trained.values(), recipe.clip)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    state.curve.add(list(totals), values)
+    decay = min(recipe.ema, (1 + state.step) / (10 + state.step))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(state.ema.parameters()), list(state.net.parameters()), 1 - decay)
+    return asked > 0
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _hardware(device: str) -> Accelerator:
+    """Devices and ranks; precision is the task's own."""
+    try:
+        from accelerate import Accelerator
+    except ModuleNotFoundError as missing:
+        raise InputError("training needs accelerate, which is not installed", "pip install accelerate") from missing
+    return Accelerator(cpu=not device.startswith("cuda"), mixed_precision="no")
+
+
+def _start(recipe: Recipe[Any, Any], config: Any, bank: Bank, device: str) -> tuple[State, Bank]:
+    """The state before the first step, and the rows that training shows."""
+    rows = recipe.objective.rows(bank, recipe.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        net = build(config)
+        loss = recipe.objective.loss(Setting(bank, rows, recipe.interpolant, net, recipe.seed, device))
+    net, loss = net.to(device), loss.to(device)
+    ema = copy.deepcopy(net).eval().requires_grad_(False)
+    trained = [p for p in (*net.parameters(), *loss.parameters()) if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=recipe.rate, betas=(0.9, 0.999), weight_decay=0.0, fused=True)
+    return State(net, loss, ema, optimizer), rows
 
 
 def _same_run(folder: Path, record: dict[str, Any]) -> None:
@@ -130,95 +253,44 @@ def _same_run(folder: Path, record: dict[str, Any]) -> None:
         recipe, bank = dict(known["recipe"]), str(known["bank"]["fingerprint"])
     except (ValueError, KeyError, TypeError) as problem:
         raise InputError(f"{path} is not the record of a training run", "another --out") from problem
-    differing = [f"{key} {recipe.get(key)} → {value}" for key, value in record["recipe"].items() if recipe.get(key) != value]
+    wanted = record["recipe"]
+    differing = [f"{key} {recipe.get(key)} → {wanted.get(key)}" for key in recipe | wanted if recipe.get(key) != wanted.get(key)]
     if bank != record["bank"]["fingerprint"]:
         differing.append(f"bank {bank[:12]} → {record['bank']['fingerprint'][:12]}")
     if differing:
-        raise InputError(f"{folder} holds a run with other settings ({', '.join(differing)})", "another --out")
+        remedy = f"another --out, with --fork {folder} to begin where this run stands"
+        raise InputError(f"{folder} holds a run with other settings ({', '.join(differing)})", remedy)
 
 
-def _start(recipe: Recipe[Any, Any], config: Any, bank: Bank, device: str) -> State:
-    rows = recipe.objective.rows(bank, recipe.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        net = build(config).to(device)
-        loss = recipe.objective.loss(Setting(bank, rows, recipe.interpolant, net, recipe.seed, device)).to(device)
-    trained = [p for p in (*net.parameters(), *loss.parameters()) if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=recipe.rate, betas=(0.9, 0.999), weight_decay=0.0)
-    return State(net, loss, rows, {name: value.detach().clone() for name, value in net.state_dict().items()}, optimizer)
+def _forked(state: State, source: Path) -> dict[str, Any]:
+    """Begin where another run stands; what to record of it."""
+    found = newest(source)
+    if found is None:
+        raise InputError(f"{source} holds no checkpoint to begin with", "the folder of a run of scorescope train")
+    restore(state, *found)
+    return {"run": source.name, "step": state.step}
 
 
-def _step(state: State, recipe: Recipe[Any, Any], device: str) -> None:
-    """One optimizer step on items step·batch … , and the EMA's."""
-    examples = batch(state.rows, recipe.seed, state.step * recipe.batch, recipe.batch, recipe.class_dropout)
-    loss = state.loss(state.net, examples.to(device))["loss"]
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise InputError(f"the loss is {value} at step {state.step + 1}; the last good checkpoint is kept", REMEDY)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    state.optimizer.step()
-    state.step += 1
-    state.window += value
-    decay = min(recipe.ema, (1 + state.step) / (10 + state.step))
-    with torch.no_grad():
-        for name, weight in state.net.state_dict().items():
-            state.ema[name].lerp_(weight, 1 - decay)
+@contextmanager
+def _alone(folder: Path, main: bool) -> Iterator[None]:
+    """Nobody else writes the folder; a killed process leaves no lock."""
+    if not main:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as taken:
+            raise InputError(f"another process is training in {folder}", "waiting for it, or another --out") from taken
+        yield
+    (folder / ".lock").unlink(missing_ok=True)
 
 
 def _refuse_broken(state: State) -> None:
     """A step may break the weights while its own loss was still finite; such weights are never written. The EMA sees them all."""
-    if not all(bool(weight.isfinite().all()) for weight in state.ema.values()):
+    if not all(bool(weight.isfinite().all()) for weight in state.ema.parameters()):
         raise InputError(f"the weights are not finite after step {state.step}; the last good checkpoint is kept", REMEDY)
-
-
-def _moments(state: State) -> dict[str, Tensor]:
-    names = [name for name, p in state.net.named_parameters() if p.requires_grad]
-    saved: dict[str, Tensor] = {}
-    for name, parameter in zip(names, state.optimizer.param_groups[0]["params"], strict=True):
-        for key, value in state.optimizer.state[parameter].items():
-            saved[f"optimizer:{key}:{name}"] = value
-    return saved
-
-
-def _save(state: State, folder: Path) -> None:
-    _refuse_broken(state)
-    tensors = {f"net:{k}": v for k, v in state.net.state_dict().items()} | {f"ema:{k}": v for k, v in state.ema.items()}
-    curve = {"losses": torch.tensor(state.losses, dtype=torch.float64), "window": torch.tensor(state.window, dtype=torch.float64)}
-    tensors |= _moments(state) | curve
-    path = folder / "checkpoints" / f"step-{state.step:08d}.safetensors"
-    write_tensors(path, tensors, {"step": str(state.step)})
-    for older in sorted(path.parent.glob("step-*.safetensors"))[:-2]:
-        older.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> tuple[int, dict[str, Tensor]] | None:
-    """Step and tensors of a checkpoint, or None where it can't be read whole."""
-    try:
-        with safe_open(path, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
-            return int(opened.metadata()["step"]), tensors
-    except (SafetensorError, OSError, KeyError, TypeError):
-        return None
-
-
-def _restore(state: State, folder: Path) -> None:
-    """Continue from the newest checkpoint that can be read whole, if there is one."""
-    for path in sorted((folder / "checkpoints").glob("step-*.safetensors"), reverse=True):
-        found = _read(path)
-        if found is None:
-            continue
-        step, tensors = found
-        device = next(state.net.parameters()).device
-        state.net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net:")})
-        for name in state.ema:
-            state.ema[name] = tensors[f"ema:{name}"].to(device)
-        names = [name for name, p in state.net.named_parameters() if p.requires_grad]
-        for name, parameter in zip(names, state.optimizer.param_groups[0]["params"], strict=True):
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            state.optimizer.state[parameter] = {k: tensors[f"optimizer:{k}:{name}"].to("cpu" if k == "step" else device) for k in keys}
-        state.step, state.losses, state.window = step, tensors["losses"].tolist(), float(tensors["window"])
-        return
 
 
 @contextmanager
@@ -244,13 +316,15 @@ def _listening() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _finish(state: State, recipe: Recipe[Any, Any], config: Any, record: dict[str, Any], folder: Path) -> Path:
+def _finish(state: State, recipe: Recipe[Any, Any], config: Any, record: dict[str, Any], folder: Path) -> None:
+    """The files of a finished run."""
     _refuse_broken(state)
-    rows = "".join(f"{(i + 1) * WINDOW},{loss:.6f}\n" for i, loss in enumerate(state.losses))
-    write_text(folder / "loss.csv", "step,loss\n" + rows)
+    save(state, folder)
+    for older in sorted((folder / "checkpoints").glob("*"))[:-2]:  # what killed processes left half written, and the one before
+        older.unlink(missing_ok=True)
+    write_text(folder / "loss.csv", state.curve.table)
     about = {"family": recipe.family, "architecture": plain(config), **plain(recipe.interpolant), **record}
-    final = {"version": __version__, "torch": str(torch.__version__), "final_loss": state.losses[-1] if state.losses else None}
+    last = state.curve.points[-1][1] if state.curve.points else None
+    final = {"version": __version__, "torch": str(torch.__version__), "final_loss": last}
     write_json(folder / "recipe.json", {**about, **final})
-    write_tensors(folder / "model.safetensors", state.ema, {"scorescope": json.dumps(about, sort_keys=True)})
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # with what killed processes left half written
-    return folder / "model.safetensors"
+    write_tensors(folder / "model.safetensors", state.ema.state_dict(), {"scorescope": json.dumps(about, sort_keys=True)})

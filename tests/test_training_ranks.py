@@ -1,0 +1,68 @@
+"""Training under torchrun: any number of ranks with the same global batch goes through the same losses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import scorescope as ss
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
+    rng = np.random.default_rng(5)
+    rows = rng.uniform(-1, 1, (40, 1, 4, 4)).astype(np.float32)
+    path = tmp_path_factory.mktemp("banks") / "tiny.bank"
+    ss.Bank.from_arrays(rows, np.arange(40) % 3, flips=True, name="tiny").save(path)
+    return path
+
+
+def run(ranks, out, *words):
+    """`scorescope train` by so many ranks; what it printed."""
+    recipe = ["--preset", "sit-desk", "--width", "8", "--depth", "1", "--heads", "2", "--patch", "2", "--steps", "60", "--batch", "8"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", "0", "-m", "scorescope"]
+    words = [*command, "train", *recipe, "--rate", "3e-3", "--out", str(out), *map(str, words)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=200)
+
+
+def curve(out):
+    return np.loadtxt(out / "loss.csv", delimiter=",", skiprows=1)
+
+
+def test_any_number_of_ranks_goes_through_the_same_losses(tmp_path, bank):
+    for ranks, words in ((1, ()), (2, ("--accumulate", 2)), (4, ())):
+        done = run(ranks, tmp_path / str(ranks), "--bank", bank, *words)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("weights ") == 1
+    for ranks in (2, 4):
+        np.testing.assert_allclose(curve(tmp_path / str(ranks)), curve(tmp_path / "1"), rtol=1e-4)
+        one, many = (json.loads((tmp_path / name / "recipe.json").read_text()) for name in ("1", str(ranks)))
+        assert one["recipe"] | {"accumulate": 0} == many["recipe"] | {"accumulate": 0}
+        z, t = torch.randn(8, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.full((8,), 0.5)
+        with torch.no_grad():
+            torch.testing.assert_close(ss.load(tmp_path / str(ranks))(z, t, 1), ss.load(tmp_path / "1")(z, t, 1), rtol=1e-3, atol=1e-3)
+
+
+def test_a_run_may_go_on_with_another_number_of_ranks(tmp_path, bank):
+    straight, cut = tmp_path / "straight", tmp_path / "cut"
+    assert run(1, straight, "--bank", bank, "--steps", "120").returncode == 0
+    assert run(2, cut, "--bank", bank).returncode == 0
+    done = run(1, tmp_path / "rest", "--bank", bank, "--steps", "120", "--fork", cut)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(curve(tmp_path / "rest"), curve(straight), rtol=1e-4)
+    assert load_file(tmp_path / "rest" / "model.safetensors").keys() == load_file(straight / "model.safetensors").keys()
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_one_line(tmp_path, bank):
+    done = run(2, tmp_path / "x", "--bank", bank, "--batch", "7")
+    assert done.returncode != 0
+    assert "error: --batch 7 can't be shared evenly by 2 ranks × --accumulate 1" in done.stderr
+    assert not (tmp_path / "x").exists()
