@@ -27,7 +27,7 @@ def bank(tmp_path_factory):
 def run(ranks, out, *words):
     """`scorescope train` by so many ranks; what it printed."""
     recipe = ["--preset", "sit-desk", "--width", "8", "--depth", "1", "--heads", "2", "--patch", "2", "--steps", "60", "--batch", "8"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", "0", "-m", "scorescope"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone", "-m", "scorescope"]
     words = [*command, "train", *recipe, "--rate", "3e-3", "--out", str(out), *map(str, words)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=200)
