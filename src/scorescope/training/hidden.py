@@ -1,0 +1,43 @@
+"""Hidden states of a network while it is evaluated, for losses on representations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from scorescope.errors import InputError
+
+
+def stage_of(net: nn.Module, depth: int, option: str) -> nn.Module:
+    """The `depth`-th of the network's stages, counted from 1.
+
+    Raises:
+        InputError: The network has fewer.
+    """
+    stages: list[nn.Module] = net.stages  # type: ignore[assignment]
+    if not 1 <= depth <= len(stages):
+        raise InputError(f"{option} {depth} is not one of the network's {len(stages)} blocks", f"{option} {max(1, len(stages) // 2)}")
+    return stages[depth - 1]
+
+
+@contextmanager
+def tapped(stage: nn.Module) -> Iterator[list[Tensor]]:
+    """The outputs that a stage gives inside the block, in order; nothing is kept after it."""
+    seen: list[Tensor] = []
+
+    def see(module: nn.Module, given: Any, answer: Tensor) -> None:
+        seen.append(answer)
+
+    handle = stage.register_forward_hook(see)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def tokens(h: Tensor) -> Tensor:
+    """Hidden states as tokens (B, L, width): of a transformer as they are, of a convolution (B, width, H, W) place by place."""
+    return h.flatten(2).mT if h.ndim == 4 else h if h.ndim == 3 else h[:, None]
