@@ -42,10 +42,11 @@ MAY_IMPORT = {
         *("denoiser", "sampler", "bank", "empirical", "regions", "probes", "plan", "files", "progress"),
         *("results", "findings", "report"),
     ),
+    "monitor": ("denoiser", "sampler", "bank", "empirical", "regions", "results", "probes", "training"),
     "bench": ("schedule", "denoiser", "sampler", "bank", "empirical", "seeds", "files", "progress", "plan", "charts"),
     "cli": (
         *("adapters", "bank", "training", "demo", "plan", "examination"),
-        *("progress", "results", "charts", "findings", "report", "bench", "evaluate"),
+        *("progress", "results", "charts", "findings", "report", "bench", "evaluate", "monitor"),
     ),
     "__main__": ("cli",),
 }

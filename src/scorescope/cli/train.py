@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from types import GenericAlias
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -45,6 +46,10 @@ class Train(Generic[Net, Aim]):
     """cpu or cuda."""
     fork: str | None = None
     """Folder of another run: begin where it stands, with other settings."""
+    watch_every: int = 500
+    """Steps between two looks through the microscope, into results.nc; 0 for none."""
+    tensorboard: bool = False
+    """Write what it sees for TensorBoard, too."""
     recipe: Recipe[Net, Aim] = field(default_factory=lambda: Recipe(None))  # type: ignore[arg-type]
     """What to train."""
 
@@ -72,6 +77,7 @@ def main(argv: list[str]) -> int:
     told.recipe.validate()
     from scorescope.cli.examine import check_device
     from scorescope.demo import MODELS, named_bank
+    from scorescope.monitor import Microscope
     from scorescope.progress import Board
     from scorescope.training.loop import Progress, train
 
@@ -85,12 +91,19 @@ def main(argv: list[str]) -> int:
         board.say(f"training {told.preset} on {bank.name}, {len(bank):,} rows of {bank.shape}: {steps}")
         board.say(f"run folder {told.out} (killed, the same command continues)")
 
+        folder = Path(told.out) / "tensorboard" if told.tensorboard else None
+        watchers = []
+        if first and told.watch_every and not (Path(told.out) / "model.safetensors").exists():
+            watchers = [Microscope(bank, told.recipe, told.watch_every, told.device, tensorboard=folder)]
+
         def report(progress: Progress) -> None:
             if not row.done:
                 row.skip(progress.step - progress.made)
-            row(progress.step - row.done, f"loss {progress.loss:.4f}, {progress.made / progress.seconds:.1f} it/s, {memory(told.device)}")
+            seen = [watcher.said for watcher in watchers if watcher.said]
+            pace = f"{progress.made / progress.seconds:.1f} it/s"
+            row(progress.step - row.done, ", ".join([f"loss {progress.loss:.4f}", pace, memory(told.device), *seen]))
 
-        weights = train(told.recipe, bank, told.out, device=told.device, report=report, fork=told.fork)
+        weights = train(told.recipe, bank, told.out, device=told.device, report=report, watchers=watchers, fork=told.fork)
     if first:
         print(f"weights  {weights}\nexamine  scorescope examine {told.out} --bank {told.bank or 'digits'}")
     return 0

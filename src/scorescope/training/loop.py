@@ -283,8 +283,10 @@ def _alone(folder: Path, main: bool) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as taken:
             raise InputError(f"another process is training in {folder}", "waiting for it, or another --out") from taken
-        yield
-    (folder / ".lock").unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (folder / ".lock").unlink(missing_ok=True)
 
 
 def _refuse_broken(state: State) -> None:
