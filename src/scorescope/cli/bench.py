@@ -9,13 +9,17 @@ from typing import Annotated
 from tyro.conf import arg
 
 from scorescope.cli.parse import parse, size
-from scorescope.errors import unknown
+from scorescope.errors import InputError, unknown
 
-VERBS = {"empirical": "the empirical score of a bank: time and error of every method"}
+VERBS = {
+    "empirical": "the empirical score of a bank: time and error of every method",
+    "training": "training and sampling steps beside those of diffusers",
+}
 
 HELP = """Compare ways to the same number on your own data and machine: a table, bench.json and one chart.
 
   scorescope bench empirical --bank photos.bank
+  scorescope bench training --presets sit-desk unet-desk
 
 verbs (scorescope bench VERB --help tells more):
 {verbs}
@@ -70,7 +74,7 @@ def main(argv: list[str]) -> int:
         return 0
     if argv[0] not in VERBS:
         raise unknown("verb of bench", argv[0], VERBS)
-    return _empirical(argv[1:])
+    return {"empirical": _empirical, "training": _training}[argv[0]](argv[1:])
 
 
 def _empirical(argv: list[str]) -> int:
@@ -97,4 +101,63 @@ def _empirical(argv: list[str]) -> int:
     table.show(content)
     drawn = chart.save(content, out)
     print("\n".join([f"results  {out / 'bench.json'}", f"chart    {drawn[0]}, {drawn[1].name}"]))
+    return 0
+
+
+TRAINING = """Time training and sampling steps of our networks and of diffusers', taking turns: ratio, peak memory and MFU of each.
+
+examples:
+  scorescope bench training
+  scorescope bench training --presets sit-b --batch 32 --device cuda --precision bf16
+"""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Arguments of `scorescope bench training`."""
+
+    presets: Annotated[tuple[str, ...], arg(metavar="PRESET")] = ("sit-desk", "unet-desk", "sit-s", "sit-b")
+    """Whose networks are compared; sit-* and unet-*."""
+    batch: int = 8
+    """States of a step."""
+    repeats: int = 5
+    """Steps of each kind and side, taking turns; medians are shown."""
+    threads: Annotated[int | None, arg(metavar="INT")] = None
+    """Threads of the CPU; all its cores unless given."""
+    precision: str = "float32"
+    """float32, or bf16 by autocast."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    out: str = "runs/bench-training"
+    """Folder for the results."""
+
+
+def _training(argv: list[str]) -> int:
+    told = parse(Training, argv, "scorescope bench training", TRAINING)
+    import torch
+
+    from scorescope.bench.training import Case, compare
+    from scorescope.cli.examine import check_device
+    from scorescope.progress import Board
+    from scorescope.training.recipe import PRECISIONS
+
+    if told.precision not in PRECISIONS:
+        raise unknown("precision", told.precision, PRECISIONS)
+    for name in ("batch", "repeats"):
+        if getattr(told, name) < 1:
+            raise InputError(f"--{name} {getattr(told, name)} is not a positive number", f"--{name} 1 or more")
+    check_device(told.device)
+    threads = torch.get_num_threads() if told.threads is None else told.threads
+    cases = [Case(name, told.batch, told.device, told.precision, threads) for name in told.presets]
+    with Board() as board, board.row("steps beside diffusers", len(cases) * told.repeats) as row:
+        found = compare(cases, told.repeats, Path(told.out), lambda: row(1))
+    print(f"{'network':<12}{'step':<8}{'side':<12}{'seconds':>9}{'ratio':>7}{'MFU':>6}{'peak GB':>9}{'parameters':>13}")
+    for case in found:
+        for kind in ("train", "sample"):
+            for side, ratio in (("scorescope", f"{case[f'{kind}_ratio']:.2f}"), ("diffusers", "1")):
+                one = case[side]
+                line = f"{case['preset']:<12}{kind:<8}{side:<12}{one[f'{kind}_seconds']:>9.4f}{ratio:>7}{one[f'{kind}_mfu']:>6.0%}"
+                print(f"{line}{one['memory'] / 1e9:>9.2f}{one['parameters']:>13,}")
+    print(f"ratio: times as fast as diffusers, median of {told.repeats} turns; batch {told.batch}, {threads} threads, {told.precision}")
+    print(f"results  {Path(told.out) / 'training.json'}")
     return 0

@@ -172,7 +172,7 @@ class Mlp(nn.Module):
 
 def modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Shift and scale every token of `h` (B, L, width) by its example's (B, width)."""
-    return h * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+    return torch.addcmul(shift.unsqueeze(1), h, (1 + scale).unsqueeze(1))
 
 
 class Block(nn.Module):
@@ -189,8 +189,8 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, dim=1)
-        h = h + gate1.unsqueeze(1) * self.attn(modulate(self.norm1(h), shift1, scale1))
-        return h + gate2.unsqueeze(1) * self.mlp(modulate(self.norm2(h), shift2, scale2))
+        h = torch.addcmul(h, gate1.unsqueeze(1), self.attn(modulate(self.norm1(h), shift1, scale1)))
+        return torch.addcmul(h, gate2.unsqueeze(1), self.mlp(modulate(self.norm2(h), shift2, scale2)))
 
 
 class FinalLayer(nn.Module):
