@@ -56,11 +56,16 @@ def test_velocity_and_posterior_mean_are_those_of_the_official_code(tmp_path, na
     own = io["t"].double() if name == "repa" else 1 - io["t"].double()
     expected = io["out"] if name == "repa" else -io["out"]
     with torch.no_grad():
-        mean = model.forward(io["x"], own, io["y"])  # labels hold the null one, too, which a call would refuse
-        velocity = model.net(io["x"], own.float(), io["y"])
+        mean, velocity = model(io["x"], own, io["y"]), model.velocity(io["x"], own, io["y"])  # labels hold the null one, too
     torch.testing.assert_close(velocity, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(mean, io["x"] - own.float()[:, None, None, None] * expected, rtol=1e-5, atol=1e-5)
     assert (model.classes, model.has_null, model.about["family"]) == (6, True, family or "repa")
+    null = io["y"] == 6
+    with torch.no_grad():
+        assert null.any()
+        torch.testing.assert_close(model(io["x"], own)[null], mean[null], rtol=1e-5, atol=1e-5)
+        with pytest.raises(ss.InputError, match="label 7 is outside the classes of x"):
+            model(io["x"], own, 7)
 
 
 @needs_reference
@@ -86,7 +91,7 @@ def test_noise_and_posterior_mean_are_those_of_guided_diffusion(tmp_path, order)
     alpha_bar = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))[io["t"]][:, None, None, None]
     mean = ((io["x"] - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()).float()
     with torch.no_grad():
-        torch.testing.assert_close(model.net(io["x"], io["t"].float(), io["y"]), eps, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model.noise(io["x"], t, io["y"]), eps, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(model(io["x"], t, io["y"]), mean, rtol=1e-5, atol=1e-5 * float(mean.abs().max()))
     assert (model.classes, model.has_null, model.shape) == (10, False, (3, 16, 16))
     with pytest.raises(ss.InputError, match="no null label"):

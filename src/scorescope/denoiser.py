@@ -38,6 +38,7 @@ class Denoiser(ABC):
         schedule: α and σ of the states that `forward` takes.
         classes: Number of classes, 0 for an unconditional model.
         has_null: Whether `label=None` asks a class-conditional model for its unconditional prediction.
+        null_label: A label that asks the same, so that one batch may hold both; None where there is no such number.
         shape: Shape of one state, or None where the model takes any.
         name: What reports call the model.
         about: Where it comes from, for reports: file, sha256, recipe, bank; empty for a model made in Python.
@@ -46,6 +47,7 @@ class Denoiser(ABC):
     schedule: Schedule = LinearSchedule()
     classes: int = 0
     has_null: bool = True
+    null_label: int | None = None
     shape: tuple[int, ...] | None = None
     name: str = "model"
     about: Mapping[str, Any] = MappingProxyType({})
@@ -60,14 +62,19 @@ class Denoiser(ABC):
         Raises:
             InputError: Shapes that do not match, t outside [0, 1], a label outside the model's classes.
         """
+        return self.forward(z, *self._read(z, t, label))
+
+    def _read(self, z: Tensor, t: Time, label: Label) -> tuple[Tensor, Tensor | None]:
+        """Times and labels, one for each state."""
         if self.shape is not None and tuple(z.shape[1:]) != self.shape:
             raise InputError(f"{self.name} takes states of shape {self.shape}, got {tuple(z.shape[1:])}")
         at = convert.broadcast(t, z).flatten()
         tags = as_label(label, len(z), z.device)
-        if tags is not None and len(tags) and not 0 <= int(tags.min()) <= int(tags.max()) < self.classes:
+        strange = [] if tags is None else [k for k in tags.unique().tolist() if not 0 <= k < self.classes and k != self.null_label]
+        if strange:
             known = f"classes 0 to {self.classes - 1}" if self.classes else "no classes"
-            raise InputError(f"label {int(tags.max())} is outside the classes of {self.name}, which has {known}")
-        return self.forward(z, at, tags)
+            raise InputError(f"label {strange[-1]} is outside the classes of {self.name}, which has {known}")
+        return at, tags
 
     def score(self, z: Tensor, t: Time, label: Label = None) -> Tensor:
         """s(z, t) = (α x̂ − z)/σ², Eq. 2; (B, *shape)."""
@@ -160,19 +167,32 @@ class NetworkDenoiser(Denoiser):
 
     def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """The network's prediction as a posterior mean."""
+        return self._mean(z, self._ask(z, t, label), t, self.schedule)
+
+    def noise(self, z: Tensor, t: Time, label: Label = None) -> Tensor:
+        """ε̂ (B, *shape): of a network that predicts it in its own words, without the rounding of the way over x̂ at small t."""
+        return self._ask(z, *self._read(z, t, label)) if self.prediction == "eps" else super().noise(z, t, label)
+
+    def velocity(self, z: Tensor, t: Time, label: Label = None) -> Tensor:
+        """dz/dt of the probability-flow ODE (B, *shape): likewise where v is that, on the linear path."""
+        own = self.prediction == "v" and isinstance(self.schedule, LinearSchedule)
+        return self._ask(z, *self._read(z, t, label)) if own else super().velocity(z, t, label)
+
+    def _ask(self, z: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        """The network's prediction."""
         if self.classes and label is None:
             if self.null_label is None:
                 raise InputError(f"{self.name} has no null label, so it has no unconditional prediction", "a label")
             label = torch.full((len(z),), self.null_label, dtype=torch.int64, device=z.device)
         time = TIMES[self._time](self.schedule, t) if isinstance(self._time, str) else self._time(t)
         found = self.net(z, time.to(z.dtype), label)
-        prediction = found if isinstance(found, Tensor) else found.sample
+        prediction: Tensor = found if isinstance(found, Tensor) else found.sample
         if prediction.shape != z.shape:
             raise InputError(
                 f"{self.name} answers states of shape {tuple(z.shape[1:])} with shape {tuple(prediction.shape[1:])}",
                 "a function that returns only the part that predicts",
             )
-        return self._mean(z, prediction, t, self.schedule)
+        return prediction
 
     @property
     def linear_range(self) -> tuple[float, float]:
@@ -211,7 +231,8 @@ class OnLinearAxis(Denoiser):
 
     def __init__(self, model: Denoiser) -> None:
         self.model, self.schedule = model, LinearSchedule()
-        self.classes, self.has_null, self.shape, self.name = model.classes, model.has_null, model.shape, model.name
+        self.classes, self.has_null, self.null_label = model.classes, model.has_null, model.null_label
+        self.shape, self.name = model.shape, model.name
 
     def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Ask the model in its own coordinates."""
