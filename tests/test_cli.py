@@ -20,6 +20,8 @@ from scorescope import cli, files
 from scorescope.cli import VERBS, main
 from scorescope.cli.bank import VERBS as BANK_VERBS
 from scorescope.progress import Board, span
+from scorescope.training import objectives
+from scorescope.training.presets import presets
 
 HELPS = [[], *([verb] for verb in VERBS), *(["bank", verb] for verb in BANK_VERBS)]
 TINY = ["--width", "8", "--depth", "1", "--heads", "2", "--patch", "2", "--steps", "60", "--batch", "4"]
@@ -86,6 +88,13 @@ def test_help_names_every_verb_and_is_the_same_without_words(capsys):
         assert all(re.search(rf"^  {verb} +\w", said, re.MULTILINE) for verb in VERBS)
 
 
+def test_the_help_of_train_names_every_preset_and_objective(capsys):
+    with contextlib.suppress(SystemExit):
+        main(["train", "--help"])
+    said = capsys.readouterr().out
+    assert all(re.search(rf"[ ,]{name}[,;\s]", said) for name in (*presets(), *objectives.names()))
+
+
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"scorescope {ss.__version__}\n"
@@ -109,6 +118,11 @@ def test_it_runs_as_a_module_and_a_reader_may_leave():
         (["exmaine"], "unknown verb 'exmaine'.*'examine'"),
         (["train", "--preset", "demo-s", "--out", "x", "--wdith", "3"], r"Unrecognized options: --wdith, 3\. Try: --width"),
         (["train", "--preset", "demo-s", "--out", "x", "--sed", "1", "--wdith", "3"], r"--sed, 1, --wdith, 3\. Try: --seed"),
+        (["train", "--preset", "demo-s", "--out", "x", "--score-rows", "3"], "--score-rows belongs to the objective region, not to dsm"),
+        (["train", "--preset", "demo-s", "--out", "x", "--objective", "regon"], "unknown objective 'regon'.*'region'"),
+        (["train", "--preset", "demo-s", "--out", "x", "--schedule", "pv"], r"^error: unknown schedule 'pv'; there is cosine.*'vp'"),
+        (["train", "--preset", "demo-s", "--out", "x", "--prediction", "epsilon"], r"^error: unknown prediction 'epsilon'.*'eps'"),
+        (["train", "--preset", "demo-s", "--out", "x", "--condition", "clas"], r"^error: unknown condition 'clas'.*'class'"),
         (["train", "--preset", "demo-s", "--out", "x", "--qqqq"], r"Unrecognized options: --qqqq\. Try: scorescope train --help"),
         (["train", "--preset", "demo-s", "--out", "x", "--width", "wide"], r"--width.*'wide'\. Try: scorescope train --help"),
         (["train"], r"missing: --preset STR, --out STR\. Try: scorescope train --help"),

@@ -13,6 +13,7 @@ from scorescope.monitor import Microscope, summary
 from scorescope.nets.sit import SiTSize
 from scorescope.training.interpolant import Interpolant
 from scorescope.training.loop import train
+from scorescope.training.objectives.region import Region
 from scorescope.training.recipe import Recipe
 
 RECIPE = Recipe(SiTSize(width=8, depth=1, heads=2, patch=2), steps=40, batch=4, rate=3e-3, ema=0.9, seed=3)
@@ -96,6 +97,15 @@ def test_other_predictions_and_unconditional_networks_are_watched_too(tmp_path):
     recipe = Recipe(RECIPE.net, interpolant=Interpolant("cosine", "eps"), steps=2, batch=4)
     train(recipe, bank, tmp_path, watchers=[Microscope(bank, recipe, 1)])
     assert np.isfinite(results.load(tmp_path / "results.nc")["score_error"].values).all()
+
+
+def test_a_region_controlled_network_is_held_against_the_rows_that_it_learns(bank):
+    aim = Region(score_rows=20, region_rows=40)
+    scope = Microscope(bank, Recipe(RECIPE.net, aim, steps=2, batch=4, seed=3), 1)
+    assert scope.bank.fingerprint == aim.learned(bank, 3).fingerprint
+    rows = scope.bank[np.arange(20)].flatten(1)
+    assert all(bool((row == rows).all(1).any()) for row in scope.source.x.flatten(1))
+    assert len(scope.truth.bank.rows) == 20
 
 
 def test_the_command_line_watches_and_says_so(tmp_path, capsys):

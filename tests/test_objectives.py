@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import fields, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 import scorescope as ss
 from scorescope import nets
+from scorescope.cli import main
 from scorescope.cli.train import Train
 from scorescope.nets.mlp import MLPSize
 from scorescope.nets.sit import SiTSize
@@ -100,7 +102,7 @@ def test_subsets_are_nested_random_and_even_over_the_classes(bank):
 
 def test_the_region_holds_the_score_rows(bank):
     aim = Region(score_rows=6, region_rows=12)
-    rows, own = aim.rows(bank, 3), aim.score_bank(bank, 3)
+    rows, own = aim.rows(bank, 3), aim.learned(bank, 3)
     inside = (own[np.arange(6)].flatten(1)[:, None] == rows[np.arange(12)].flatten(1)).all(2).any(1)
     assert bool(inside.all())
     assert len(Region(score_rows=6).rows(bank, 3)) == len(bank)
@@ -292,6 +294,8 @@ def test_options_of_objectives_networks_and_recipes_never_share_a_name(name):
         (Region(score_rows=99), r"--score-rows 99 is more than the bank has \(30\)"),
         (Mismatch(noise_factor=0.5), "--noise-factor 0.5 is not a factor"),
         (Dispersive(temperature=0.0), "--temperature 0 is not"),
+        (REPA(repa_depth=1, encoder="timm:vit"), r"^this encoder needs timm, which is not installed\. Try: pip install timm$"),
+        (REPA(repa_depth=1, encoder="transformers:vit"), r"^this encoder needs transformers, which is not installed\. Try: pip install"),
         (Dispersive(dispersive_depth=9), "--dispersive-depth 9 is not one of the network's 1 blocks"),
         (REPA(), "--repa-depth 8 is not one of the network's 1 blocks"),
         (REPA(repa_depth=1, encoder="dinov2"), "unknown encoder 'dinov2'"),
@@ -299,12 +303,75 @@ def test_options_of_objectives_networks_and_recipes_never_share_a_name(name):
         (REPA(repa_depth=1, features="nowhere"), "nowhere holds no features"),
     ],
 )
-def test_bad_values_are_one_line_and_write_nothing(tmp_path, bank, aim, said):
+def test_bad_values_are_one_line_and_write_nothing(tmp_path, bank, aim, said, monkeypatch):
     recipe = Recipe(SiTSize(width=8, depth=1, heads=2, patch=2), aim, steps=2, batch=4)
+    hide_the_hubs(monkeypatch)
     with pytest.raises(ss.InputError, match=said) as caught:
         train(recipe, bank, tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def hide_the_hubs(monkeypatch):
+    """As on a machine without the packages."""
+    for package in encoders.HUBS:
+        monkeypatch.setitem(sys.modules, package, None)
+
+
+FIVE = """
+import torch
+class Five(torch.nn.Module):
+    def forward(self, images):
+        return torch.ones(len(images), 5, 3)
+def flat():
+    return torch.nn.Flatten()
+build = Five
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "said"), [("flat", r"answers 1 images with shape \(1, 48\)"), ("build", "5 tokens can't be laid on the network's 4")]
+)
+def test_an_encoder_whose_features_do_not_match_is_refused_before_anything_is_written(tmp_path, bank, function, said):
+    (tmp_path / "own.py").write_text(FIVE)
+    aim = REPA(repa_depth=1, repa_width=8, encoder=f"{tmp_path}/own.py:{function}")
+    with pytest.raises(ss.InputError, match=said):
+        train(Recipe(SiTSize(width=8, depth=1, heads=2, patch=2), aim, steps=2, batch=4), bank, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_features_are_made_from_the_command_line_and_trained_with(tmp_path, bank, encoder, capsys):
+    bank.save(tmp_path / "x.bank")
+    made = ["bank", "features", str(tmp_path / "x.bank"), "--out", str(tmp_path / "f"), "--encoder", encoder]
+    assert main(made) == 0
+    assert main(made) == 0  # nothing is left to do
+    assert f"--objective repa --features {tmp_path / 'f'}" in capsys.readouterr().out
+    words = [
+        "train",
+        "--preset",
+        "sit-desk",
+        "--width",
+        "8",
+        "--depth",
+        "1",
+        "--heads",
+        "2",
+        "--patch",
+        "2",
+        "--steps",
+        "3",
+        "--batch",
+        "4",
+    ]
+    words += ["--objective", "repa", "--repa-depth", "1", "--repa-width", "8", "--features", str(tmp_path / "f"), "--watch-every", "0"]
+    assert main([*words, "--bank", str(tmp_path / "x.bank"), "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "loss.csv").read_text().startswith("step,loss,dsm,repa\n3,")
+
+
+def test_a_network_without_hidden_blocks_has_no_states_to_look_at(tmp_path):
+    recipe = Recipe(MLPSize(width=8, depth=2), Dispersive(), steps=2, batch=4)
+    with pytest.raises(ss.InputError, match="has no hidden blocks"):
+        train(recipe, ss.Bank.from_arrays(np.ones((4, 2), np.float32)), tmp_path / "run")
 
 
 def test_an_mlp_learns_vectors(tmp_path):

@@ -38,7 +38,7 @@ class Microscope:
     """A watcher for `scorescope.training.loop.train`.
 
     Args:
-        bank: The training set: its exact score is what the network is held against.
+        bank: The training set. The network is held against the exact score that its recipe is to learn: D_score's, where that is a part.
         recipe: Of the run.
         every: Steps between two looks.
         device: Of the network.
@@ -61,6 +61,7 @@ class Microscope:
         memory: int | None = None,
         tensorboard: Path | None = None,
     ) -> None:
+        bank = recipe.learned(bank)
         self.bank, self.recipe, self.every, self.device, self.said = bank, recipe, every, device, ""
         self.truth = EmpiricalScore(bank, device=device, memory=memory)
         interpolant = recipe.interpolant

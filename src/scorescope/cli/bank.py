@@ -1,4 +1,4 @@
-"""`scorescope bank build|info|check|shadow`: the training set as rows on disk."""
+"""`scorescope bank build|info|check|features|shadow`: the training set as rows on disk."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ VERBS = {
     "build": "make a bank from images, arrays or a dataset",
     "info": "say what a bank holds",
     "check": "read every row and compare with what was recorded",
+    "features": "keep what an encoder says of every row, for scorescope train --objective repa",
     "shadow": "add an 8-bit copy of the rows, from which most questions are answered sooner",
 }
 
@@ -34,6 +35,7 @@ HELP = """A bank is the training set as rows on disk: what a model is measured a
   scorescope bank build photos/ --out photos.bank    class subfolders become labels
   scorescope bank info photos.bank
   scorescope bank check photos.bank
+  scorescope bank features photos.bank --out photos.features
   scorescope bank shadow latents.bank
 
 verbs (scorescope bank VERB --help tells more):
@@ -59,6 +61,13 @@ example:
   scorescope bank check photos.bank
 """
 
+FEATURES = """Keep what an encoder says of every row, mirrored ones included, so that REPA's training asks the disk instead of the encoder.
+Killed, the same command continues.
+
+examples:
+  scorescope bank features photos.bank --out photos.features
+  scorescope bank features photos.bank --out photos.dino --encoder transformers:facebook/dinov2-base
+"""
 
 SHADOW = """Add an 8-bit copy of a bank of floats, with what each row lost to rounding. It is half as large as float16 and changes no
 answer: it says for certain which rows need not be read. Killed, it leaves the bank as it was; run it again.
@@ -104,6 +113,20 @@ class Check:
 
 
 @dataclass(frozen=True)
+class MakeFeatures:
+    """Arguments of `scorescope bank features`."""
+
+    bank: Annotated[Positional[str], arg(metavar="X.bank")]
+    """The bank, of images."""
+    out: Annotated[str, arg(metavar="FOLDER")]
+    """Folder of the features."""
+    encoder: str = "lite0"
+    """lite0, timm:NAME, transformers:NAME, or FILE.py:FUNCTION that returns a torch module."""
+    device: str = "cpu"
+    """cpu or cuda."""
+
+
+@dataclass(frozen=True)
 class MakeShadow:
     """Arguments of `scorescope bank shadow`."""
 
@@ -114,11 +137,11 @@ class MakeShadow:
 def main(argv: list[str]) -> int:
     """Run `scorescope bank` with the words after `bank`."""
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(HELP.format(verbs="\n".join(f"  {verb:<8}{summary}" for verb, summary in VERBS.items())), end="")
+        print(HELP.format(verbs="\n".join(f"  {verb:<10}{summary}" for verb, summary in VERBS.items())), end="")
         return 0
     if argv[0] not in VERBS:
         raise unknown("verb of bank", argv[0], VERBS)
-    return {"build": _build, "info": _info, "check": _check, "shadow": _shadow}[argv[0]](argv[1:])
+    return {"build": _build, "info": _info, "check": _check, "features": _features, "shadow": _shadow}[argv[0]](argv[1:])
 
 
 def _build(argv: list[str]) -> int:
@@ -158,6 +181,22 @@ def _check(argv: list[str]) -> int:
         verify(bank, progress)
         shadow = ", and its shadow" if verify_shadow(bank, progress) else ""
     print(f"ok {told.bank}: {_in_words(bank)}{shadow}")
+    return 0
+
+
+def _features(argv: list[str]) -> int:
+    told = _parse(MakeFeatures, argv, "features", FEATURES)
+    from scorescope.bank import Bank
+    from scorescope.cli.examine import check_device
+    from scorescope.training.encoders import encode
+
+    check_device(told.device)
+    bank = Bank.open(told.bank)
+    with _progress("features") as progress:
+        folder = encode(
+            bank, told.encoder, told.out, device=told.device, progress=lambda done, total: progress(told.encoder, done, total)
+        )  # fmt: skip
+    print(f"{folder}: of {len(bank):,} rows by {told.encoder}\ntrain with  --objective repa --features {folder}")
     return 0
 
 

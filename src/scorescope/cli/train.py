@@ -1,9 +1,9 @@
-"""`scorescope train`: train a diffusion transformer on a bank."""
+"""`scorescope train`: train a diffusion model on a bank."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from types import GenericAlias
@@ -15,7 +15,7 @@ from tyro.conf import arg
 from scorescope.cli.parse import parse
 from scorescope.errors import InputError
 from scorescope.training import objectives
-from scorescope.training.presets import preset
+from scorescope.training.presets import preset, presets
 from scorescope.training.recipe import Recipe
 
 Net = TypeVar("Net")
@@ -27,6 +27,8 @@ examples:
   scorescope train --preset demo-s --out runs/demo-s
   scorescope train --preset sit-s --patch 4 --bank photos.bank --steps 20000 --out runs/photos
   torchrun --nproc-per-node 4 -m scorescope train --preset unet-s --bank photos.bank --device cuda --out runs/unet
+
+presets: {presets}; objectives: {objectives} (--objective NAME --help shows its options)
 """
 
 
@@ -35,16 +37,16 @@ class Train(Generic[Net, Aim]):
     """Arguments of `scorescope train`."""
 
     preset: str
-    """A recipe to start from; such as sit-desk, unet-desk or sit-s."""
+    """A recipe to start from, of those above."""
     out: str
     """Folder of the run."""
     bank: Annotated[str | None, arg(metavar="BANK")] = None
     """What to train on; the demo's digits for the demo presets."""
     objective: str = "dsm"
-    """What is minimized; each has options of its own below."""
+    """What is minimized, of those above; its options are below."""
     device: str = "cpu"
     """cpu or cuda."""
-    fork: str | None = None
+    fork: Annotated[str | None, arg(metavar="FOLDER")] = None
     """Folder of another run: begin where it stands, with other settings."""
     watch_every: int = 500
     """Steps between two looks through the microscope, into results.nc; 0 for none."""
@@ -64,6 +66,20 @@ def value_of(argv: list[str], option: str) -> str | None:
     return None
 
 
+def elsewhere(argv: list[str], chosen: str) -> InputError | None:
+    """The error for an option of an objective that is not the chosen one, if one is there."""
+    words = {word.partition("=")[0] for word in argv}
+    homes: dict[str, list[str]] = {}
+    for name in objectives.names():
+        for own in fields(objectives.named(name)):
+            homes.setdefault("--" + own.name.replace("_", "-"), []).append(name)
+    for option, names in homes.items():
+        if option in words and chosen not in names:
+            those = " or ".join(names)
+            return InputError(f"{option} belongs to the objective {those}, not to {chosen}", f"--objective {those}")
+    return None
+
+
 def main(argv: list[str]) -> int:
     """Run `scorescope train` with the words after it."""
     wanted, aim = value_of(argv, "--preset"), value_of(argv, "--objective")
@@ -73,7 +89,11 @@ def main(argv: list[str]) -> int:
     kind: Any = GenericAlias(Train, (type(known.net), type(known.objective)))
     name = objectives.name_of(known.objective)
     default = kind(preset=tyro.MISSING, out=tyro.MISSING, objective=name, recipe=known)
-    told: Train[Any, Any] = parse(kind, argv, "scorescope train", DESCRIPTION, default)
+    description = DESCRIPTION.format(presets=", ".join(presets()), objectives=", ".join(objectives.names()))
+    try:
+        told: Train[Any, Any] = parse(kind, argv, "scorescope train", description, default)
+    except InputError as problem:
+        raise elsewhere(argv, name) or problem from None
     told.recipe.validate()
     from scorescope.cli.examine import check_device
     from scorescope.demo import MODELS, named_bank

@@ -52,10 +52,10 @@ class Curve:
         """Mean loss of the window under way, else of the last one."""
         return self.sums[0] / self.count if self.count else self.points[-1][1] if self.points else float("nan")
 
-    @property
-    def table(self) -> str:
-        """As CSV."""
-        rows = "".join(f"{int(step)}," + ",".join(f"{value:.6f}" for value in values) + "\n" for step, *values in self.points)
+    def table(self, step: int) -> str:
+        """As CSV; a window that is still under way at `step` is its last row."""
+        last = [[step, *(total / self.count for total in self.sums)]] if self.count else []
+        rows = "".join(f"{int(at)}," + ",".join(f"{value:.6f}" for value in values) + "\n" for at, *values in [*self.points, *last])
         return ",".join(["step", *(self.named or ["loss"])]) + "\n" + rows
 
 

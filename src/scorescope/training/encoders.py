@@ -24,7 +24,7 @@ from scorescope.files import write_json
 from scorescope.training.examples import Batch
 
 PART = 64  # rows encoded together
-Features = Any  # called with a Batch, gives (B, tokens, width); has `width`
+Features = Any  # called with a Batch, gives (B, count, width); has `count`, tokens of an image, and `width`
 
 
 class Lite0(nn.Module):
@@ -103,6 +103,8 @@ def encoder_of(name: str) -> nn.Module:
     elif hub in HUBS:
         try:
             made = HUBS[hub](rest)
+        except InputError:
+            raise
         except (OSError, RuntimeError, ValueError) as problem:
             reason = str(problem).strip().splitlines()[0]
             raise InputError(
@@ -157,7 +159,7 @@ class Asked:
 
     def __init__(self, bank: Bank, encoder: nn.Module, device: str) -> None:
         self.bank, self.encoder = bank, encoder.to(device)
-        self.width = self.rows(bank[np.arange(1)].to(device)).shape[2]
+        _, self.count, self.width = self.rows(bank[np.arange(1)].to(device)).shape
 
     def rows(self, x: Tensor) -> Tensor:
         """(B, tokens, width) of rows x."""
@@ -178,7 +180,7 @@ class Stored:
     def __init__(self, bank: Bank, folder: Path) -> None:
         record = _record(folder)
         if record is None:
-            raise InputError(f"{folder} holds no features", f"scorescope bank features --bank BANK --out {folder}")
+            raise InputError(f"{folder} holds no features", f"scorescope bank features X.bank --out {folder}")
         if record["bank"] != bank.fingerprint:
             raise InputError(
                 f"the features in {folder} are of another bank ({record['bank'][:12]}, not {bank.fingerprint[:12]})", "those of this bank"
@@ -190,7 +192,7 @@ class Stored:
         self.values = np.load(folder / "features.npy", mmap_mode="r")
         if len(self.values) != len(bank) or self.values.ndim != 3:
             raise InputError(f"{folder}/features.npy of shape {self.values.shape} does not match {len(bank)} rows", "making them again")
-        self.width = self.values.shape[2]
+        _, self.count, self.width = self.values.shape
 
     def __call__(self, batch: Batch) -> Tensor:
         """Those of a batch's rows."""
@@ -238,11 +240,11 @@ def encode(
     if (record["bank"], record["encoder"]) != (bank.fingerprint, known):
         raise InputError(f"{folder} holds features of {record['encoder']} for bank {record['bank'][:12]}", "another --out")
     asked = Asked(bank, encoder_of(encoder) if isinstance(encoder, str) else encoder.eval(), device)
-    count, file = asked.rows(bank[np.arange(1)].to(device)).shape[1], folder / "features.npy"
+    file = folder / "features.npy"
     folder.mkdir(parents=True, exist_ok=True)
     if not file.exists():
         record["done"] = 0
-    shape = (len(bank), count, asked.width)
+    shape = (len(bank), asked.count, asked.width)
     values = np.lib.format.open_memmap(file, mode="r+" if file.exists() else "w+", dtype=np.float16, shape=shape)
     for start in range(record["done"], len(bank), PART):
         index = np.arange(start, min(start + PART, len(bank)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -55,6 +56,15 @@ def batch(bank: Bank, seed: int, start: int, size: int, class_dropout: float) ->
         label = torch.from_numpy(np.where(dropped, bank.classes, bank.labels[index % len(bank.rows)]))
     drawn = torch.from_numpy(np.stack(noise)), torch.tensor(times, dtype=torch.float64)
     return Batch(bank[index], *drawn, torch.arange(start, start + size), torch.from_numpy(index), label)
+
+
+def unlabelled(bank: Bank) -> Bank:
+    """The same bank, rows and fingerprint, to those who are not to see its labels."""
+    other = copy.copy(bank)
+    other.labels, other.class_names = None, None
+    vars(other).pop("classes", None)
+    vars(other)["fingerprint"] = bank.fingerprint
+    return other
 
 
 @contextmanager

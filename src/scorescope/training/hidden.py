@@ -18,6 +18,8 @@ def stage_of(net: nn.Module, depth: int, option: str) -> nn.Module:
         InputError: The network has fewer.
     """
     stages: list[nn.Module] = net.stages  # type: ignore[assignment]
+    if not stages:
+        raise InputError("this network has no hidden blocks whose states a loss could look at", "a larger --depth")
     if not 1 <= depth <= len(stages):
         raise InputError(f"{option} {depth} is not one of the network's {len(stages)} blocks", f"{option} {max(1, len(stages) // 2)}")
     return stages[depth - 1]

@@ -24,7 +24,8 @@ class Interpolant:
     schedule: str = "linear"
     prediction: str = "v"
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """Raise `InputError` for a name that is not known."""
         if self.schedule not in SCHEDULES:
             raise unknown("schedule", self.schedule, SCHEDULES)
         if self.prediction not in PREDICTIONS:

@@ -103,7 +103,7 @@ def train(
 
     Args:
         recipe: What to train.
-        bank: On what; class-conditional if it has labels.
+        bank: On what.
         out: Folder of the run.
         device: Where the network lives; "cuda" is each rank's own.
         report: Called after every `WINDOW` steps, and every ten seconds where those take longer.
@@ -120,10 +120,11 @@ def train(
     record: dict[str, Any] = {
         "recipe": recipe.record(), "bank": {"fingerprint": bank.fingerprint, "name": bank.name, "rows": len(bank.rows)}
     }  # fmt: skip
-    _same_run(folder, record)
+    _same_run(folder, record, Recipe(recipe.net).record())
     finished = folder / "model.safetensors"
     if finished.exists():
         return finished
+    bank = recipe.shown(bank)
     config = recipe.net.on(bank.shape, bank.classes)
     hardware = _hardware(device)
     share, odd = divmod(recipe.batch, hardware.num_processes * recipe.accumulate)
@@ -241,8 +242,8 @@ def _start(recipe: Recipe[Any, Any], config: Any, bank: Bank, device: str) -> tu
     return State(net, loss, ema, optimizer), rows
 
 
-def _same_run(folder: Path, record: dict[str, Any]) -> None:
-    """Refuse a folder in which something else lies than this run."""
+def _same_run(folder: Path, record: dict[str, Any], default: dict[str, Any]) -> None:
+    """Refuse a folder in which something else lies than this run; options that its version did not have had their default."""
     path = folder / "run.json"
     if not path.exists():
         if (folder / "model.safetensors").exists():
@@ -250,7 +251,7 @@ def _same_run(folder: Path, record: dict[str, Any]) -> None:
         return
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        recipe, bank = dict(known["recipe"]), str(known["bank"]["fingerprint"])
+        recipe, bank = known["recipe"] | (default | known["recipe"]), str(known["bank"]["fingerprint"])
     except (ValueError, KeyError, TypeError) as problem:
         raise InputError(f"{path} is not the record of a training run", "another --out") from problem
     wanted = record["recipe"]
@@ -324,9 +325,8 @@ def _finish(state: State, recipe: Recipe[Any, Any], config: Any, record: dict[st
     save(state, folder)
     for older in sorted((folder / "checkpoints").glob("*"))[:-2]:  # what killed processes left half written, and the one before
         older.unlink(missing_ok=True)
-    write_text(folder / "loss.csv", state.curve.table)
+    write_text(folder / "loss.csv", state.curve.table(state.step))
     about = {"family": recipe.family, "architecture": plain(config), **plain(recipe.interpolant), **record}
-    last = state.curve.points[-1][1] if state.curve.points else None
-    final = {"version": __version__, "torch": str(torch.__version__), "final_loss": last}
+    final = {"version": __version__, "torch": str(torch.__version__), "final_loss": state.curve.loss}
     write_json(folder / "recipe.json", {**about, **final})
     write_tensors(folder / "model.safetensors", state.ema.state_dict(), {"scorescope": json.dumps(about, sort_keys=True)})

@@ -7,14 +7,17 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
 from scorescope import nets
+from scorescope.bank import Bank
 from scorescope.errors import InputError, unknown
 from scorescope.training import objectives
+from scorescope.training.examples import unlabelled
 from scorescope.training.interpolant import Interpolant
 from scorescope.training.objectives.dsm import DSM
 
 Net = TypeVar("Net")
 Aim = TypeVar("Aim", bound=objectives.Objective)
 PRECISIONS = ("float32", "bf16")
+CONDITIONS = ("auto", "class", "none")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Recipe(Generic[Net, Aim]):
         rate: AdamW's learning rate, constant.
         clip: Largest norm of the gradient; 0 leaves it as it is.
         ema: Decay of the weights' moving average; (1 + n)/(10 + n) while that is smaller, so that short runs forget their start.
+        condition: On classes: auto (if the bank has labels), class (it must) or none.
         class_dropout: Share of examples trained without their label.
         precision: float32, or bf16: autocast of the network, float32 weights.
         seed: Names every random stream of the run.
@@ -45,6 +49,7 @@ class Recipe(Generic[Net, Aim]):
     rate: float = 1e-4
     clip: float = 0.0
     ema: float = 0.9999
+    condition: str = "auto"
     class_dropout: float = 0.1
     precision: str = "float32"
     seed: int = 0
@@ -60,6 +65,20 @@ class Recipe(Generic[Net, Aim]):
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("net", "objective", "interpolant")}
         return parts | plain(self.net) | plain(self.objective) | plain(self.interpolant) | own
 
+    def shown(self, bank: Bank) -> Bank:
+        """The bank as the network sees it: without its labels where `condition` is none.
+
+        Raises:
+            InputError: `condition` is class, and the bank has no labels.
+        """
+        if self.condition == "class" and bank.labels is None:
+            raise InputError(f"bank {bank.name} has no labels to condition on", "a bank built from class subfolders, or --condition none")
+        return unlabelled(bank) if self.condition == "none" and bank.labels is not None else bank
+
+    def learned(self, bank: Bank) -> Bank:
+        """The rows whose empirical score the network is to learn: D_score of a region-controlled recipe, else the bank's."""
+        return self.objective.learned(self.shown(bank), self.seed)
+
     def validate(self) -> None:
         """Raise `InputError` for a value that no run could be made with."""
         for name in ("steps", "batch", "accumulate"):
@@ -73,10 +92,12 @@ class Recipe(Generic[Net, Aim]):
             raise InputError(f"--ema {self.ema:g} is no decay", "a number from 0 up to but not 1, e.g. --ema 0.9999")
         if not 0 <= self.class_dropout <= 1:
             raise InputError(f"--class-dropout {self.class_dropout:g} is not a share", "a number from 0 to 1, e.g. --class-dropout 0.1")
-        if self.precision not in PRECISIONS:
-            raise unknown("precision", self.precision, PRECISIONS)
+        for kind, value, known in (("precision", self.precision, PRECISIONS), ("condition", self.condition, CONDITIONS)):
+            if value not in known:
+                raise unknown(kind, value, known)
         if not 0 <= self.seed < 2**63:
             raise InputError(f"--seed {self.seed} is not a seed", "a whole number from 0")
+        self.interpolant.validate()
         self.objective.validate()
 
 

@@ -4,6 +4,7 @@ An objective is a frozen dataclass of plain values (its fields are flags of `sco
 
     validate()               raises InputError for values that no run could be made with
     rows(bank, seed)         the Bank whose rows are shown in training; the bank itself where the objective restricts nothing
+    learned(bank, seed)      the Bank whose empirical score is the target; the bank itself but in region-controlled training
     loss(setting)            an nn.Module, called as loss(net, batch) -> {"loss": scalar to descend, other names: scalars to log};
                              its parameters are trained with the network, its buffers are not
 """
@@ -44,6 +45,9 @@ class Objective(Protocol):
 
     def rows(self, bank: Bank, seed: int) -> Bank:
         """The rows that training shows."""
+
+    def learned(self, bank: Bank, seed: int) -> Bank:
+        """The rows whose empirical score is learned."""
 
     def loss(self, setting: Setting) -> nn.Module:
         """The loss, as a module."""

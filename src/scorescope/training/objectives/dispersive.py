@@ -47,6 +47,10 @@ class Dispersive:
         """All of them."""
         return bank
 
+    def learned(self, bank: Bank, seed: int) -> Bank:
+        """The score of all of them."""
+        return bank
+
     def loss(self, setting: Setting) -> nn.Module:
         """The loss, as a module."""
         depth = self.dispersive_depth or max(1, len(setting.net.stages) // 4)  # type: ignore[arg-type]

@@ -42,6 +42,10 @@ class Mismatch:
         """All of them."""
         return bank
 
+    def learned(self, bank: Bank, seed: int) -> Bank:
+        """The score of all of them."""
+        return bank
+
     def loss(self, setting: Setting) -> nn.Module:
         """The loss, as a module."""
         targets = Targets(setting.bank, setting.interpolant.path, setting.seed, self.closed_form, setting.device)

@@ -48,13 +48,13 @@ class Region:
         """D_region."""
         return bank if not self.region_rows else self._first(bank, seed, self.region_rows, "region")
 
-    def score_bank(self, bank: Bank, seed: int) -> Bank:
+    def learned(self, bank: Bank, seed: int) -> Bank:
         """D_score."""
         return self._first(bank, seed, self.score_rows, "score")
 
     def loss(self, setting: Setting) -> nn.Module:
         """The loss, as a module."""
-        own = self.score_bank(setting.bank, setting.seed)
+        own = self.learned(setting.bank, setting.seed)
         targets = Targets(own, setting.interpolant.path, setting.seed, self.closed_form, setting.device)
         return RegionLoss(setting.interpolant, targets)
 

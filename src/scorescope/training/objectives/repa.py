@@ -54,13 +54,19 @@ class REPA:
         """All of them."""
         return bank
 
+    def learned(self, bank: Bank, seed: int) -> Bank:
+        """The score of all of them."""
+        return bank
+
     def loss(self, setting: Setting) -> nn.Module:
         """The loss, as a module."""
         stage = stage_of(setting.net, self.repa_depth, "--repa-depth")
         features = features_for(setting.bank, self.encoder, self.features, setting.device)
         with tapped(stage) as seen, torch.no_grad():
             setting.net(torch.zeros(1, *setting.bank.shape), torch.zeros(1))
-        return REPALoss(DSMLoss(setting.interpolant), self, features, tokens(seen[-1]).shape[2])
+        _, count, width = tokens(seen[-1]).shape
+        aligned(torch.empty(1, features.count, 1), count)  # refuses grids that can't be laid on each other before anything is written
+        return REPALoss(DSMLoss(setting.interpolant), self, features, width)
 
 
 def aligned(features: Tensor, count: int) -> Tensor:
@@ -69,7 +75,10 @@ def aligned(features: Tensor, count: int) -> Tensor:
         return features
     side, wanted = math.isqrt(features.shape[1]), math.isqrt(count)
     if side**2 != features.shape[1] or wanted**2 != count:
-        raise InputError(f"features of {features.shape[1]} tokens can't be laid on the network's {count}: both must be square grids")
+        raise InputError(
+            f"features of {features.shape[1]} tokens can't be laid on the network's {count}: both must be square grids",
+            "an encoder of a square grid",
+        )
     grid = features.mT.reshape(len(features), -1, side, side)
     return F.interpolate(grid, (wanted, wanted), mode="bilinear", align_corners=False).flatten(2).mT
 
