@@ -121,6 +121,14 @@ def test_an_unfinished_run(run, tmp_path):
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "run.json").write_bytes((run / "run.json").read_bytes())
     refused(folder, r"going-on is not finished.*running its command again")
+    for finished in (False, True):
+        file = max((run / "checkpoints").iterdir())
+        (folder / "checkpoints" / file.name).write_bytes(file.read_bytes())
+        if finished:
+            (folder / "model.safetensors").write_bytes(b"")
+        remedy = r"going-on, which is finished" if finished else "running the command of its training again"
+        for place in (folder / "checkpoints", folder / "checkpoints" / file.name):
+            refused(place, rf"is what the training run in .*going-on continues from, not a model\. Try: .*{remedy}")
 
 
 def test_nothing_there_and_nothing_known(tmp_path):

@@ -21,7 +21,9 @@ REMEDY = "the file from an undamaged copy"
 
 
 def accepts(path: Path) -> bool:
-    """A safetensors file, or the folder of a training run."""
+    """A safetensors file, or the folder of a training run; its checkpoints, too, to say what they are."""
+    if _run_of(path) is not None:
+        return True
     if path.is_dir():
         return (path / WEIGHTS).is_file() or (path / "run.json").is_file()
     return path.suffix == ".safetensors" and path.is_file() and described(path) is not None
@@ -31,6 +33,10 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
     """The EMA network as a denoiser, named after its folder or file."""
     if options:
         raise InputError(f"{path} says itself what it is and takes no options ({', '.join(options)} given)")
+    run = _run_of(path)
+    if run is not None:
+        known = f"{run}, which is finished" if (run / WEIGHTS).is_file() else "running the command of its training again; it continues"
+        raise InputError(f"{path} is what the training run in {run} continues from, not a model", known)
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"the training run in {path} is not finished", "running its command again; it continues")
@@ -56,6 +62,12 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
     )  # fmt: skip
     model.about = {**record, "file": str(file), "sha256": sha256(file)}
     return model
+
+
+def _run_of(path: Path) -> Path | None:
+    """The training run whose checkpoints lie at `path`, if they are that."""
+    folder = path if path.is_dir() else path.parent
+    return folder.parent if folder.name == "checkpoints" and (folder.parent / "run.json").is_file() and path.exists() else None
 
 
 def _described(file: Path, about: str) -> tuple[dict[str, Any], Any, Schedule]:
