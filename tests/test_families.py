@@ -245,3 +245,9 @@ def test_the_command_line_hands_on_what_a_state_dict_does_not_tell(tmp_path, sit
     assert "not of the form name=value" in capsys.readouterr().err
     assert main([*words, "--load", "family=sit", "heads=3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)
+    drawn = ["--n", "4", "--solver", "euler", "--steps", "2", "--load", "family=sit", "heads=3"]
+    assert main(["sample", str(tmp_path / "x.safetensors"), *drawn, "--out", str(tmp_path / "drawn")]) == 0
+    words = ["evaluate", str(tmp_path / "x.safetensors"), "--bank", str(tmp_path / "x.bank"), *drawn, "--extractor", "pixels", "--k", "2"]
+    assert main([*words, "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "compared")]) == 0
+    rows = [np.load(tmp_path / name / "samples.npz")["samples"] for name in ("drawn", "compared/samples")]
+    assert np.array_equal(*rows)

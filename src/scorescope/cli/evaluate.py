@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from scorescope.cli.parse import parse
+from scorescope.cli.parse import keywords, parse
 from scorescope.errors import InputError
 from scorescope.evaluate.options import Sampling
 
@@ -55,6 +55,8 @@ class Evaluate:
     """cpu or cuda."""
     force: bool = False
     """Replace other samples in that folder."""
+    load: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = ()
+    """What a state dict can't tell of itself, as family=sit heads=6."""
     trust: bool = False
     """Open a pickle, which runs the code inside."""
     json: bool = False
@@ -109,6 +111,6 @@ def _drawn(told: Evaluate, bank: Bank, out: Path | None) -> tuple[Path, Bank]:
     from scorescope.evaluate.drawing import generate
     from scorescope.evaluate.samples import open_samples
 
-    model = load(told.samples, trust=told.trust)
+    model = load(told.samples, trust=told.trust, **keywords(told.load))
     folder = out or Path(f"runs/{model.name.replace('/', '_')}-against-{bank.name}")
     return folder, open_samples(generate(model, told.sampling, folder / "samples", bank=bank, device=told.device, force=told.force), bank)

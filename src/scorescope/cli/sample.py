@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from scorescope.cli.parse import parse
+from scorescope.cli.parse import keywords, parse
 from scorescope.evaluate.options import Sampling
 
 DESCRIPTION = """Draw samples of a model: arrays, and a picture where they are images. Killed, the same command continues.
@@ -36,6 +36,8 @@ class Sample:
     """cpu or cuda."""
     force: bool = False
     """Replace other samples in that folder."""
+    load: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = ()
+    """What a state dict can't tell of itself, as family=sit heads=6."""
     trust: bool = False
     """Open a pickle, which runs the code inside."""
     json: bool = False
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> int:
 
     check_device(told.device)
     bank = None if told.bank is None else named_bank(told.bank)
-    model = load(told.model, trust=told.trust)
+    model = load(told.model, trust=told.trust, **keywords(told.load))
     out = Path(told.out or f"runs/{model.name.replace('/', '_')}-samples")
     folder = generate(model, told.sampling, out, bank=bank, device=told.device, force=told.force)
     paths = {name: str(folder / file) for name, file in (("picture", GRID), ("samples", SAMPLES)) if (folder / file).exists()}
