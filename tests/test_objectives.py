@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import types
 from dataclasses import fields, replace
 
 import numpy as np
@@ -316,6 +317,54 @@ def hide_the_hubs(monkeypatch):
     """As on a machine without the packages."""
     for package in encoders.HUBS:
         monkeypatch.setitem(sys.modules, package, None)
+
+
+class Hub(types.ModuleType):
+    """What we use of timm and of transformers; a token is the mean colour of an 8 × 8 patch, and `extra` tokens stand before them."""
+
+    def __init__(self, extra):
+        super().__init__("hub")
+        self.extra, self.data = extra, self
+        self.AutoModel = self.AutoImageProcessor = self
+
+    def net(self):
+        def tokens(pixels):
+            patches = nn.functional.avg_pool2d(pixels, 8).flatten(2).mT
+            return torch.cat([torch.full((len(pixels), self.extra, 3), 9.0), patches], 1)
+
+        net = nn.Identity()
+        net.forward_features, net.num_prefix_tokens, net.config = tokens, self.extra, types.SimpleNamespace(patch_size=8)
+        net.forward = lambda pixel_values: types.SimpleNamespace(last_hidden_state=tokens(pixel_values))
+        return net
+
+    def create_model(self, name, pretrained, num_classes):
+        return self.net()
+
+    def resolve_model_data_config(self, net):
+        return {"input_size": (3, 16, 16), "mean": (0.5, 0.25, 0.0), "std": (0.5, 0.5, 2.0)}
+
+    def from_pretrained(self, name):
+        if name == "processor":
+            raise OSError("no such name.")
+        net = self.net()
+        net.size, net.image_mean, net.image_std = {"shortest_edge": 16}, (0.5, 0.25, 0.0), (0.5, 0.5, 2.0)
+        return net
+
+
+@pytest.mark.parametrize("hub", ["timm", "transformers"])
+@pytest.mark.parametrize("extra", [0, 1, 5])
+def test_models_of_the_hubs_see_what_their_weights_want_and_give_their_patches(monkeypatch, hub, extra):
+    monkeypatch.setitem(sys.modules, hub, Hub(extra))
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    wanted = (images - torch.tensor([0.5, 0.25, 0.0])[:, None, None]) / torch.tensor([0.5, 0.5, 2.0])[:, None, None]
+    found = encoders.encoder_of(f"{hub}:name")(images)
+    torch.testing.assert_close(found, nn.functional.avg_pool2d(wanted, 8).flatten(2).mT, rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_hub_refuses_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", Hub(1))
+    with pytest.raises(ss.InputError, match=r"transformers can't give the encoder 'processor' \(no such name\)"):
+        encoders.encoder_of("transformers:processor")
 
 
 FIVE = """

@@ -78,14 +78,14 @@ class Transformers(nn.Module):
         known = transformers.AutoImageProcessor.from_pretrained(name)
         size = getattr(known, "crop_size", None) or known.size
         self.side = size["height"] if "height" in size else size["shortest_edge"]
-        self.prefix = 1 + getattr(self.net.config, "num_register_tokens", 0)
+        self.count = (self.side // self.net.config.patch_size) ** 2
         self.register_buffer("mean", torch.tensor(known.image_mean)[:, None, None])
         self.register_buffer("std", torch.tensor(known.image_std)[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Tokens without the class's and the registers'."""
+        """The patches' tokens, which are the last; those of the class and of registers stand before them, where there are any."""
         x = F.interpolate(images, (self.side, self.side), mode="bicubic", antialias=True).clamp(0, 1)
-        return self.net(pixel_values=(x - self.mean) / self.std).last_hidden_state[:, self.prefix :]
+        return self.net(pixel_values=(x - self.mean) / self.std).last_hidden_state[:, -self.count :]
 
 
 HUBS: dict[str, Callable[[str], nn.Module]] = {"timm": Timm, "transformers": Transformers}
@@ -105,8 +105,8 @@ def encoder_of(name: str) -> nn.Module:
             made = HUBS[hub](rest)
         except InputError:
             raise
-        except (OSError, RuntimeError, ValueError) as problem:
-            reason = str(problem).strip().splitlines()[0]
+        except (OSError, RuntimeError, ValueError, AttributeError) as problem:
+            reason = str(problem).strip().splitlines()[0].rstrip(".")
             raise InputError(
                 f"{hub} can't give the encoder {rest!r} ({reason})", "a name that it knows, or features computed before"
             ) from problem
