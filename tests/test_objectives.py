@@ -417,6 +417,19 @@ def test_features_are_made_from_the_command_line_and_trained_with(tmp_path, bank
     assert (tmp_path / "run" / "loss.csv").read_text().startswith("step,loss,dsm,repa\n3,")
 
 
+def test_latents_are_trained_with_features_of_their_images(tmp_path, bank, encoder):
+    rows = np.random.default_rng(0).standard_normal((30, 4, 2, 2)).astype(np.float32)
+    latents = ss.Bank.from_arrays(rows, bank.labels, flips=True, name="latents")
+    with pytest.raises(ss.InputError, match="looks at images.*--latents"):
+        encoders.Asked(latents, encoders.encoder_of(encoder), "cpu")
+    encoders.encode(bank, encoder, tmp_path / "f", latents=latents)
+    examples = batch(latents, 0, 0, 40, 0.0)
+    expected = encoders.Asked(bank, encoders.encoder_of(encoder), "cpu").rows(bank[examples.row.numpy()])
+    torch.testing.assert_close(encoders.Stored(latents, tmp_path / "f")(examples), expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ss.InputError, match="bank part has 20 rows, tiny 60"):
+        encoders.encode(bank, encoder, tmp_path / "g", latents=subset(latents, np.arange(10), "part"))
+
+
 def test_a_network_without_hidden_blocks_has_no_states_to_look_at(tmp_path):
     recipe = Recipe(MLPSize(width=8, depth=2), Dispersive(), steps=2, batch=4)
     with pytest.raises(ss.InputError, match="has no hidden blocks"):

@@ -122,6 +122,8 @@ class MakeFeatures:
     """Folder of the features."""
     encoder: str = "lite0"
     """lite0, timm:NAME, transformers:NAME, or FILE.py:FUNCTION that returns a torch module."""
+    latents: Annotated[str | None, arg(metavar="Y.bank")] = None
+    """The bank that will be trained on, where it holds latents of the same images in the same order."""
     device: str = "cpu"
     """cpu or cuda."""
 
@@ -191,10 +193,11 @@ def _features(argv: list[str]) -> int:
     from scorescope.training.encoders import encode
 
     check_device(told.device)
-    bank = Bank.open(told.bank)
+    bank, latents = Bank.open(told.bank), None if told.latents is None else Bank.open(told.latents)
     with _progress("features") as progress:
         folder = encode(
-            bank, told.encoder, told.out, device=told.device, progress=lambda done, total: progress(told.encoder, done, total)
+            bank, told.encoder, told.out, latents=latents, device=told.device,
+            progress=lambda done, total: progress(told.encoder, done, total),
         )  # fmt: skip
     print(f"{folder}: of {len(bank):,} rows by {told.encoder}\ntrain with  --objective repa --features {folder}")
     return 0

@@ -1,34 +1,42 @@
-"""Many rows: a streaming softmax whose weights are rounded to 8-bit digits, so that the sum of the rows is exact integer arithmetic.
+"""Many rows: a softmax in two passes over the logits, whose weights are summed as 8-bit digits or, where few of them weigh, row by row.
 
-A logit is float64 from exact products, its weight a float32 = unit·(integer) + rounding, and the integer is digits, so that Σ weight·x is
-unit·Σ digits·q by integer products. What rounding leaves of the weights is known, and so is its effect: Σ rounding·⟨x, g⟩ for a few
-random directions g, which no rounding knows of, measures ‖Σ rounding·x‖. With 32 Gaussian directions the norm is less than `SAFE` times
-what they show but for a probability of 2e-14.
+The first pass finds the mass of the weights, and which rows are nearest to the shell. The second rounds each weight to whole numbers of
+a unit that the mass allows. Σ whole·q are integers, exact in any order and on any number of machines. Weights are rounded up or down at
+random, with odds that make them right on average; row j's lot is the same for all states and on every machine. The error of the sum is
+then Σ δ_j (x_j − mean) with independent δ_j of mean 0 within an interval of one unit, and by McDiarmid's inequality
+
+    ‖Σ δ_j (x_j − mean)‖ ≤ unit (½ + 4) (Σ ‖x_j − mean‖²)^½    but for a probability of e⁻³² = 1.3·10⁻¹⁴.
+
+Weights that two digits can't hold, and all weights of states that a few thousand rows carry, are summed one by one in float32 (`compiled`);
+where no compiled pass can run, three or four digits hold every weight.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from scorescope.empirical import compiled
+from scorescope.empirical.chance import lots
 from scorescope.empirical.digits import BASE, product
 from scorescope.empirical.family import Family
 from scorescope.empirical.nearest import Nearest
 from scorescope.empirical.nominate import error_of, stacked
 from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.products import Products, Tile
+from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import U64
-from scorescope.empirical.shelf import PROBES, SPREAD, Shelf, probes
+from scorescope.empirical.shelf import Shelf
 
-SAFE = 4.0
-VALUES = 1 << 20  # weights of one step: what the caches of a processor hold
-PLANES = 4  # of a weight: 127·254³ is beyond what float32 resolves
-
-
-Stack = tuple[int, slice, slice]  # plane, states, and where their digits are
+SAFE = 0.5 + 4.0  # standard errors of McDiarmid's bound
+VALUES = 1 << 20  # weights of one step where PyTorch makes them
+EXACT = 1 << 17  # rows whose digits' products 32 bits can add up
+ONE = 126.0  # units that one digit holds
+MOST = 3  # digits beyond which float32 has nothing to tell
+LEVELS = (9.0, 12.0, 15.0, 18.0, 22.0)  # logits below the peak at which rows may be left out
+WORTH = 10  # digits of a row that cost as much as the row by itself
 
 
 class Dense:
@@ -39,165 +47,228 @@ class Dense:
         shelf: The rows.
         wanted: (Q,) flat indices p·T + k.
         summed: Whether the posterior is wanted; r* alone otherwise.
-        peak: (Q,) about the largest logit.
-        count: Rows that are summed.
-        tolerance: Error of a mean, in units of the radius, that the rounding of weights may cause.
+        start: (Q,) about the largest logit, the same on all ranks.
+        count: Rows that are summed on all ranks.
+        tolerance: Error of a mean, relative to its norm, half of which weights may cause.
+        ranks: Who else sums.
+        size: (Q,) norms that the means may be expected to have; guessed unless given.
     """
 
-    def __init__(self, family: Family, shelf: Shelf, wanted: Tensor, summed: bool, peak: Tensor, count: int, tolerance: float) -> None:
-        self.family, self.shelf, self.wanted, self.summed = family, shelf, wanted, summed
-        states, r = family.states, family.norms.shape[1]
-        self.t, self.device = states.sigma.shape[1], states.z.device
-        flat = states.flat(wanted)
+    def __init__(
+        self,
+        family: Family,
+        shelf: Shelf,
+        wanted: Tensor,
+        summed: bool,
+        start: Tensor,
+        count: int,
+        tolerance: float,
+        ranks: Ranks,
+        size: Tensor | None = None,
+    ) -> None:
+        self.family, self.shelf, self.wanted, self.summed, self.start = family, shelf, wanted, summed, start
+        self.count, self.tolerance, self.ranks, self.size = count, tolerance, ranks, size
+        states, self.r, self.t = family.states, family.norms.shape[1], family.states.sigma.shape[1]
+        self.device, many = states.z.device, len(wanted)
+        self.compiled = compiled.usable(self.device)
+        self.group, self.which = torch.div(wanted, self.t, rounding_mode="floor"), wanted % self.t
         scale = states.slope[..., None] * family.coefficients * shelf.step
         self.columns = torch.cat([scale, -0.5 * states.curve[..., None]], 2)
-        self.error = error_of(family, shelf, U64).flatten()[wanted]
-        self.result = Partial.nothing(len(wanted), states.d, self.device)
-        self.start, self.result.peak = peak, peak.clone()
-        self.constant = (0.5 * flat.precision * flat.norm**2)[:, 0]
-        self.shell = flat.shell[:, 0]
-        self.nearest = Nearest(len(wanted), self.device)
-        self.fine = tolerance * math.sqrt(12 / count) / (4 * SAFE)
-        self.lost = torch.zeros(len(wanted), dtype=torch.float64, device=self.device)
-        self.off = torch.zeros(len(wanted), PROBES, device=self.device, dtype=torch.float64)
-        self.r = r
+        self.shell = states.shell.flatten()[wanted]
+        self.nearest = Nearest(many, self.device)
+        self.levels = torch.tensor(LEVELS, dtype=torch.float32, device=self.device)
+        none = torch.zeros(many, dtype=torch.float64, device=self.device)
+        # Σ w, Σ w (l − start), Σ w², Σ w ‖x‖² of the first pass, with w = e^(l − start), the largest l − start, and whose it is.
+        self.sums, self.high = torch.zeros(4, many, dtype=torch.float64, device=self.device), none - torch.inf
+        self.top = torch.full((many,), LAST, dtype=torch.int64, device=self.device)
+        # By level: the mass of what lies below, and how many rows lie above.
+        self.below, self.above = (torch.zeros(len(LEVELS), many, dtype=torch.float64, device=self.device) for _ in range(2))
+        # Of the second pass: units in digits, mass that was summed row by row, mass that was left out.
+        self.whole, self.mass, self.lost = (none.clone() for _ in range(3))
         self.room = torch.empty(0, dtype=torch.float64, device=self.device)
-        self.digits, self.used = torch.empty(0, 0, dtype=torch.int8, device=self.device), 0
+        self.rows, self.square = 0, 0.0
 
     def run(self, products: Products) -> tuple[Partial, Nearest]:
         """The partials, and the rows of each state that are nearest to its shell."""
         for tile in products:
-            self._take(tile)
-        result, shelf = self.result, self.shelf
-        seen = result.mass.clamp(min=1e-300)
-        mean = result.moment / seen[:, None]
-        own = mean.norm(dim=1)
-        # The mean square is a sum in float32: far from the centre it knows little of what is left when the mean's is taken off.
-        spread = ((result.square / seen - own**2).clamp(min=0) + 2.0**-18 * result.square / seen).sqrt()
-        # mean' − mean = Σ w(e^δ − 1)(x − mean)/Σ w e^δ with |δ| ≤ error.
-        wrong = torch.expm1(self.error.clamp(max=50)) * self.error.clamp(max=50).exp()
-        # float32 of a logit rounds it in proportion to its distance from the peak, and its exponential by a unit or two.
-        # One's own rows may all lie below the peak of all processes, relative to which the first of them were rounded.
-        cast = 2.0**-23 * (result.tilt.abs() / seen + (self.start - result.peak).abs())
-        # Σ rounding·(x − mean), as the probes see it; they are digits, of which `shelf.step` makes values.
-        seen_mean = mean @ probes(self.result.moment.shape[1], self.device).double().T / shelf.step
-        rounding = SAFE * shelf.step / SPREAD * (self.off - self.lost[:, None] * seen_mean).square().mean(1).sqrt()
-        moved = wrong * (spread + 1e-6 * shelf.reach) + cast * (shelf.reach + own) + 2.0**-21 * spread + shelf.rounded
-        result.error = result.mass * moved + rounding
-        result.doubt = result.mass * (wrong + cast + 2.0**-21) + rounding / max(shelf.reach, 1e-300)
-        result.peak = result.peak - self.constant
+            self.rows, self.square = self.rows + len(tile.index), self.square + float(tile.rows.square.sum())
+            if self.compiled:
+                compiled.weigh(self, tile.exact, tile.rows.square, tile.index)
+            else:
+                self._weigh(tile)
+        if not self.summed:
+            return Partial.nothing(len(self.wanted), self.family.states.d, self.device), self.nearest
+        self._decide()
+        result = self._finish(self._moments(products))
+        if self.size is None:
+            self._mend(result, products)
         return result, self.nearest
 
-    def _groups(self) -> Iterator[tuple[slice, slice]]:
-        """Groups [p, p') and their wanted states [q, q'), as many as the caches hold."""
-        group = torch.div(self.wanted, self.t, rounding_mode="floor")
+    def _mend(self, result: Partial, products: Products) -> None:
+        """Sum again, with finer units, for means that turned out shorter than they were guessed to be."""
+        bound = result.error / result.mass.clamp(min=1e-300)
+        centre = self.family.states.centre
+        size = (result.moment / result.mass.clamp(min=1e-300)[:, None] + centre).norm(dim=1)
+        short = self.ranks.any(bound > 0.9 * self.tolerance * size.clamp(max=self.shelf.bank.radius)).nonzero().flatten()
+        if not len(short):
+            return
+        scaled = torch.exp(self.high[short].clamp(min=-700))
+        told = self.ranks.total(torch.cat([result.mass[short, None], result.moment[short]], 1) * scaled[:, None])
+        size = (told[:, 1:] / told[:, :1].clamp(min=1e-300) + centre).norm(dim=1).clamp(min=1e-3 * self.shelf.bank.radius)
+        finer = Dense(
+            self.family, self.shelf, self.wanted[short], True, self.start[short], self.count, self.tolerance, self.ranks, size / 2
+        )
+        result.put(short, finer.run(products)[0])
+
+    # ---- first pass -------------------------------------------------------------------------------------------------------
+
+    def _parts(self, tile: Tile) -> Iterator[tuple[slice, Tensor]]:
+        """Wanted states [q, q') of some groups, and their logits (m, n) float64 relative to `start`, as many as the caches hold."""
         size = max(1, VALUES // (8192 * max(self.t, self.r + 1)))
-        first = int(group[0])
-        while first < int(group[-1]) + 1:
-            bounds = torch.searchsorted(group, torch.tensor([first, first + size], device=self.device)).tolist()
-            if bounds[1] > bounds[0]:
-                yield slice(first, min(first + size, len(self.family.norms))), slice(*bounds)
+        first = int(self.group[0])
+        while first < int(self.group[-1]) + 1:
+            begin, end = torch.searchsorted(self.group, torch.tensor([first, first + size], device=self.device)).tolist()
+            groups = slice(first, min(first + size, len(self.family.norms)))
             first += size
-
-    def _take(self, tile: Tile) -> None:
-        exact, square = tile.exact, tile.rows.square
-        shown = self.shelf.shown(tile.rows, tile.mirrored)
-        stacks: list[Stack] = []
-        unit = torch.zeros(len(self.wanted), dtype=torch.float64, device=self.device)
-        for groups, part in self._groups():
-            logit = self._logits(self.family.products(exact, groups), square, groups, part)
-            self.nearest.see(logit - (self.shell - self.result.peak)[part, None].float(), part, tile.index)
-            if not self.summed:
+            if begin == end:
                 continue
-            weight, mine = self._weights(logit, square, part, tile.index)
-            fine = torch.maximum(self.fine * self.result.mass[part], mine / (127.0 * BASE ** (PLANES - 1))).clamp(min=1e-300)
-            unit[part] = fine
-            self._split(weight, fine, float((mine / fine).amax()), part, stacks, shown)
-        self._sum(stacks, unit, tile)
+            exact = self.family.products(tile.exact, groups)
+            self.room = stack = stacked(self.room, exact.shape[0], self.r + 1, exact.shape[2])
+            stack[:, : self.r], stack[:, self.r] = exact, tile.rows.square
+            logit = torch.bmm(self.columns[groups], stack).flatten(0, 1)
+            part = slice(begin, end)
+            yield part, logit[self.wanted[part] - groups.start * self.t].sub_(self.start[part, None])
 
-    def _logits(self, exact: Tensor, square: Tensor, groups: slice, part: slice) -> Tensor:
-        """(m, n) float32 logits relative to the running peak."""
-        self.room = stack = stacked(self.room, exact.shape[0], self.r + 1, exact.shape[2])
-        stack[:, : self.r], stack[:, self.r] = exact, square
-        logit = torch.bmm(self.columns[groups], stack).flatten(0, 1)
-        chosen = self.wanted[part] - groups.start * self.t
-        if len(chosen) < len(logit):
-            logit = logit[chosen]
-        return logit.sub_(self.result.peak[part, None]).float()
+    def _weigh(self, tile: Tile) -> None:
+        square = tile.rows.square
+        for part, below in self._parts(tile):
+            self.nearest.see(below - (self.shell - self.start)[part, None], part, tile.index)
+            high = below.amax(1)
+            row = torch.where(below == high[:, None], tile.index, LAST).amin(1)
+            old, top = self.high[part], self.top[part]
+            self.top[part] = torch.where(high == old, torch.minimum(row, top), torch.where(high > old, row, top))
+            self.high[part] = torch.maximum(high, old)
+            weight = below.exp()
+            self.sums[0, part] += weight.sum(1)
+            self.sums[1, part] += torch.where(weight > 0, weight * below, 0.0).sum(1)
+            self.sums[2, part] += weight.square().sum(1)
+            self.sums[3, part] += weight @ square
 
-    def _weights(self, logit: Tensor, square: Tensor, part: slice, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights (m, n) float32 relative to the new running peak, in the place of the logits; and the largest of each state."""
-        result = self.result
-        high = logit.amax(1)
-        better = (high >= 0) | (result.top[part] == LAST)
-        if bool(better.any()):
-            states = better.nonzero().flatten()
-            row = index[(logit if len(states) == len(logit) else logit[states]).argmax(1)]
-            rise = high[states].double()
-            whole = states + part.start
-            first = result.top[whole] == LAST
-            row = torch.where((rise == 0) & ~first, torch.minimum(row, result.top[whole]), row)
-            result.top[whole] = row
-            self._raise(whole, torch.where(first, rise, rise.clamp(min=0)))
-            logit[states] -= rise[:, None].float()
-            high = torch.where(better, 0.0, high)
-        weight = torch.exp(logit)
-        result.mass[part] += weight.sum(1, dtype=torch.float64)
-        result.tilt[part] += torch.linalg.vecdot(weight, logit).double()
-        result.mass2[part] += torch.linalg.vector_norm(weight, dim=1).double() ** 2
-        result.square[part] += (weight @ square.float()).double()
-        return weight, high.double().exp()
+    # ---- what the first pass tells the second ------------------------------------------------------------------------------
 
-    def _raise(self, states: Tensor, rise: Tensor) -> None:
-        """Move the running peaks of some states up by `rise`, and what was summed with them."""
-        result = self.result
-        result.peak[states] += rise
-        started = result.mass[states] > 0
-        if not bool(started.any()):
-            return
-        factor = torch.where(started, torch.exp(-rise), 0.0)
-        result.tilt[states] = factor * (result.tilt[states] - rise * result.mass[states])
-        result.mass[states] *= factor
-        result.mass2[states] *= factor**2
-        result.square[states] *= factor
-        result.moment[states] *= factor[:, None]
-        self.lost[states] *= factor
-        self.off[states] *= factor[:, None]
+    def _decide(self) -> None:
+        """The unit of each state's digits; which states are summed row by row, and which rows these are."""
+        told = torch.cat([self.sums[[0, 2]], self.below, self.above, torch.full_like(self.sums[:1], self.square)])
+        mass, mass2, *levels, square = self.ranks.total(told)
+        below, above = torch.stack(levels).chunk(2)
+        size, levels = self.size, torch.tensor(LEVELS, dtype=torch.float64, device=self.device)
+        if size is None:  # means of few rows are longer than those of many; whatever the guess, the bound tells
+            size = self.shelf.bank.radius * (0.5 * (mass2 / mass.square()).clamp(max=1) ** 0.15).clamp(min=0.1)
+        allowed = self.tolerance * size * mass / 2
+        self.unit = (allowed / (SAFE * 1.5 * square.clamp(min=1e-300).sqrt())).clamp(min=1e-30)
+        fits = below <= allowed / (4 * max(self.shelf.reach, 1e-300))
+        level = torch.where(fits.any(0), fits.long().argmax(0), len(LEVELS) - 1)
+        self.deep = torch.exp(-levels[level]).float()
+        self.planes = torch.full_like(self.top, self._most_planes())
+        if self.compiled:
+            costs = [torch.where(fits.any(0), above.gather(0, level[None])[0] * WORTH, torch.inf)]
+            for planes in range(1, MOST + 1):
+                # Rows that so many digits can't hold are summed by themselves: about as many as lie above the next level.
+                held = -(self.unit * ONE * float(BASE) ** (planes - 1)).log()
+                beyond = (levels[:, None] < held).sum(0).clamp(max=len(LEVELS) - 1)
+                rows = torch.where(held < self.high.clamp(max=0).neg(), 0.0, above.gather(0, beyond[None])[0])
+                costs.append(rows * WORTH + self.count * planes)
+            self.planes = torch.stack(costs).argmin(0)
+        self.slot = self.planes.cumsum(0) - self.planes
 
-    def _split(self, weight: Tensor, unit: Tensor, highest: float, part: slice, stacks: list[Stack], shown: Tensor) -> None:
-        """Digits of the weights, on the stacks of their planes; what they leave, seen through the probes."""
-        self.result.mass[part] -= weight.sum(1, dtype=torch.float64)
-        rest = weight.mul_((1 / unit).float()[:, None])
-        whole = torch.empty_like(rest)
-        for k in reversed(range(PLANES)):
-            # No weight has digits in a plane above the largest.
-            if k and highest <= 127.0 * BASE ** (k - 1):
-                continue
-            torch.mul(rest, float(BASE) ** -k, out=whole).round_()
-            stacks.append((k, part, self._digits(whole)))
-            # The mass is that of the digits, so that no rounding moves the mean by more than it moves one row against the others.
-            self.result.mass[part] += unit * whole.sum(1).double() * float(BASE) ** k
-            rest.sub_(whole, alpha=float(BASE) ** k)
-        self.lost[part] += unit * rest.sum(1).double()
-        self.off[part] += unit[:, None] * (rest @ shown).double()
+    def _most_planes(self) -> int:
+        """Digits that hold every weight."""
+        largest, count = float(self.ranks.largest((self.high.exp() / self.unit).amax())), 1
+        while 127 * float(BASE) ** (count - 1) < largest + 2:
+            count += 1
+        return count
 
-    def _digits(self, whole: Tensor) -> slice:
-        """Where the digits are kept until the rows are summed."""
-        begin, self.used = self.used, self.used + len(whole)
-        if self.used > len(self.digits) or whole.shape[1] != self.digits.shape[1]:
-            wider = torch.empty(max(2 * len(self.digits), self.used), whole.shape[1], dtype=torch.int8, device=self.device)
-            if begin:
-                wider[:begin] = self.digits[:begin]
-            self.digits = wider
-        self.digits[begin : self.used] = whole
-        return slice(begin, self.used)
+    # ---- second pass ------------------------------------------------------------------------------------------------------
 
-    def _sum(self, stacks: list[Stack], unit: Tensor, tile: Tile) -> None:
-        """Add the integer sums of the rows to the moments."""
-        if not stacks:
-            return
-        total = product(self.digits[: self.used], tile.rows.q)
-        self.used = 0
-        for k, part, where in stacks:
-            found = self.shelf.mirror(total[where]) if tile.mirrored else total[where]
-            self.result.moment[part].addcmul_(found.double(), unit[part, None] * (self.shelf.step * float(BASE) ** k))
+    def _moments(self, products: Products) -> Tensor:
+        """Σ w q over the rows, (Q, d) float64."""
+        sides = 2 if self.shelf.bank.flips else 1
+        moment = torch.zeros(sides, len(self.wanted), self.family.states.d, dtype=torch.float64, device=self.device)
+        total = torch.zeros(sides, int(self.planes.sum()), moment.shape[2], dtype=torch.int32, device=self.device)
+        digits = torch.empty(0, 0, dtype=torch.int8, device=self.device)
+        rows = 0
+        for tile in products:
+            n, side, dither = len(tile.index), int(tile.mirrored), lots(tile.index)
+            if rows + n > EXACT:
+                self._carry(total, moment)
+                rows = 0
+            rows += n
+            if digits.shape[1] != n:
+                digits = torch.empty(total.shape[1], n, dtype=torch.int8, device=self.device)
+            if self.compiled:
+                compiled.cut(self, tile.exact, tile.rows.square, tile.rows.q, dither, digits, moment[side])
+            else:
+                self._cut(tile, dither, digits)
+            if len(digits):
+                total[side] += product(digits, tile.rows.q)
+        self._carry(total, moment)
+        return moment[0] + self.shelf.mirror(moment[1]) if sides == 2 else moment[0]
+
+    def _carry(self, total: Tensor, moment: Tensor) -> None:
+        """Add the sums of digits to the moments, and begin them anew."""
+        for k in range(int(self.planes.max())):
+            for some in (self.planes > k).nonzero().flatten().split(256):
+                unit = self.unit[some, None] * float(BASE) ** k
+                for side, sums in enumerate(total):
+                    moment[side, some] += sums[self.slot[some] + k] * unit
+        total.zero_()
+
+    def _cut(self, tile: Tile, dither: Tensor, digits: Tensor) -> None:
+        for part, below in self._parts(tile):
+            number = torch.floor(below.exp_() / self.unit[part, None] + dither)
+            self.whole[part] += number.sum(1)
+            for k in reversed(range(int(self.planes[0]))):
+                plane = torch.round(number * float(BASE) ** -k)
+                digits[self.slot[part] + k] = plane.to(torch.int8)
+                number -= plane * float(BASE) ** k
+
+    # ---- the answer -------------------------------------------------------------------------------------------------------
+
+    def _finish(self, moment: Tensor) -> Partial:
+        shelf, flat = self.shelf, self.family.states.flat(self.wanted)
+        mass, tilt, mass2, square = self.sums
+        seen, summed = mass.clamp(min=1e-300), self.mass + self.whole * self.unit
+        moment *= (shelf.step * mass / summed.clamp(min=1e-300))[:, None]
+        mean = moment / seen[:, None]
+        own, size = mean.norm(dim=1), (square / seen).sqrt()
+        # The mean square is a sum in float32: far from the centre it knows little of what is left when the mean's is taken off.
+        spread = ((square / seen - own**2).clamp(min=0) + 2.0**-18 * square / seen).sqrt()
+        # What the digits leave of a state tilts all weights alike, by e^δ with δ = slope⟨rest, x⟩: the mean moves by at most
+        # ‖slope·rest‖ times the trace of the covariance. Rounding tilts them as it likes: by (e^δ − 1)(x − mean)/Σ w e^δ.
+        rest = (self.family.states.slope * self.family.rest).flatten()[self.wanted]
+        tilted = (rest * (shelf.reach + own)).clamp(max=50)
+        error = error_of(self.family, shelf, U64, rest=False).flatten()[self.wanted].clamp(max=50)
+        wrong = torch.expm1(error) * error.exp()
+        away = self.square**0.5 + self.rows**0.5 * own
+        rounding = torch.where(self.planes > 0, SAFE * self.unit * away, self.lost * (shelf.reach + own))
+        # Exponentials are right to 2^-22, and float32 adds up `SOON` single rows at a time.
+        moved = (wrong + 2.0**-22) * (spread + 1e-6 * shelf.reach) + rest * spread**2 * torch.exp(2 * tilted) + shelf.rounded
+        moved = moved + compiled.SOON * 2.0**-24 * (size + own) * self.mass / summed.clamp(min=1e-300)
+        # Relative to the largest logit.
+        none = ~(mass > 0)
+        down = torch.where(none, 1.0, torch.exp(-self.high))
+        high = torch.where(none, 0.0, self.high)
+        doubt = mass * (wrong + torch.expm1(2 * tilted) + 2.0**-18) + rounding / max(shelf.reach, 1e-300)
+        constant = (0.5 * flat.precision * flat.norm**2)[:, 0]
+        return Partial(
+            torch.where(none, -torch.inf, self.start + high - constant),
+            self.top,
+            down * mass,
+            moment.mul_(down[:, None]),
+            down * square,
+            down * (tilt - high * mass),
+            down**2 * mass2,
+            down * doubt,
+            down * (mass * moved + rounding * mass / summed.clamp(min=1e-300)),
+            torch.full_like(mass, torch.inf),
+        )

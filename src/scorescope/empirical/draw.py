@@ -10,24 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scorescope.empirical.chance import gumbel
 from scorescope.empirical.dense import Dense
 from scorescope.empirical.engine import FEW, Engine
 from scorescope.empirical.family import States, alone
 from scorescope.empirical.nominate import Nominator
 from scorescope.empirical.products import Products, Tile
-from scorescope.empirical.settle import VALUES
-
-GOLDEN, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # of SplitMix64, as signed 64-bit integers
-
-
-def gumbel(key: Tensor, row: Tensor) -> Tensor:
-    """Standard Gumbel numbers float64 of int64 keys and row indices, broadcast against each other."""
-    x = key + (row + 1) * GOLDEN
-    x = (x ^ (x >> 30 & (1 << 34) - 1)) * FIRST
-    x = (x ^ (x >> 27 & (1 << 37) - 1)) * SECOND
-    x = x ^ (x >> 31 & (1 << 33) - 1)
-    uniform = ((x >> 11 & (1 << 53) - 1).double() + 0.5) * 2.0**-53
-    return -(-uniform.log()).log()
+from scorescope.empirical.settle import squares
 
 
 class _Dense(Dense):
@@ -41,10 +30,10 @@ class _Dense(Dense):
         self.best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
         self.row = torch.zeros_like(key)
 
-    def _take(self, tile: Tile) -> None:
-        for groups, part in self._groups():
-            logit = self._logits(self.family.products(tile.exact, groups), tile.rows.square, groups, part)
-            value, place = (logit.double() + gumbel(self.key[part, None], tile.index)).max(1)
+    def see(self, tile: Tile) -> None:
+        """Draw among the rows of a tile and those before."""
+        for part, below in self._parts(tile):
+            value, place = below.add_(gumbel(self.key[part, None], tile.index)).max(1)
             better = value > self.best[part]
             self.row[part] = torch.where(better, tile.index[place], self.row[part])
             self.best[part] = torch.maximum(value, self.best[part])
@@ -69,10 +58,7 @@ def draw(engine: Engine, states: States, key: Tensor, label: int | None) -> Tens
 
 def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tensor, best: Tensor, chosen: Tensor) -> None:
     """Draws among (state, row) pairs, into `best` and `chosen`."""
-    square = torch.empty(len(state), dtype=torch.float64, device=key.device)
-    for part in torch.arange(len(state), device=key.device).split(max(1, VALUES // states.d)):
-        which = state[part]
-        square[part] = (states.z[which, 0] - states.alpha[which] * engine.shelf.fetch(row[part])).square().sum(1)
+    square = squares(states, engine.shelf, state, row)
     closest = engine.ranks.smallest(torch.full_like(best, torch.inf).scatter_reduce(0, state, square, "amin"))
     logit = -0.5 * states.precision[state, 0] * (square - closest[state])
     logit = torch.where(states.at_data[state, 0], torch.where(square == closest[state], 0.0, -torch.inf), logit)
@@ -86,10 +72,11 @@ def _of_all(engine: Engine, states: States, key: Tensor, peak: Tensor, label: in
     """Draws among all rows: (value relative to a common peak, row)."""
     if engine.shelf.exact:
         family, digits = alone(states, engine.sharp(states))
-        dense = _Dense(family, engine.shelf, torch.arange(len(key), device=key.device), True, peak, engine.rows(label), engine.tolerance)
+        every = torch.arange(len(key), device=key.device)
+        dense = _Dense(family, engine.shelf, every, False, peak, engine.rows(label), engine.tolerance, engine.ranks)
         dense.begin(key)
         for tile in Products(engine.shelf, digits, label, 0):
-            dense._take(tile)
+            dense.see(tile)
         return dense.best, dense.row
     best, row = torch.full_like(peak, -torch.inf), torch.zeros_like(key)
     n, shelf = len(engine.shelf.bank.rows), engine.shelf

@@ -26,8 +26,8 @@ from scorescope.empirical.shelf import Shelf
 FEW = 64  # rows that are settled one by one
 SMALL = 1 << 20  # values of a bank that float64 sums as soon
 FINE = 1e-6  # a tighter tolerance than this is left to float64
-ROUNDING = 2e-7  # what the digits of weights may do to a mean, in radii: finer costs next to nothing, and sums hardly depend on their order
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
+BLUNT = 0.0002  # error of a logit there, in units of the same distances
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 
 
@@ -61,16 +61,24 @@ class Engine:
         return count, math.log(count / dropped), dropped
 
     def sharp(self, states: States) -> Tensor:
-        """(P, T) how much of a state its digits may leave where many rows matter: then the mean is exact enough (at first order)."""
-        scale = max(self.shelf.bank.radius, torch.finfo(torch.float32).tiny)
-        return self.tolerance * GUESS / (states.slope.clamp(min=1e-12) * scale)
+        """(P, T) how much of a state its digits may leave where many rows matter: ‖Δmean‖ ≤ slope·‖rest‖·spread² is then small enough.
+
+        Towards the data means get longer and spreads smaller: a guess that decides on costs alone, as the bound tells.
+        """
+        radius = max(self.shelf.bank.radius, torch.finfo(torch.float32).tiny)
+        guess = GUESS * (1 + states.curve * radius**2) ** 0.3
+        return self.tolerance * guess / (states.slope.clamp(min=1e-12) * radius)
 
     def wanted(self, states: States) -> Tensor:
         """(P, T) how much of a state its digits should leave: less where many rows are expected to matter."""
         reach = max(self.shelf.reach, torch.finfo(torch.float32).tiny)
-        sharp = self.sharp(states)
-        loose = torch.maximum(sharp, 1 / (states.slope.clamp(min=1e-12) * reach))
-        return torch.where(states.curve * self.shelf.bank.radius**2 > SPARSE, loose, sharp)
+        # An error of a few thousandths of what sets rows apart leaves few of them.
+        loose = (BLUNT * states.curve * self.shelf.bank.radius**2).clamp(min=0.2) / (states.slope.clamp(min=1e-12) * reach)
+        return torch.where(self.sparse(states.curve), torch.maximum(loose, self.sharp(states)), self.sharp(states))
+
+    def sparse(self, curve: Tensor) -> Tensor:
+        """Whether few rows are expected to matter where α²/σ² is `curve`."""
+        return curve * self.shelf.bank.radius**2 > SPARSE
 
     def posterior(self, family: Family, products: Products, label: int | None) -> Posterior:
         """Posteriors of a family's states, flat (P·T)."""
@@ -93,10 +101,11 @@ class Engine:
         margin = torch.full_like(states.alpha, apart).masked_fill(states.at_data, 0.0)
         found = Nominator(family, self.shelf, margin, FEW, self.ranks).run(products)
         total = settle(flat, self.shelf, found.state, found.row, self.ranks)
-        ratios(flat, self.shelf, found.near_state, found.near_row, total.ratio)
         rest = found.many | found.many_near
+        few = ~rest[found.near_state]  # sums of all rows look for the nearest themselves
+        ratios(flat, self.shelf, found.near_state[few], found.near_row[few], total.ratio)
         # Rounding may differ among processes, what they do next may not.
-        blunt = self.ranks.any(rest & (family.rest > self.sharp(states)).flatten() & (flat.alpha[:, 0] > 0))
+        blunt = self.ranks.any(rest & (family.rest > 2 * self.sharp(states)).flatten() & (flat.alpha[:, 0] > 0))
         which = blunt.nonzero().flatten()
         if len(which) and self.shelf.exact and not last:
             # Their own digits, more of them: then few rows are left, or sums are exact.
@@ -106,7 +115,7 @@ class Engine:
         self.work["few rows, float64 differences"] += int((~rest & ~blunt).sum())
         for chosen, summed in ((rest & found.many, True), (rest & ~found.many, False)):
             which = chosen.nonzero().flatten()
-            if not len(which) or not len(self.shelf.indices(label)):
+            if not len(which):
                 continue
             if not (self.digits_suffice if summed else self.shelf.exact):
                 self.work["all rows, float64"] += len(which)
@@ -118,8 +127,8 @@ class Engine:
                         total.put(some, part)
                     total.ratio[some] = part.ratio
                 continue
-            rounding = min(self.tolerance * GUESS, ROUNDING)
-            part, nearest = Dense(family, self.shelf, which, summed, found.peak[which], count, rounding).run(products)
+            way = Dense(family, self.shelf, which, summed, found.peak[which], count, self.tolerance, self.ranks)
+            part, nearest = way.run(products)
             part.ratio = total.ratio[which]
             ratios(flat[which], self.shelf, *nearest.pairs(), part.ratio)
             if summed:
@@ -130,19 +139,32 @@ class Engine:
         return total
 
     def checked(self, total: Partial, flat: States, label: int | None, count: int) -> Posterior:
-        """The posterior, after float64 has had another look at those whose bound is too wide."""
+        """The posterior, after another look at those whose bound is too wide: with more digits, then in float64."""
         result = total.posterior(flat, count, self.shelf.bank.shape)
-        size = torch.linalg.vector_norm(result.mean.flatten(1), dim=1).clamp(max=self.shelf.bank.radius, min=1e-3 * self.shelf.bank.radius)
-        wide = result.error_bound > self.tolerance * size
-        which = self.ranks.any(wide).nonzero().flatten()
-        if not len(which):
-            return result
-        self.work["again, all rows, float64"] += len(which)
-        for some in which.split(256):
-            part, _ = double(flat[some], self.shelf, label)
-            part.ratio = total.ratio[some]
-            part = self.ranks.merge(part)
-            better = part.posterior(flat[some], count, self.shelf.bank.shape)
-            keep = better.error_bound < result.error_bound[some]
-            better[keep.nonzero().flatten()].scatter_to(result, some[keep])
+        for again in (self._finer, self._float64):
+            size = torch.linalg.vector_norm(result.mean.flatten(1), dim=1)
+            size = size.clamp(max=self.shelf.bank.radius, min=1e-3 * self.shelf.bank.radius)
+            which = self.ranks.any(result.error_bound > self.tolerance * size).nonzero().flatten()
+            for some in which.split(256) if len(which) else ():
+                part = again(flat[some], size[some], label)
+                if part is None:
+                    continue
+                part.ratio = torch.where((part.ratio - 1).abs() < (total.ratio[some] - 1).abs(), part.ratio, total.ratio[some])
+                better = self.merged(part, flat[some], 0.0).posterior(flat[some], count, self.shelf.bank.shape)
+                keep = better.error_bound < result.error_bound[some]
+                better[keep.nonzero().flatten()].scatter_to(result, some[keep])
         return result
+
+    def _finer(self, states: States, size: Tensor, label: int | None) -> Partial | None:
+        """Partials from digits that suit means of these norms, where digits suffice at all."""
+        if not self.digits_suffice:
+            return None
+        self.work["again, more digits"] += len(states.z)
+        wanted = self.sharp(states) / 16
+        family, digits = alone(states, wanted)
+        return self._partials(family, Products(self.shelf, digits, label, self.shelf.memory // 8), label, last=True)
+
+    def _float64(self, states: States, size: Tensor, label: int | None) -> Partial:
+        """Partials from all rows in float64."""
+        self.work["again, all rows, float64"] += len(states.z)
+        return double(states, self.shelf, label)[0]

@@ -15,6 +15,7 @@ from torch import Tensor
 from scorescope.empirical.digits import BASE, planes
 from scorescope.schedule import Schedule
 
+STRIDE = 100.0  # what the first plane of principal directions may leave of the states, as a factor
 MOST = 7  # planes of a vector: 127·254⁶ is beyond what float64 resolves
 
 
@@ -188,45 +189,56 @@ def pairs(x: Tensor, eps: Tensor, states: States, wanted: Tensor, step: float) -
 
 
 def trajectories(states: States, wanted: Tensor) -> tuple[Family, Tensor]:
-    """Trajectories by their principal directions, and the digits of these."""
-    directions, weights = principal(states, wanted)
-    digits, coefficients, _ = digits_of(directions, weights, wanted / 2)
-    left = torch.empty_like(wanted)
-    for start in range(0, len(digits), 16):
-        part = slice(start, start + 16)
-        centred = states[part].centred
-        left[part] = torch.linalg.vector_norm(centred - coefficients[part] @ digits[part].double(), dim=2)
-        # And what the rounding of this very difference may hide.
-        left[part] += 2.0**-48 * torch.linalg.vector_norm(centred, dim=2)
-    return Family(states, _norms(digits), coefficients, left, torch.arange(len(digits), device=left.device)), digits
+    """Trajectories by their principal directions, and the digits of these: one plane each, then the directions of what is left."""
+    rest = states.centred.clone()
+    digits, columns = [], []
+    left = torch.linalg.vector_norm(rest, dim=2)
+    while len(digits) < MOST * rest.shape[1] and bool((left > wanted).any()):
+        directions, weights = principal(rest, torch.maximum(wanted, left / STRIDE))
+        unit = (directions.abs().amax(2, keepdim=True) / 127).clamp(min=torch.finfo(torch.float64).tiny)
+        plane = (directions / unit).round().to(torch.int8)
+        column = weights * unit[..., 0][:, None]
+        now = torch.empty_like(left)
+        for part in torch.arange(len(plane), device=rest.device).split(16):
+            rest[part] -= column[part] @ plane[part].double()
+            now[part] = torch.linalg.vector_norm(rest[part], dim=2)
+        digits.append(plane)
+        columns.append(column)
+        if bool((now >= left).all()):
+            break  # nothing but rounding is left
+        left = now
+    if not digits:
+        digits, columns = [torch.zeros_like(rest[:, :1], dtype=torch.int8)], [torch.zeros_like(rest[:, :, :1])]
+    planes_, coefficients = torch.cat(digits, 1), torch.cat(columns, 2)
+    # And what the rounding of these very differences may hide.
+    left = left + 2.0**-48 * (states.norm + (coefficients.abs() * _norms(planes_)[:, None]).sum(2))
+    return Family(states, _norms(planes_), coefficients, left, torch.arange(len(planes_), device=left.device)), planes_
 
 
-def principal(states: States, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Directions (P, K, d) and weights (P, T, K) of trajectories, with the fewest K that leave no state more than a quarter of `wanted`.
+def principal(rest: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Directions (P, K, d) and weights (P, T, K) of vectors (P, T, d), with the fewest K that leave none more than nine tenths of `wanted`.
 
-    The principal directions of the states, each divided by its `wanted` so that a state that needs precision pulls its own weight.
+    The principal directions, each vector divided by its `wanted` so that one that needs precision pulls its own weight.
     """
     scale = 1 / wanted.clamp(min=1e-300)
     scale = scale / scale.amax(1, keepdim=True)
-    p, t, d = states.z.shape
-    gram = torch.empty(p, t, t, dtype=torch.float64, device=states.z.device)
-    for start in range(0, p, 16):
-        part = slice(start, start + 16)
-        scaled = states[part].centred * scale[part, :, None]
+    p, t, d = rest.shape
+    gram = torch.empty(p, t, t, dtype=torch.float64, device=rest.device)
+    for part in torch.arange(p, device=rest.device).split(16):
+        scaled = rest[part] * scale[part, :, None]
         gram[part] = scaled @ scaled.mT
     values, vectors = torch.linalg.eigh(gram)
     values, vectors = values.flip(1).clamp(min=0), vectors.flip(2)
-    # After K directions state k is left with ‖rest‖² = Σ_{r>K} λ_r v_kr² (scaled); float64 Gram matrices know no less than 1e-15 of λ_1.
+    # After K directions vector k is left with ‖rest‖² = Σ_{r>K} λ_r v_kr² (scaled); float64 Gram matrices know no less than 1e-15 of λ_1.
     tail = (values[:, None] * vectors**2).flip(2).cumsum(2).flip(2).clamp(min=0).sqrt() / scale[..., None]
-    enough = (tail <= wanted[..., None] / 4).all(1)
+    enough = (tail <= 0.9 * wanted[..., None]).all(1)
     enough |= values <= 1e-15 * values[:, :1]
     enough = enough.all(0)
     count = max(1, int(enough.long().argmax()) if bool(enough.any()) else t)
     vectors, values = vectors[..., :count], values[:, :count]
     weights = vectors * values.sqrt()[:, None] / scale[..., None]
-    directions = torch.empty(p, count, d, dtype=torch.float64, device=states.z.device)
+    directions = torch.empty(p, count, d, dtype=torch.float64, device=rest.device)
     inverse = vectors / values.sqrt().clamp(min=1e-300)[:, None]
-    for start in range(0, p, 16):
-        part = slice(start, start + 16)
-        directions[part] = inverse[part].mT @ (states[part].centred * scale[part, :, None])
+    for part in torch.arange(p, device=rest.device).split(16):
+        directions[part] = inverse[part].mT @ (rest[part] * scale[part, :, None])
     return directions, weights

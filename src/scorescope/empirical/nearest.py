@@ -7,22 +7,24 @@ from torch import Tensor
 
 
 class Nearest:
-    """For `count` states the nearest row on either side so far, by logits relative to the shell's."""
+    """For `count` states the nearest row on either side so far, by logits relative to the shell's.
+
+    Attributes:
+        best: (2, count) float32 distance of its logit from the shell's: inside, outside; infinite where none was seen.
+        row: (2, count) int64 its index.
+    """
 
     def __init__(self, count: int, device: torch.device) -> None:
-        self.best = torch.zeros(2, count, dtype=torch.float64, device=device)
+        self.best = torch.full((2, count), torch.inf, dtype=torch.float32, device=device)
         self.row = torch.full((2, count), -1, dtype=torch.int64, device=device)
 
     def see(self, above: Tensor, part: slice, index: Tensor) -> None:
-        """Take in rows `index` (n,) with logits `above` (m, n) that of the shell, which are overwritten, for the states of `part`."""
-        inverse = above.reciprocal_()
-        for side, best in enumerate((inverse.amax(1), -inverse.amin(1))):
-            better = (best > self.best[side, part]).nonzero().flatten()
-            if len(better):
-                seen = inverse if len(better) == len(inverse) else inverse[better]
-                place = seen.argmin(1) if side else seen.argmax(1)
-                self.best[side, better + part.start] = best[better].double()
-                self.row[side, better + part.start] = index[place]
+        """Take in rows `index` (n,) with logits `above` (m, n) that of the shell, for the states of `part`."""
+        for side, inner in enumerate((True, False)):
+            near, place = torch.where((above >= 0) == inner, above.abs(), torch.inf).min(1)
+            better = near < self.best[side, part]
+            self.best[side, part] = torch.where(better, near.float(), self.best[side, part])
+            self.row[side, part] = torch.where(better, index[place], self.row[side, part])
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """(state, row) of every row that is the nearest on its side."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from scorescope.empirical import compiled
 from scorescope.empirical.family import Family
 from scorescope.empirical.products import Products, Tile
 from scorescope.empirical.ranks import Ranks
@@ -20,6 +22,7 @@ from scorescope.empirical.shelf import Shelf
 
 U32 = 2.0**-24
 VALUES = 1 << 20  # logits of one step: what the caches of a processor hold
+CROWD = 16  # times too many rows, and a state is given up while its pass goes on
 
 
 @dataclass
@@ -42,13 +45,13 @@ class Nominations:
     many_near: Tensor
 
 
-def error_of(family: Family, shelf: Shelf, unit: float) -> Tensor:
+def error_of(family: Family, shelf: Shelf, unit: float, rest: bool = True) -> Tensor:
     """(P, T) bound on the error of a logit from a family's products: what the digits leave, and rounding with unit `unit`.
 
-    What the digits of float rows leave differs from row to row and is not in it.
+    What the digits of float rows leave differs from row to row and is not in it; without `rest`, neither is that of the states'.
     """
     states = family.states
-    left = family.rest * shelf.reach
+    left = family.rest * (shelf.reach if rest else 0.0)
     if shelf.exact:
         left = left + (states.norm + family.rest) * shelf.rounded
     terms = (family.norms.shape[1] + 6) * unit
@@ -75,6 +78,25 @@ def stacked(room: Tensor, groups: int, count: int, n: int) -> Tensor:
     return room if room.shape == (groups, count, n) else torch.empty(groups, count, n, dtype=room.dtype, device=room.device)
 
 
+class Lists:
+    """Room for `most` rows of each of `count` states, and for their values."""
+
+    def __init__(self, count: int, most: int) -> None:
+        self.row, self.value = torch.empty(count, most, dtype=torch.int64), torch.empty(count, most, dtype=torch.float32)
+        self.used = torch.zeros(count, dtype=torch.int64)
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows, values and how many there are, to be written to."""
+        return self.row.numpy(), self.value.numpy(), self.used.numpy()
+
+    def noted(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(state, row, value) of all."""
+        state = torch.repeat_interleave(torch.arange(len(self.used)), self.used)
+        place = torch.arange(len(state)) - torch.repeat_interleave(self.used.cumsum(0) - self.used, self.used)
+        return state, self.row[state, place], self.value[state, place]
+
+
 class Nominator:
     """One pass of a family over the rows."""
 
@@ -99,13 +121,21 @@ class Nominator:
         self.many_near = self.many | (not near)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
         self.found_near: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.compiled = compiled.usable(states.z.device)
+        if self.compiled:
+            self.lists, self.near_lists = Lists(p * t, CROWD * few), Lists(p * t, CROWD * few)
         self.groups = max(1, VALUES // (8192 * max(t, family.norms.shape[1] + 1)))
         self.room = torch.empty(0, dtype=torch.float32, device=states.z.device)
 
     def run(self, products: Products) -> Nominations:
         """Nominations from all tiles, and from those of the other ranks."""
         for tile in products:
-            self._take(tile)
+            if self.compiled:
+                compiled.nominate(self, tile.exact, tile.rows.square, tile.rows.rounded, tile.index)
+            else:
+                self._take(tile)
+        if self.compiled:
+            self.found, self.found_near = [self.lists.noted()], [self.near_lists.noted()]
         self.peak, best = self.ranks.largest(torch.stack([self.peak, -self.best]))
         self.best = -best
         state, row = self._left(self.found, lambda state, logit: logit >= (self.peak - self.margin)[state], self.many)
@@ -186,7 +216,7 @@ class Nominator:
         place, column = matters(part, limit[some, None]).nonzero(as_tuple=True)
         states = some + start
         # The limits still tighten while the pass goes on.
-        too_many = (torch.bincount(place, minlength=len(some)) > 16 * self.few) & ~self.at_data[states]
+        too_many = (torch.bincount(place, minlength=len(some)) > CROWD * self.few) & ~self.at_data[states]
         given_up[states] |= too_many
         kept = ~too_many[place]
         place, column = place[kept], column[kept]

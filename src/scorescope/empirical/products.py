@@ -1,4 +1,4 @@
-"""Products of a family's digits with the rows, block by block; kept between passes where memory allows."""
+"""Products of a family's digits with the rows, block by block; kept between passes as far as memory allows."""
 
 from __future__ import annotations
 
@@ -22,26 +22,30 @@ class Tile:
 
 
 class Products:
-    """Iterates over the tiles of digits (P, R, d) int8 with the rows of one class, or of all; keeps them if `memory` bytes suffice."""
+    """Iterates over the tiles of digits (P, R, d) int8 with the rows of one class, or of all; keeps as many as `memory` bytes hold."""
 
     def __init__(self, shelf: Shelf, digits: Tensor, label: int | None, memory: int) -> None:
         self.shelf, self.label, self.each = shelf, label, digits.shape[1]
         digits = digits.flatten(0, 1)
         self.sides = [(digits, False)] + ([(shelf.mirror(digits).contiguous(), True)] if shelf.bank.flips else [])
-        stored = len(shelf.indices(label))
-        self.keep = shelf.resident and len(digits) * stored * 4 * len(self.sides) <= memory
+        self.room = memory if shelf.resident else 0
         self._kept: list[Tile] = []
 
     def __iter__(self) -> Iterator[Tile]:
-        if self._kept:
-            yield from self._kept
-            return
-        tiles = []
+        yield from self._kept
+        known = len(self._kept)
+        for number, (rows, digits, mirrored) in enumerate(self._sides()):
+            if number < known:
+                continue
+            index = rows.index + len(self.shelf.bank.rows) * mirrored
+            tile = Tile(rows, product(digits, rows.q.T).view(-1, self.each, len(rows.q)), mirrored, index)
+            if number == len(self._kept) and tile.exact.nbytes <= self.room:
+                self.room -= tile.exact.nbytes
+                self._kept.append(tile)
+            yield tile
+
+    def _sides(self) -> Iterator[tuple[Rows, Tensor, bool]]:
+        """Blocks of rows with the digits that meet them: the states', or those of their mirror images."""
         for rows in self.shelf.rows(self.label):
             for digits, mirrored in self.sides:
-                index = rows.index + len(self.shelf.bank.rows) * mirrored
-                tile = Tile(rows, product(digits, rows.q.T).view(-1, self.each, len(rows.q)), mirrored, index)
-                if self.keep:
-                    tiles.append(tile)
-                yield tile
-        self._kept = tiles
+                yield rows, digits, mirrored

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scorescope.empirical import compiled
 from scorescope.empirical.family import States
 from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Shelf
 
 U64 = 2.0**-53
-VALUES = 1 << 20  # float64 values of one step
+VALUES = 1 << 22  # float64 values of one step
 
 
 def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ranks) -> Partial:
@@ -70,9 +71,7 @@ def _lone(states: States, shelf: Shelf, state: Tensor, row: Tensor, result: Part
 def _shared(states: States, shelf: Shelf, shared: Tensor, state: Tensor, row: Tensor, result: Partial, ranks: Ranks) -> None:
     """The states `shared` whose rows lie with several processes; (state, row) are one's own."""
     slot, count = torch.searchsorted(shared, state), len(shared)
-    square = torch.empty(len(state), dtype=torch.float64, device=state.device)
-    for part in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
-        square[part] = (states.z[state[part], 0] - states.alpha[state[part]] * shelf.fetch(row[part])).square().sum(1)
+    square = squares(states, shelf, state, row)
     closest = torch.full((count,), torch.inf, dtype=torch.float64, device=state.device)
     closest = ranks.smallest(closest.scatter_reduce(0, slot, square, "amin"))
     top = torch.full((count,), LAST, device=state.device)
@@ -96,6 +95,13 @@ def _few(
     slot = torch.searchsorted(wanted, state)
     unique, place = row.unique(return_inverse=True)
     x = shelf.fetch(unique)[place]
+    if given is None and compiled.usable(x.device):
+        counts = torch.bincount(slot, minlength=len(wanted))
+        own = (states.z[:, 0], states.alpha[:, 0], states.precision[:, 0], states.at_data[:, 0], states.centre)
+        closest, top, *sums = compiled.few(x, row, counts, wanted, *own, U64)
+        peak = -0.5 * own[2][wanted] * closest
+        result.put(wanted, Partial(peak, top, *sums, torch.full_like(closest, torch.inf)))
+        return
     z, alpha, precision, at_data = (v[wanted] for v in (states.z[:, 0], states.alpha[:, 0], states.precision[:, 0], states.at_data[:, 0]))
     count, device = len(wanted), x.device
     zero = torch.zeros(count, dtype=torch.float64, device=device)
@@ -150,12 +156,21 @@ def _gaps(x: Tensor, nearest: Tensor, z: Tensor, alpha: Tensor, precision: Tenso
 
 def ratios(states: States, shelf: Shelf, state: Tensor, row: Tensor, result: Tensor) -> None:
     """Bring `result` (B,) nearer to 1 by the distance ratios (Eq. 4) of (state, row) pairs, from direct differences in float64."""
+    ratio = squares(states, shelf, state, row).sqrt() / (states.sigma[state, 0] * states.d**0.5)
+    closest = torch.full_like(result, torch.inf).scatter_reduce(0, state, (ratio - 1).abs(), "amin")
+    # Of the two sides at an equal distance from 1 either is right; the first is taken.
+    hit = ((ratio - 1).abs() == closest[state]).nonzero().flatten().flip(0)
+    better = (closest[state[hit]] < (result[state[hit]] - 1).abs()) | result[state[hit]].isinf()
+    result[state[hit[better]]] = ratio[hit[better]]
+
+
+def squares(states: States, shelf: Shelf, state: Tensor, row: Tensor) -> Tensor:
+    """‖z − αx‖² (M,) of (state, row) pairs, from direct differences in float64."""
+    found = torch.empty(len(state), dtype=torch.float64, device=state.device)
     for part in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
-        which = state[part]
-        distance = (states.z[which, 0] - states.alpha[which] * shelf.fetch(row[part])).norm(dim=1)
-        ratio = distance / (states.sigma[which, 0] * states.d**0.5)
-        closest = torch.full_like(result, torch.inf).scatter_reduce(0, which, (ratio - 1).abs(), "amin")
-        # Of the two sides at an equal distance from 1 either is right; the first is taken.
-        hit = ((ratio - 1).abs() == closest[which]).nonzero().flatten().flip(0)
-        better = (closest[which[hit]] < (result[which[hit]] - 1).abs()) | result[which[hit]].isinf()
-        result[which[hit[better]]] = ratio[hit[better]]
+        x, which = shelf.fetch(row[part]), state[part]
+        if compiled.usable(x.device):
+            found[part] = compiled.squares(x, states.z[:, 0], states.alpha[:, 0], which)
+        else:
+            found[part] = (states.z[which, 0] - states.alpha[which] * x).square().sum(1)
+    return found

@@ -18,21 +18,13 @@ from torch import Tensor
 
 from scorescope.bank import Bank
 from scorescope.bank.shadow import best_step
-from scorescope.empirical.digits import product
+from scorescope.empirical import compiled
 from scorescope.empirical.ranks import Ranks
 from scorescope.errors import InputError
 
 BLOCK = 8192  # rows of one product, unless memory is short
 LEAST = 256
-PROBES = 32  # random directions in which the rounding of sums is looked at
-SPREAD = 30.0  # standard deviation of their digits
 ONWARD = 1 + 2.0**-40  # covers the rounding of a float64 norm
-
-
-def probes(d: int, device: torch.device) -> Tensor:
-    """(PROBES, d) int8: random directions, the same for every bank of d dimensions."""
-    generator = torch.Generator().manual_seed(0x5C0E)
-    return (torch.randn(PROBES, d, generator=generator, dtype=torch.float32) * SPREAD).round().clamp(-127, 127).to(device, torch.int8)
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,6 @@ class Shelf:
                 f"at least {-(-least // 2**20)} MiB",
             )
         self.resident = len(self.own) * bank.d + numbers <= memory // 2
-        self._shown: dict[bool, Tensor] = {}
         self.block = int(max(LEAST, min(BLOCK, (memory // 4 - numbers // 2) // (bank.d * 16))))
 
     def indices(self, label: int | None) -> np.ndarray:
@@ -192,19 +183,27 @@ class Shelf:
         """Flat vectors (*, d) of the bank's shape, mirrored along the last axis."""
         return flat.reshape(-1, *self.bank.shape).flip(-1).reshape(flat.shape)
 
+    @cached_property
+    def _table(self) -> Tensor:
+        """Model-space values of the digits −128 … 127 of 8-bit rows."""
+        return torch.from_numpy(self.bank.decode(np.arange(256, dtype=np.uint8))).to(self.device, torch.float64)
+
+    @cached_property
+    def _place(self) -> Tensor:
+        """Where each of one's own rows is among those that are kept."""
+        index = self._kept[0].index - self.own.start
+        return torch.empty_like(index).scatter_(0, index, torch.arange(len(index), device=self.device))
+
     def fetch(self, index: Tensor) -> Tensor:
         """Rows as they are (not centred), flat and float64, by index; exact."""
+        if self.exact and self.resident:
+            mirrored = index >= len(self.bank.rows)
+            place = self._place[index - mirrored * len(self.bank.rows) - self.own.start]
+            if compiled.usable(self.device):
+                return compiled.fetch(self._kept[0].q, place, mirrored, self.bank.shape[-1], self._table)
+            q = self._kept[0].q[place]
+            x = self._table[q.int() + 128]
+            if bool(mirrored.any()):
+                x[mirrored] = self.mirror(x[mirrored])
+            return x
         return self.bank[index].reshape(len(index), self.bank.d).to(self.device, torch.float64)
-
-    def shown(self, rows: Rows, mirrored: bool) -> Tensor:
-        """Rows of a block, or their mirror images, as the probes see them: products of digits (n, PROBES) float32."""
-        if not self.resident:
-            return self._seen(rows.q, mirrored)
-        if mirrored not in self._shown:
-            self._shown[mirrored] = torch.cat([self._seen(part, mirrored) for part in self._kept[0].q.split(BLOCK)])
-        first = rows.q.storage_offset() // self.bank.d
-        return self._shown[mirrored][first : first + len(rows.q)]
-
-    def _seen(self, q: Tensor, mirrored: bool) -> Tensor:
-        directions = probes(self.bank.d, self.device)
-        return product(q, (self.mirror(directions) if mirrored else directions).T).float()

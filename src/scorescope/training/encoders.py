@@ -148,7 +148,8 @@ def images(bank: Bank, x: Tensor) -> Tensor:
     """
     if len(bank.shape) != 3 or bank.shape[0] not in (1, 3):
         raise InputError(
-            f"an encoder looks at images (1 or 3, H, W); the bank's rows are {bank.shape}", "--features with features of the images"
+            f"an encoder looks at images (1 or 3, H, W); the bank's rows are {bank.shape}",
+            "scorescope bank features IMAGES.bank --latents LATENTS.bank, then --features",
         )
     low, high = (bank.low, bank.high) if bank.rows.dtype == np.uint8 else (-1.0, 1.0)
     return ((x - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1)
@@ -217,6 +218,7 @@ def encode(
     encoder: str | nn.Module,
     out: str | Path,
     *,
+    latents: Bank | None = None,
     name: str = "",
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -227,17 +229,22 @@ def encode(
         bank: Of images.
         encoder: A name, or any torch module from images (B, 3, H, W) in [0, 1] to (B, tokens, width).
         out: Folder to write.
+        latents: Another bank, of the same images row by row, that a network will be trained on with these features.
         name: Of a module, for the record.
         device: Where the encoder runs.
         progress: Called with rows done and rows in all.
 
     Raises:
-        InputError: A folder that holds the features of another bank or encoder, and as `encoder_of`.
+        InputError: A folder that holds the features of another bank or encoder, latents of another number, and as `encoder_of`.
     """
-    folder = Path(out)
+    folder, trained = Path(out), bank if latents is None else latents
+    if len(trained) != len(bank):
+        raise InputError(
+            f"bank {trained.name} has {len(trained)} rows, {bank.name} {len(bank)}, mirrored ones included", "banks of the same images"
+        )
     known = encoder if isinstance(encoder, str) else name or type(encoder).__name__
-    record = _record(folder) or {"bank": bank.fingerprint, "encoder": known, "done": 0}
-    if (record["bank"], record["encoder"]) != (bank.fingerprint, known):
+    record = _record(folder) or {"bank": trained.fingerprint, "encoder": known, "done": 0}
+    if (record["bank"], record["encoder"]) != (trained.fingerprint, known):
         raise InputError(f"{folder} holds features of {record['encoder']} for bank {record['bank'][:12]}", "another --out")
     asked = Asked(bank, encoder_of(encoder) if isinstance(encoder, str) else encoder.eval(), device)
     file = folder / "features.npy"
