@@ -420,7 +420,7 @@ def test_features_are_made_from_the_command_line_and_trained_with(tmp_path, bank
 def test_latents_are_trained_with_features_of_their_images(tmp_path, bank, encoder):
     rows = np.random.default_rng(0).standard_normal((30, 4, 2, 2)).astype(np.float32)
     latents = ss.Bank.from_arrays(rows, bank.labels, flips=True, name="latents")
-    with pytest.raises(ss.InputError, match="looks at images.*--latents"):
+    with pytest.raises(ss.InputError, match=r"looks at images.*--latents"):
         encoders.Asked(latents, encoders.encoder_of(encoder), "cpu")
     encoders.encode(bank, encoder, tmp_path / "f", latents=latents)
     examples = batch(latents, 0, 0, 40, 0.0)
