@@ -21,7 +21,7 @@ VERBS = {
     "sample": "draw samples of a model: arrays and a picture",
     "evaluate": "compare samples with a bank: Fréchet distance, precision and recall",
     "report": "draw the report of a finished run again",
-    "bench": "compare the exact empirical score with other ways to it, by time and by error",
+    "bench": "compare the exact empirical score, or training steps, with what else one could use",
 }
 
 HELP = """scorescope shows where a diffusion model has learned the empirical score of its training set, where it extrapolates,
