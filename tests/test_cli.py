@@ -130,6 +130,7 @@ def test_it_runs_as_a_module_and_a_reader_may_leave():
         (["train", "--preset", "--out", "x"], "Missing value for argument '--preset'"),
         (["train", "--preset", "dmeo-s", "--out", "x"], "unknown preset 'dmeo-s'.*'demo-s'"),
         (["train", "--preset=dmeo-s", "--out", "x"], "unknown preset 'dmeo-s'.*'demo-s'"),
+        (["train", "--preset", "demo-s", "--preset", "unet-desk", "--out", "x", "--width", "3"], "Unrecognized options: --width, 3"),
         (["train", "--preset", "sit-s", "--out", "x"], "preset sit-s needs --bank.*scorescope bank build"),
         (["train", "--preset", "demo-s", "--out", "x", "--batch", "0"], "--batch 0 is not a positive number"),
         (["train", "--preset", "demo-s", "--out", "x", "--bank", "nowhere.bank"], r"no bank at nowhere\.bank"),

@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from scorescope.cli.parse import parse
+from scorescope.errors import InputError
 
 HELP = """Draw the report of a finished run again, from its results.nc alone: no model, no bank, no GPU.
 
@@ -36,6 +37,8 @@ def main(argv: list[str]) -> int:
 
     folder = Path(told.run)
     measured = results.load(folder / "results.nc")
+    if "model" not in measured.dims:
+        raise InputError(f"{folder} is a training run, whose results.nc has no report", f"scorescope examine {folder} --bank BANK")
     page = report.write(measured, folder / "report.html" if told.out is None else Path(told.out))
     drawn = charts.export(measured, page.parent / "charts")
     print("\n".join(findings.three(measured)))

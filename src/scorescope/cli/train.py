@@ -57,13 +57,14 @@ class Train(Generic[Net, Aim]):
 
 
 def value_of(argv: list[str], option: str) -> str | None:
-    """The value given to an option, looked for before all others are read."""
+    """The value given to an option, the last if it is given twice, looked for before all others are read."""
+    found = None
     for word, following in pairwise([*argv, ""]):
         if word == option and following and not following.startswith("-"):
-            return following
+            found = following
         if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-    return None
+            found = word.partition("=")[2]
+    return found
 
 
 def elsewhere(argv: list[str], chosen: str) -> InputError | None:
