@@ -135,18 +135,34 @@ if HERE:
         return end
 
     @njit(**HOW)
-    def _both_sides(best: float, d: int) -> float:
-        inside = 1 - math.sqrt(max(0.0, 1 - 2 * best / d))
-        return max(best, d * (inside + inside * inside / 2))
+    def _inside(y: float) -> float:
+        y = min(y, 1.0)
+        return y / (1 + math.sqrt(1 - y))
 
     @njit(**HOW)
-    def _note(value: float, row: int, s: int, limit: float, sign: float, rows: Any, values: Any, used: Any) -> bool:
-        """Add a row to the list of state s; when it is full, those beyond the limit leave it. False if it stays too full."""
+    def _outside(y: float) -> float:
+        y = min(y, 1e12)
+        return y / (1 + math.sqrt(1 + y))
+
+    @njit(**HOW)
+    def _limits(above: float, below: float, off: float, blur: float, d: int) -> Any:
+        """As `Nominator._limits`, for one state."""
+        high, low = (above + off) * 2 / d, (below + off) * 2 / d
+        unsure = 2 * blur + off
+        near_above = np.inf if above == np.inf else max(_inside(high), 0.0 if above > unsure else _outside(high))
+        near_below = max(_outside(low), 0.0 if below > unsure else _inside(low))
+        away = min(near_above, near_below) * (1 + 1e-5)
+        inner = min(away, 1.0)
+        return d * away * (2 + away) / 2 + off, d * inner * (2 - inner) / 2 + off
+
+    @njit(**HOW)
+    def _note(value: float, row: int, s: int, least: float, most: float, rows: Any, values: Any, used: Any) -> bool:
+        """Add a row to the list of state s; when it is full, those beyond the limits leave it. False if it stays too full."""
         cap = rows.shape[1]
         if used[s] == cap:
             kept = 0
             for i in range(cap):
-                if sign * values[s, i] >= sign * limit:
+                if values[s, i] >= least and values[s, i] <= most:
                     values[s, kept], rows[s, kept] = values[s, i], rows[s, i]
                     kept += 1
             used[s] = kept
@@ -159,8 +175,8 @@ if HERE:
 
     @njit(**HOW)
     def _nominate(
-        exact: Any, place: Any, columns: Any, first: int, last: int, square: Any, index: Any, blur: Any, rounded: Any, shell: Any,
-        at_data: Any, margin: Any, slack: Any, d: int, peak: Any, best: Any, many: Any, many_near: Any,
+        exact: Any, place: Any, columns: Any, first: int, last: int, square: Any, index: Any, blur: Any, most_blur: Any, rounded: Any,
+        shell: Any, at_data: Any, margin: Any, off: Any, d: int, peak: Any, best: Any, many: Any, many_near: Any,
         rows: Any, values: Any, used: Any, near_rows: Any, near_values: Any, near_used: Any,
     ) -> None:  # fmt: skip
         t, count, n = columns.shape[1], exact.shape[1], exact.shape[2]
@@ -168,10 +184,8 @@ if HERE:
         room = np.empty((count, BLOCK), np.float32)
         keep = np.empty((RUN, n), np.float32)
         high = np.empty((RUN, blocks), np.float32)
-        near = np.empty((RUN, blocks), np.float32)
-        sure_high = np.empty(RUN, np.float32)
-        sure_near = np.empty(RUN, np.float32)
-        blurred = len(rounded) > 0
+        above = np.empty((RUN, blocks), np.float32)
+        below = np.empty((RUN, blocks), np.float32)
         s0 = first
         while s0 < last:
             p = s0 // t
@@ -179,7 +193,6 @@ if HERE:
             idle = True
             for s in range(s0, end):
                 idle = idle and many[s] and many_near[s]
-                sure_high[s - s0], sure_near[s - s0] = -np.inf, np.inf
             if idle:
                 s0 = end
                 continue
@@ -191,44 +204,47 @@ if HERE:
                     i = s - s0
                     out = keep[i, begin : begin + size]
                     _logits(columns[p, s - p * t], room, square[begin : begin + size], out)
-                    top, closest, level = -FAR, FAR, shell[s]
-                    if blurred:
-                        sure_top, sure_closest, wide = -FAR, FAR, blur[s]
+                    top, inner, outer, level = -FAR, FAR, FAR, shell[s]
+                    if len(rounded):
+                        sure_top, sure_inner, sure_outer, wide = -FAR, FAR, FAR, blur[s]
                         for j in range(size):
-                            off, away = wide * rounded[begin + j], abs(out[j] - level)
-                            top = max(top, _ranked(out[j] + off))
-                            sure_top = max(sure_top, _ranked(out[j] - off))
-                            closest = min(closest, _ranked(away - off))
-                            sure_closest = min(sure_closest, _ranked(away + off))
-                        sure_high[i] = max(sure_high[i], _unranked(sure_top))
-                        sure_near[i] = min(sure_near[i], _unranked(sure_closest))
+                            blurred, a = wide * rounded[begin + j], out[j] - level
+                            top = max(top, _ranked(out[j] + blurred))
+                            sure_top = max(sure_top, _ranked(out[j] - blurred))
+                            inner = min(inner, _ranked(a - blurred) if a >= 0 else FAR)
+                            outer = min(outer, _ranked(-a - blurred) if a < 0 else FAR)
+                            sure_inner = min(sure_inner, _bits(a + blurred) if a >= 0 else FAR)
+                            sure_outer = min(sure_outer, _bits(blurred - a) if a < 0 else FAR)
                     else:
                         for j in range(size):
                             top = max(top, _ranked(out[j]))
-                            closest = min(closest, _bits(out[j] - level) & ABS)
-                        sure_high[i] = max(sure_high[i], _unranked(top))
-                        sure_near[i] = min(sure_near[i], _unranked(closest))
-                    high[i, b], near[i, b] = _unranked(top), _unranked(closest)
+                            a = _bits(out[j] - level)
+                            inner = min(inner, a if a >= 0 else FAR)
+                            outer = min(outer, a & ABS if a < 0 else FAR)
+                        sure_top, sure_inner, sure_outer = top, inner, outer
+                    peak[s] = max(peak[s], _unranked(sure_top))
+                    best[0, s], best[1, s] = min(best[0, s], _float(sure_inner)), min(best[1, s], _float(sure_outer))
+                    high[i, b], above[i, b], below[i, b] = _unranked(top), _unranked(inner), _unranked(outer)
             for s in range(s0, end):
                 i = s - s0
-                peak[s] = max(peak[s], sure_high[i])
-                best[s] = min(best[s], sure_near[i])
                 floor = F32(peak[s] - margin[s])
-                limit = F32((_both_sides(best[s] + slack[s], d) + slack[s]) * (1 + 1e-5))
-                wide = blur[s] if blurred else F32(0)
+                low, top_limit = _limits(best[0, s], best[1, s], off[s], most_blur[s], d)
                 for b in range(blocks):
                     begin = b * BLOCK
                     stop = min(begin + BLOCK, n)
                     if high[i, b] >= floor and not many[s]:
                         for j in range(begin, stop):
-                            value = keep[i, j] + (wide * rounded[j] if blurred else F32(0))
-                            if value >= floor and not _note(value, index[j], s, floor, 1.0, rows, values, used):
+                            value = keep[i, j] + (blur[s] * rounded[j] if len(rounded) else F32(0))
+                            if value >= floor and not _note(value, index[j], s, floor, np.inf, rows, values, used):
                                 many[s] = True
                                 break
-                    if near[i, b] <= limit and not many_near[s] and not at_data[s]:
+                    if (above[i, b] <= top_limit or below[i, b] <= low) and not many_near[s] and not at_data[s]:
                         for j in range(begin, stop):
-                            value = abs(keep[i, j] - shell[s]) - (wide * rounded[j] if blurred else F32(0))
-                            if value <= limit and not _note(value, index[j], s, limit, -1.0, near_rows, near_values, near_used):
+                            a, wide = keep[i, j] - shell[s], blur[s] * rounded[j] if len(rounded) else F32(0)
+                            if a - wide > top_limit or a + wide < -low:
+                                continue
+                            least, most = -low - most_blur[s], top_limit + most_blur[s]
+                            if not _note(a, index[j], s, least, most, near_rows, near_values, near_used):
                                 many_near[s] = True
                                 break
             s0 = end
@@ -505,7 +521,8 @@ def nominate(nominator: Any, exact: Tensor, square: Tensor, rounded: Tensor | No
     n = nominator
     none = np.zeros(0, np.float32)
     blur, off = (none, none) if n.blur is None or rounded is None else (n.blur.numpy(), rounded.float().numpy())
-    fixed = (square.float().numpy(), index.numpy(), blur, off, n.shell.numpy(), n.at_data.numpy(), n.margin.numpy(), n.slack.numpy(), n.d)
+    rows = (square.float().numpy(), index.numpy(), blur, n.most_blur.numpy(), off)
+    fixed = (*rows, n.shell.numpy(), n.at_data.numpy(), n.margin.numpy(), n.off.numpy(), n.d)
     state = (n.peak.numpy(), n.best.numpy(), n.many.numpy(), n.many_near.numpy(), *n.lists.arrays, *n.near_lists.arrays)
     place, columns, products = n.family.place.numpy(), n.columns.numpy(), exact.numpy()
     shared(len(n.peak), exact.shape[2], lambda first, last: _nominate(products, place, columns, first, last, *fixed, *state))

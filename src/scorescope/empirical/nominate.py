@@ -63,14 +63,16 @@ def _size(family: Family) -> Tensor:
     return (family.coefficients.abs() * family.norms[:, None]).sum(2) * (1 + 1e-5)
 
 
-def _both_sides(best: Tensor, d: int) -> Tensor:
-    """How far from the shell's logit a row may be and still beat, in |ratio − 1|, one at distance `best` on the other side.
+def _inside(away: Tensor) -> Tensor:
+    """1 − √(1 − y), y = 2·away/d: how far from 1 the ratio of a row is whose logit is `away` above the shell's; here of y."""
+    y = away.clamp(max=1)
+    return y / (1 + (1 - y).sqrt())
 
-    A logit b inside the shell is a ratio √(1 − 2b/d), outside √(1 + 2b/d): the same step counts for less outside. No row is farther
-    inside than d/2, which is the state itself.
-    """
-    inside = 1 - (1 - 2 * best / d).clamp(min=0).sqrt()
-    return torch.maximum(best, d * (inside + inside**2 / 2))
+
+def _outside(away: Tensor) -> Tensor:
+    """√(1 + y) − 1, for a row below the shell's logit."""
+    y = away.clamp(max=1e12)
+    return y / (1 + (1 + y).sqrt())
 
 
 def stacked(room: Tensor, groups: int, count: int, n: int) -> Tensor:
@@ -112,12 +114,14 @@ class Nominator:
         self.columns = torch.cat([scale, -0.5 * states.curve[..., None]], 2).float()
         self.shell = states.shell.flatten().float()
         self.margin = (margin + 2 * self.error).flatten().float() * (1 + 1e-5)
-        self.slack = 2 * self.error.flatten().float()
+        self.off = self.error.flatten() * (1 + 1e-5)
+        self.most_blur = torch.zeros_like(self.shell) if self.blur is None else self.blur * shelf.rounded
         self.at_data = states.at_data.flatten()
         self.many = states.alpha.flatten() == 0
         # Without a signal all logits are 0, and nobody looks at them.
         self.peak = torch.where(self.many, 0.0, torch.full((p * t,), -torch.inf, dtype=torch.float32, device=states.z.device))
-        self.best = torch.full_like(self.peak, torch.inf)
+        # (2, Q) how far above and below the shell's the nearest logits are, at most.
+        self.best = torch.full((2, p * t), torch.inf, dtype=torch.float32, device=states.z.device)
         self.many_near = self.many | (not near)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
         self.found_near: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -136,10 +140,10 @@ class Nominator:
                 self._take(tile)
         if self.compiled:
             self.found, self.found_near = [self.lists.noted()], [self.near_lists.noted()]
-        self.peak, best = self.ranks.largest(torch.stack([self.peak, -self.best]))
-        self.best = -best
+        self.peak, *best = self.ranks.largest(torch.stack([self.peak, *-self.best]))
+        self.best = -torch.stack(best)
         state, row = self._left(self.found, lambda state, logit: logit >= (self.peak - self.margin)[state], self.many)
-        near_state, near_row = self._left(self.found_near, lambda state, away: away <= self._limit()[state], self.many_near)
+        near_state, near_row = self._left(self.found_near, self._reached, self.many_near)
         return Nominations(state, row, near_state, near_row, self.peak.double(), self.error.flatten(), self.many, self.many_near)
 
     def _left(
@@ -156,9 +160,20 @@ class Nominator:
         kept = ~many[state]
         return state[kept], row[kept]
 
-    def _limit(self) -> Tensor:
-        """(Q,) a row whose logit is farther from the shell's than this is not the nearest to it."""
-        return (_both_sides(self.best + self.slack, self.d) + self.slack) * (1 + 1e-5)
+    def _limits(self) -> tuple[Tensor, Tensor]:
+        """(Q,) float64 how far below and above the shell's the logit of a row can be that is nearest to it, in |ratio − 1|."""
+        high, low = ((away.double() + self.off) * (2 / self.d) for away in self.best)
+        # Close to the shell products do not tell on which side of it a row is.
+        sure = self.best > 2 * self.most_blur + self.off
+        inner = torch.maximum(_inside(high), torch.where(sure[0], 0.0, _outside(high))).masked_fill(self.best[0].isinf(), torch.inf)
+        outer = torch.maximum(_outside(low), torch.where(sure[1], 0.0, _inside(low)))
+        off = torch.minimum(inner, outer) * (1 + 1e-5)
+        return self.d * off * (2 + off) / 2 + self.off, self.d * off.clamp(max=1) * (2 - off.clamp(max=1)) / 2 + self.off
+
+    def _reached(self, state: Tensor, above: Tensor) -> Tensor:
+        """Which rows, by how far above its shell's their logits are, can be the nearest to a state's shell."""
+        low, high = (limit + self.most_blur for limit in self._limits())
+        return (above <= high[state]) & (above >= -low[state])
 
     def _take(self, tile: Tile) -> None:
         """Logits of one tile, some groups at a time."""
@@ -181,43 +196,38 @@ class Nominator:
 
     def _keep(self, logit: Tensor, which: slice, tile: Tile) -> None:
         """Note the rows of (m, n) logits that can matter by what is known so far."""
-        away = torch.sub(logit, self.shell[which, None]).abs_()
-        high, near = logit.amax(1), away.amin(1)
-        sure_high, sure_near = high, near
+        above = torch.sub(logit, self.shell[which, None])
+        away, blur = above.abs(), None
         if self.blur is not None and tile.rows.rounded is not None:
             blur = torch.outer(self.blur[which], tile.rows.rounded.float())
-            sure_high, sure_near = (logit - blur).amax(1), (away + blur).amin(1)
-            # A row counts at its best.
-            logit, away = logit.add_(blur), away.sub_(blur)
-            high, near = logit.amax(1), away.amin(1)
-        torch.maximum(self.peak[which], sure_high, out=self.peak[which])
-        torch.minimum(self.best[which], sure_near, out=self.best[which])
-        floor, limit = (self.peak - self.margin)[which], self._limit()[which]
-        busy = ((high >= floor) & ~self.many[which]).nonzero().flatten()
-        self._note(logit, torch.ge, floor, busy, which.start, tile.index, self.many, self.found)
-        busy = ((near <= limit) & ~(self.many_near | self.at_data)[which]).nonzero().flatten()
-        self._note(away, torch.le, limit, busy, which.start, tile.index, self.many_near, self.found_near)
+        torch.maximum(self.peak[which], (logit if blur is None else logit - blur).amax(1), out=self.peak[which])
+        for side, inner in enumerate((True, False)):
+            sure = torch.where((above >= 0) == inner, away if blur is None else away + blur, torch.inf).amin(1)
+            torch.minimum(self.best[side, which], sure, out=self.best[side, which])
+        # A row counts at its best.
+        logit = logit if blur is None else logit.add_(blur)
+        matters = logit >= (self.peak - self.margin)[which, None]
+        self._note(logit, matters, which.start, tile.index, self.many, self.found)
+        low, high = (limit[which, None].float() * (1 + 1e-6) for limit in self._limits())
+        matters = torch.where(above >= 0, away <= (high if blur is None else high + blur), away <= (low if blur is None else low + blur))
+        self._note(above, matters & ~self.at_data[which, None], which.start, tile.index, self.many_near, self.found_near)
 
     def _note(
         self,
         value: Tensor,
-        matters: Callable[[Tensor, Tensor], Tensor],
-        limit: Tensor,
-        some: Tensor,
+        matters: Tensor,
         start: int,
         index: Tensor,
         given_up: Tensor,
         found: list[tuple[Tensor, Tensor, Tensor]],
     ) -> None:
-        """Note the rows of `some` states whose value passes the limit; states with many times too many are given up."""
-        if not len(some):
-            return
-        part = value if len(some) == len(value) else value[some]
-        place, column = matters(part, limit[some, None]).nonzero(as_tuple=True)
+        """Note the rows (m, n) that matter to the states from `start` on; states with many times too many are given up."""
+        some = (matters.any(1) & ~given_up[start : start + len(value)]).nonzero().flatten()
+        place, column = matters[some].nonzero(as_tuple=True)
         states = some + start
         # The limits still tighten while the pass goes on.
         too_many = (torch.bincount(place, minlength=len(some)) > CROWD * self.few) & ~self.at_data[states]
         given_up[states] |= too_many
         kept = ~too_many[place]
         place, column = place[kept], column[kept]
-        found.append((states[place], index[column], part[place, column]))
+        found.append((states[place], index[column], value[some[place], column]))
