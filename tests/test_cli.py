@@ -118,6 +118,8 @@ def test_it_runs_as_a_module_and_a_reader_may_leave():
         (["exmaine"], "unknown verb 'exmaine'.*'examine'"),
         (["train", "--preset", "demo-s", "--out", "x", "--wdith", "3"], r"Unrecognized options: --wdith, 3\. Try: --width"),
         (["train", "--preset", "demo-s", "--out", "x", "--sed", "1", "--wdith", "3"], r"--sed, 1, --wdith, 3\. Try: --seed"),
+        (["train", "--preset", "demo-s", "--out", "x", "--watch-every", "-3"], "--watch-every -3 is not a number of steps"),
+        (["train", "--preset", "demo-s", "--out", "x", "--heads", "5"], r"^error: width 48 must be divisible by heads 5 and by 4\. Try: a"),
         (["train", "--preset", "demo-s", "--out", "x", "--score-rows", "3"], "--score-rows belongs to the objective region, not to dsm"),
         (["train", "--preset", "demo-s", "--out", "x", "--objective", "regon"], "unknown objective 'regon'.*'region'"),
         (["train", "--preset", "demo-s", "--out", "x", "--schedule", "pv"], r"^error: unknown schedule 'pv'; there is cosine.*'vp'"),

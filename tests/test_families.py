@@ -186,7 +186,7 @@ def test_what_a_sit_does_not_tell_is_asked_for_by_name(tmp_path, sit, options, s
     ("options", "said"),
     [
         ({}, "does not tell head_width, order, schedule"),
-        ({"head_width": 16}, "does not tell order, schedule"),
+        ({"head_width": 16}, r'does not tell order, schedule\. Try: order="legacy", schedule="linear", or what it was trained with'),
         (GUIDED | {"schedule": "cosin"}, "unknown schedule of family adm 'cosin'.*'cosine'"),
         (GUIDED | {"order": "old"}, "unknown order of family adm 'old'"),
         (GUIDED | {"size": 9}, "size=9 is not divisible by 2"),

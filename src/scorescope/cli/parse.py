@@ -46,6 +46,9 @@ def _one_line(box: str, prog: str) -> InputError:
     first, last = ruled[0] + 1, [*ruled[1:], len(lines)][0]
     said = [line for line in lines[first:last] if line.strip()]
     text = " ".join(" ".join(line.split()) for line in said)
+    own = re.match(r"Error parsing [\w.]+: (.*?)\. Try: (.*)", text)  # an `InputError` of the dataclass itself
+    if own:
+        return InputError(own[1], own[2].rstrip("."))
     if text.startswith("Missing from"):
         indents = [len(line) - len(line.lstrip()) for line in said]
         text = "missing: " + ", ".join(line.strip() for line, indent in zip(said, indents, strict=True) if indent == indents[0] + 4)

@@ -96,6 +96,8 @@ def main(argv: list[str]) -> int:
     except InputError as problem:
         raise elsewhere(argv, name) or problem from None
     told.recipe.validate()
+    if told.watch_every < 0:
+        raise InputError(f"--watch-every {told.watch_every} is not a number of steps", "--watch-every 500, or 0 for never")
     from scorescope.cli.examine import check_device
     from scorescope.demo import MODELS, named_bank
     from scorescope.monitor import Microscope

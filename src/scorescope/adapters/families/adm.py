@@ -25,7 +25,7 @@ OPTIONS = {
     "schedule": "linear or cosine: the betas it was trained with",
     "size": "side of the images, where it shall be fixed",
 }
-NEEDED = ("head_width", "order", "schedule")
+NEEDED = {"head_width": "head_width=64", "order": 'order="legacy"', "schedule": 'schedule="linear"'}
 STEPS = 1000
 
 
@@ -48,7 +48,7 @@ def build(weights: Weights, options: Mapping[str, Any]) -> Denoiser:
     told = checked(options, OPTIONS, "adm")
     missing = [name for name in NEEDED if name not in told]
     if missing:
-        remedy = 'head_width=64, order="legacy", schedule="linear"'
+        remedy = ", ".join(NEEDED[name] for name in missing) + ", or what it was trained with"
         raise InputError(f"the state dict of a guided-diffusion U-Net does not tell {', '.join(missing)}", remedy)
     if told["schedule"] not in BETAS:
         raise unknown("schedule of family adm", str(told["schedule"]), BETAS)
