@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+SAFE = 0.5 + 4.0  # standard errors of McDiarmid's bound: beyond it with a probability of e⁻³²
 GOLDEN, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # of SplitMix64, as signed 64-bit integers
 
 
@@ -23,5 +24,5 @@ def gumbel(key: Tensor, row: Tensor) -> Tensor:
 
 
 def lots(row: Tensor) -> Tensor:
-    """(n,) float32 in [0, 1) that decide how the weights of rows are rounded."""
+    """(n,) float32 in [0, 1) that decide how the numbers of rows, or of coordinates, are rounded."""
     return torch.floor(uniform(0, row) * 2.0**24).float() * 2.0**-24

@@ -110,21 +110,23 @@ if HERE:
         r = 0
         while r + 4 <= count:
             a, b, c, d = columns[r], columns[r + 1], columns[r + 2], columns[r + 3]
+            one, two, three, four = room[r], room[r + 1], room[r + 2], room[r + 3]
             for j in range(rows):
-                out[j] += a * room[r, j] + b * room[r + 1, j] + c * room[r + 2, j] + d * room[r + 3, j]
+                out[j] += a * one[j] + b * two[j] + c * three[j] + d * four[j]
             r += 4
         while r < count:
-            a = columns[r]
+            a, one = columns[r], room[r]
             for j in range(rows):
-                out[j] += a * room[r, j]
+                out[j] += a * one[j]
             r += 1
 
     @njit(**HOW)
     def _convert(exact: Any, begin: int, rows: int, room: Any) -> None:
         """A block of products as floats."""
         for r in range(room.shape[0]):
+            source, target = exact[r, begin : begin + rows], room[r]
             for j in range(rows):
-                room[r, j] = exact[r, begin + j]
+                target[j] = source[j]
 
     @njit(inline="always")
     def _end_of_run(group: Any, first: int, last: int) -> int:
@@ -207,8 +209,9 @@ if HERE:
                     top, inner, outer, level = -FAR, FAR, FAR, shell[s]
                     if len(rounded):
                         sure_top, sure_inner, sure_outer, wide = -FAR, FAR, FAR, blur[s]
+                        vague = rounded[begin : begin + size]
                         for j in range(size):
-                            blurred, a = wide * rounded[begin + j], out[j] - level
+                            blurred, a = wide * vague[j], out[j] - level
                             top = max(top, _ranked(out[j] + blurred))
                             sure_top = max(sure_top, _ranked(out[j] - blurred))
                             inner = min(inner, _ranked(a - blurred) if a >= 0 else FAR)
@@ -279,12 +282,13 @@ if HERE:
                         weight[j] = _exp(x)
                         lean[j] = F32(x)
                     m, tilt, m2, sq = F32(0), F32(0), F32(0), F32(0)
+                    norm = square32[begin : begin + size]
                     for j in range(size):
                         e = weight[j]
                         m += e
                         tilt += e * lean[j]
                         m2 += e * e
-                        sq += e * square32[begin + j]
+                        sq += e * norm[j]
                         most = max(most, _ranked(lean[j]))
                     sums[0, s] += m
                     sums[1, s] += tilt
@@ -382,21 +386,22 @@ if HERE:
                         continue
                     inverse, largest, total = F32(1 / unit[s]), I32(0), np.int64(0)
                     limit = F32((base // 2 - 1) * float(base) ** (planes[s] - 1))
+                    lot = dither[begin : begin + size]
                     for j in range(size):
                         w = weight[j] * inverse
                         largest = max(largest, _bits(w))
                         w = w if w <= limit else F32(0)
-                        number[j] = I32(np.floor(w + dither[begin + j]))
+                        number[j] = I32(np.floor(w + lot[j]))
                         total += number[j]
                     for k in range(planes[s]):
-                        digit = digits[slot[s] + k]
+                        digit = digits[slot[s] + k, begin : begin + size]
                         if k + 1 == planes[s]:
                             for j in range(size):
-                                digit[begin + j] = number[j]
+                                digit[j] = number[j]
                         else:
                             for j in range(size):
                                 upper = I32(np.floor(F32(number[j]) * F32(1 / base) + F32(0.5)))
-                                digit[begin + j], number[j] = number[j] - upper * I32(base), upper
+                                digit[j], number[j] = number[j] - upper * I32(base), upper
                     whole[s] += total
                     if _float(largest) > limit:
                         for j in range(size):

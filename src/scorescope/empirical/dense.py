@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from scorescope.empirical import compiled
-from scorescope.empirical.chance import lots
+from scorescope.empirical.chance import SAFE, lots
 from scorescope.empirical.digits import BASE, product
 from scorescope.empirical.family import Family
 from scorescope.empirical.nearest import Nearest
@@ -30,12 +30,11 @@ from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import U64
 from scorescope.empirical.shelf import Shelf
 
-SAFE = 0.5 + 4.0  # standard errors of McDiarmid's bound
 VALUES = 1 << 20  # weights of one step where PyTorch makes them
 EXACT = 1 << 17  # rows whose digits' products 32 bits can add up
 ONE = 126.0  # units that one digit holds
 MOST = 3  # digits beyond which float32 has nothing to tell
-LEVELS = (9.0, 12.0, 15.0, 18.0, 22.0)  # logits below the peak at which rows may be left out
+LEVELS = (2.0, 4.0, 6.0, 9.0, 12.0, 15.0, 18.0, 22.0)  # logits below the peak at which rows may be left out
 WORTH = 10  # digits of a row that cost as much as the row by itself
 
 
@@ -90,6 +89,7 @@ class Dense:
 
     def run(self, products: Products) -> tuple[Partial, Nearest]:
         """The partials, and the rows of each state that are nearest to its shell."""
+        self.label = products.label
         for tile in products:
             self.rows, self.square = self.rows + len(tile.index), self.square + float(tile.rows.square.sum())
             if self.compiled:
@@ -164,9 +164,9 @@ class Dense:
         size, levels = self.size, torch.tensor(LEVELS, dtype=torch.float64, device=self.device)
         if size is None:  # means of few rows are longer than those of many; whatever the guess, the bound tells
             size = self.shelf.bank.radius * (0.5 * (mass2 / mass.square()).clamp(max=1) ** 0.15).clamp(min=0.1)
-        allowed = self.tolerance * size * mass / 2
-        self.unit = (allowed / (SAFE * 1.5 * square.clamp(min=1e-300).sqrt())).clamp(min=1e-30)
-        fits = below <= allowed / (4 * max(self.shelf.reach, 1e-300))
+        allowed = 0.6 * self.tolerance * size * mass
+        self.unit = (allowed / (SAFE * 1.2 * square.clamp(min=1e-300).sqrt())).clamp(min=1e-30)
+        fits = below <= allowed / (3 * max(self.shelf.reach, 1e-300))
         level = torch.where(fits.any(0), fits.long().argmax(0), len(LEVELS) - 1)
         self.deep = torch.exp(-levels[level]).float()
         self.planes = torch.full_like(self.top, self._most_planes())
@@ -243,16 +243,20 @@ class Dense:
         own, size = mean.norm(dim=1), (square / seen).sqrt()
         # The mean square is a sum in float32: far from the centre it knows little of what is left when the mean's is taken off.
         spread = ((square / seen - own**2).clamp(min=0) + 2.0**-18 * square / seen).sqrt()
-        # What the digits leave of a state tilts all weights alike, by e^δ with δ = slope⟨rest, x⟩: the mean moves by at most
-        # ‖slope·rest‖ times the trace of the covariance. Rounding tilts them as it likes: by (e^δ − 1)(x − mean)/Σ w e^δ.
-        rest = (self.family.states.slope * self.family.rest).flatten()[self.wanted]
-        tilted = (rest * (shelf.reach + own)).clamp(max=50)
+        # What the digits leave of a state tilts weights by e^δ with δ = slope⟨rest, x⟩: at first order the mean moves by at most the
+        # drift times the slope and the trace of the covariance. Rounding tilts them as it likes: Σ w(e^δ − 1)(x − mean)/Σ w e^δ.
+        rest, drift = ((self.family.states.slope * size).flatten()[self.wanted] for size in (self.family.rest, self.family.drift))
+        tilted = (rest * (shelf.reach + own)).clamp(max=25)
         error = error_of(self.family, shelf, U64, rest=False).flatten()[self.wanted].clamp(max=50)
         wrong = torch.expm1(error) * error.exp()
-        away = self.square**0.5 + self.rows**0.5 * own
+        # (Σ ‖x − mean‖²)^½
+        away, total = self.square**0.5 + self.rows**0.5 * own, shelf.total(self.label)
+        if total is not None:
+            away = (self.square - 2 * mean @ total + self.rows * own**2).clamp(min=0).sqrt() * (1 + 1e-9)
         rounding = torch.where(self.planes > 0, SAFE * self.unit * away, self.lost * (shelf.reach + own))
         # Exponentials are right to 2^-22, and float32 adds up `SOON` single rows at a time.
-        moved = (wrong + 2.0**-22) * (spread + 1e-6 * shelf.reach) + rest * spread**2 * torch.exp(2 * tilted) + shelf.rounded
+        moved = (wrong + 2.0**-22) * (spread + 1e-6 * shelf.reach) + shelf.rounded
+        moved = moved + (drift + rest * torch.expm1(4 * tilted)) * spread**2
         moved = moved + compiled.SOON * 2.0**-24 * (size + own) * self.mass / summed.clamp(min=1e-300)
         # Relative to the largest logit.
         none = ~(mass > 0)

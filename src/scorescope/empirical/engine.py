@@ -18,7 +18,7 @@ from scorescope.empirical.family import Family, States, alone
 from scorescope.empirical.nominate import Nominator
 from scorescope.empirical.partial import Partial
 from scorescope.empirical.posterior import Posterior
-from scorescope.empirical.products import Products
+from scorescope.empirical.products import Products, together
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import ratios, settle
 from scorescope.empirical.shelf import Shelf
@@ -27,6 +27,7 @@ FEW = 128  # rows that are settled one by one
 SMALL = 1 << 20  # values of a bank that float64 sums as soon
 FINE = 1e-6  # a tighter tolerance than this is left to float64
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
+CROWDED = 100.0  # the same distances, below which so many rows are that more digits are asked for at once
 BLUNT = 5e-6  # error of a logit there, in units of the same distances
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 
@@ -86,6 +87,20 @@ class Engine:
         total = self.merged(self._partials(family, products, label), flat, self.margin(label)[2])
         return self.checked(total, flat, label, self.rows(label))
 
+    def alone(self, states: States, label: int | None) -> Posterior:
+        """Posteriors of states (B, 1, d) that share nothing: by one plane of digits, or by more where many rows are expected to matter."""
+        crowded = self.digits_suffice & (states.alpha > 0) & (states.curve * self.shelf.bank.radius**2 < CROWDED)
+        parts = [which for many in (True, False) if len(which := (crowded[:, 0] == many).nonzero().flatten())]
+        made = []
+        for which in parts:
+            some = states[which]
+            made.append(alone(some, 1.5 * self.sharp(some), random=True) if crowded[which[0], 0] else alone(some))
+        shared = together(self.shelf, [digits for _, digits in made], label, self.shelf.memory // 8)
+        result = Posterior.empty(len(states.z), self.shelf.bank.shape, self.shelf.device)
+        for which, (family, _), products in zip(parts, made, shared, strict=True):
+            self.posterior(family, products, label).scatter_to(result, which)
+        return result
+
     def merged(self, total: Partial, flat: States, dropped: float) -> Partial:
         """The partials of all processes as one; of rows that were left out, no more than the share `dropped` is missing."""
         total, at_data = self.ranks.merge(total), flat.at_data[:, 0]
@@ -105,11 +120,11 @@ class Engine:
         few = ~rest[found.near_state]  # sums of all rows look for the nearest themselves
         ratios(flat, self.shelf, found.near_state[few], found.near_row[few], total.ratio)
         # Rounding may differ among processes, what they do next may not.
-        blunt = self.ranks.any(rest & (family.rest > 2 * self.sharp(states)).flatten() & (flat.alpha[:, 0] > 0))
+        blunt = self.ranks.any(rest & (family.drift > 2 * self.sharp(states)).flatten() & (flat.alpha[:, 0] > 0))
         which = blunt.nonzero().flatten()
         if len(which) and self.shelf.exact and not last:
             # Their own digits, more of them: then few rows are left, or sums are exact.
-            own, digits = alone(flat[which], self.sharp(flat[which]))
+            own, digits = alone(flat[which], 1.5 * self.sharp(flat[which]), random=True)
             total.put(which, self._partials(own, Products(self.shelf, digits, label, self.shelf.memory // 8), label, last=True))
             rest = rest & ~blunt
         self.work["few rows, float64 differences"] += int((~rest & ~blunt).sum())
@@ -161,7 +176,7 @@ class Engine:
             return None
         self.work["again, more digits"] += len(states.z)
         wanted = self.sharp(states) / 16
-        family, digits = alone(states, wanted)
+        family, digits = alone(states, wanted, random=True)
         return self._partials(family, Products(self.shelf, digits, label, self.shelf.memory // 8), label, last=True)
 
     def _float64(self, states: States, size: Tensor, label: int | None) -> Partial:

@@ -12,6 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from scorescope.empirical.chance import SAFE, lots
 from scorescope.empirical.digits import BASE, planes
 from scorescope.schedule import Schedule
 
@@ -101,6 +102,7 @@ class Family:
         coefficients: (P, T, R) float64.
         rest: (P, T) bound on the norm of what digits and coefficients leave of a state.
         place: (P,) where the products of a group are among those of all groups.
+        drift: (P, T) a bound on ‖C rest‖ for any covariance C of trace 1: that of `rest`, or less where the rest is random.
     """
 
     states: States
@@ -108,6 +110,12 @@ class Family:
     coefficients: Tensor
     rest: Tensor
     place: Tensor
+    drift: Tensor
+
+    def some(self, states: States, which: Tensor | slice, times: slice) -> Family:
+        """The groups `which` at some of the times, whose `states` are given; their products stay where they are."""
+        rest, drift = self.rest[which][:, times], self.drift[which][:, times]
+        return Family(states, self.norms[which], self.coefficients[which][:, times], rest, self.place[which], drift)
 
     def products(self, exact: Tensor, part: slice) -> Tensor:
         """Those of the groups `part` among the products (P', R, n) of all groups."""
@@ -118,24 +126,31 @@ class Family:
         return bool((self.place == torch.arange(len(self.place), device=self.place.device)).all())
 
 
-def alone(states: States, wanted: Tensor | None = None) -> tuple[Family, Tensor]:
+def alone(states: States, wanted: Tensor | None = None, random: bool = False) -> tuple[Family, Tensor]:
     """States as groups of one (B, 1, d) with their own digits, and these digits (B, R, d) int8.
 
-    One plane, or as many as leave every state no more than `wanted` (B, 1).
+    One plane, or as many as leave every state no more than `wanted` (B, 1); if `random`, no more drift than that. Then the last plane is
+    rounded up or down at random, right on average, by lots of the coordinates; a covariance C of trace 1 makes of such a rest, by
+    McDiarmid's inequality, no more than SAFE·unit but for a probability of e⁻³², a quarter of what its norm would let one fear.
     """
     centred = states.centred[:, 0]
     unit = (centred.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float64).tiny)
     digits, columns, rest = [], [], centred
+    drift = torch.full_like(unit, torch.inf)
     for _ in range(1 if wanted is None else MOST):
+        before = rest
         plane, rest = planes(rest, unit, 1)
+        if random and wanted is not None and bool((unit * SAFE <= wanted).all()):
+            plane = torch.floor(before / unit + lots(torch.arange(states.d, device=rest.device))).clamp_(-128, 127).to(torch.int8)[None]
+            rest, drift = before - plane[0] * unit, unit * SAFE
         digits.append(plane[0])
         columns.append(unit)
         unit = unit / BASE
-        if wanted is not None and bool((rest.norm(dim=1) <= wanted[:, 0]).all()):
+        if wanted is not None and bool((torch.minimum(rest.norm(dim=1, keepdim=True), drift) <= wanted).all()):
             break
-    stack = torch.stack(digits, 1)
+    stack, left = torch.stack(digits, 1), rest.norm(dim=1, keepdim=True)
     place = torch.arange(len(stack), device=rest.device)
-    return Family(states, _norms(stack), torch.stack(columns, 2), rest.norm(dim=1, keepdim=True), place), stack
+    return Family(states, _norms(stack), torch.stack(columns, 2), left, place, torch.minimum(left, drift)), stack
 
 
 def _norms(digits: Tensor) -> Tensor:
@@ -185,7 +200,7 @@ def pairs(x: Tensor, eps: Tensor, states: States, wanted: Tensor, step: float) -
     weights = torch.stack([states.alpha, states.sigma], 2)
     digits, coefficients, rest = digits_of(directions, weights, wanted, step)
     rest = rest + 2.0**-48 * (states.alpha * directions[:, 0].norm(dim=1)[:, None] + states.sigma * eps.norm(dim=1)[:, None])
-    return Family(states, _norms(digits), coefficients, rest, torch.arange(len(x), device=x.device)), digits
+    return Family(states, _norms(digits), coefficients, rest, torch.arange(len(x), device=x.device), rest), digits
 
 
 def trajectories(states: States, wanted: Tensor) -> tuple[Family, Tensor]:
@@ -212,7 +227,8 @@ def trajectories(states: States, wanted: Tensor) -> tuple[Family, Tensor]:
     planes_, coefficients = torch.cat(digits, 1), torch.cat(columns, 2)
     # And what the rounding of these very differences may hide.
     left = left + 2.0**-48 * (states.norm + (coefficients.abs() * _norms(planes_)[:, None]).sum(2))
-    return Family(states, _norms(planes_), coefficients, left, torch.arange(len(planes_), device=left.device)), planes_
+    place = torch.arange(len(planes_), device=left.device)
+    return Family(states, _norms(planes_), coefficients, left, place, left), planes_
 
 
 def principal(rest: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

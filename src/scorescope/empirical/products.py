@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from scorescope.empirical.digits import product
@@ -44,8 +45,27 @@ class Products:
                 self._kept.append(tile)
             yield tile
 
+    def take(self, tile: Tile, exact: Tensor) -> None:
+        """Keep the products (P·R, n) of the next tile, made elsewhere."""
+        self._kept.append(Tile(tile.rows, exact.view(-1, self.each, exact.shape[1]), tile.mirrored, tile.index))
+
     def _sides(self) -> Iterator[tuple[Rows, Tensor, bool]]:
         """Blocks of rows with the digits that meet them: the states', or those of their mirror images."""
         for rows in self.shelf.rows(self.label):
             for digits, mirrored in self.sides:
                 yield rows, digits, mirrored
+
+
+def together(shelf: Shelf, stacks: list[Tensor], label: int | None, memory: int) -> list[Products]:
+    """Products of several stacks of digits (P, R, d) with the same rows: of all at once, which is faster, where `memory` holds them."""
+    each = [Products(shelf, digits, label, memory // len(stacks)) for digits in stacks]
+    if len(stacks) < 2:
+        return each
+    flat = torch.cat([digits.flatten(0, 1) for digits in stacks])
+    rows = len(shelf.indices(label)) * (2 if shelf.bank.flips else 1)
+    if shelf.resident and 4 * len(flat) * rows <= memory:
+        for tile in Products(shelf, flat[:, None], label, 0):
+            parts = tile.exact[:, 0].split([len(digits.flatten(0, 1)) for digits in stacks])
+            for products, part in zip(each, parts, strict=True):
+                products.take(tile, part)
+    return each

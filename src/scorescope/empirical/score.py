@@ -23,9 +23,8 @@ from scorescope.bank.products import full_precision
 from scorescope.denoiser import Denoiser, Label, as_label
 from scorescope.empirical.draw import draw
 from scorescope.empirical.engine import Engine
-from scorescope.empirical.family import States, alone
+from scorescope.empirical.family import States
 from scorescope.empirical.posterior import Posterior
-from scorescope.empirical.products import Products
 from scorescope.empirical.ranks import Alone, Ranks
 from scorescope.empirical.shelf import Shelf
 from scorescope.empirical.sweep import PairSweep, TrajectorySweep, sweep
@@ -99,8 +98,7 @@ class EmpiricalScore(Denoiser):
                 # States of like noise together: they need digits alike.
                 for part in wanted[torch.argsort(times[wanted], stable=True)].split(QUERIES):
                     states = States.of(flat[part, None], times[part, None], self.schedule, self.shelf.centre)
-                    family, digits = alone(states)
-                    self.engine.posterior(family, Products(self.shelf, digits, tag, 0), tag).scatter_to(result, part)
+                    self.engine.alone(states, tag).scatter_to(result, part)
         return result
 
     def sample(

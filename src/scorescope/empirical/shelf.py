@@ -8,6 +8,7 @@ are never made: ⟨z, mirror(x)⟩ = ⟨mirror(z), x⟩, and the centre of a ban
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -178,6 +179,22 @@ class Shelf:
         for start in range(first, last, self.block):
             part = slice(start, min(start + self.block, last))
             yield Rows(kept.q[part], kept.square[part], None if kept.rounded is None else kept.rounded[part], kept.index[part])
+
+    @cached_property
+    def _sums(self) -> Tensor:
+        """Sums of one's own digits class by class, (classes, d) float64."""
+        kept, begins = self._kept
+        return torch.stack([
+            sum((part.sum(0, dtype=torch.int32).double() for part in kept.q[first:last].split(BLOCK)), torch.zeros(self.bank.d).to(kept.q))
+            for first, last in itertools.pairwise(begins.tolist())
+        ])  # fmt: skip
+
+    def total(self, label: int | None) -> Tensor | None:
+        """Σ (x − centre) over one's own rows of a class, or all, with their mirror images, (d,) float64; None where that takes a pass."""
+        if not self.resident:
+            return None
+        found = self.step * (self._sums.sum(0) if label is None else self._sums[label])
+        return found + self.mirror(found) if self.bank.flips else found
 
     def mirror(self, flat: Tensor) -> Tensor:
         """Flat vectors (*, d) of the bank's shape, mirrored along the last axis."""

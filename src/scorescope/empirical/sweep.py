@@ -19,7 +19,7 @@ from scorescope.empirical.walk import Walk, level
 from scorescope.schedule import Schedule
 
 TOGETHER = 8  # timesteps of one chunk, unless the rows come from disk
-RANGE = 50  # timesteps that share a basis
+RANGE = 24  # timesteps that share a basis
 SETTLED = 96  # rows with which a pair enters its walk
 
 
@@ -69,8 +69,7 @@ class PairSweep:
         return result
 
     def _family(self, states: States, part: slice, which: Tensor) -> Family:
-        whole = self.family
-        return Family(states, whole.norms[which], whole.coefficients[which][:, part], whole.rest[which][:, part], which)
+        return self.family.some(states, which, part)
 
     def _walked(self, part: slice, here: Tensor, index: Tensor, result: Posterior) -> None:
         """Answer the pairs that walk."""
@@ -124,8 +123,7 @@ class TrajectorySweep:
         if not (self.range.start <= part.start and part.stop <= self.range.stop):
             self._prepare(part)
         inner = slice(part.start - self.range.start, part.stop - self.range.start)
-        whole = self.family
-        family = Family(whole.states[:, inner], whole.norms, whole.coefficients[:, inner], whole.rest[:, inner], whole.place)
+        family = self.family.some(self.family.states[:, inner], slice(None), inner)
         return self.engine.posterior(family, self.products, self.label)
 
     def _prepare(self, part: slice) -> None:
