@@ -28,7 +28,7 @@ SMALL = 1 << 20  # values of a bank that float64 sums as soon
 FINE = 1e-6  # a tighter tolerance than this is left to float64
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
 CROWDED = 100.0  # the same distances, below which so many rows are that more digits are asked for at once
-BLUNT = 5e-6  # error of a logit there, in units of the same distances
+BLUNT = 2e-4  # error of a logit there, in units of the same distances
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 
 
@@ -74,7 +74,7 @@ class Engine:
         """(P, T) how much of a state its digits should leave: less where many rows are expected to matter."""
         reach = max(self.shelf.reach, torch.finfo(torch.float32).tiny)
         # An error of a few thousandths of what sets rows apart leaves few of them.
-        loose = (BLUNT * states.curve * self.shelf.bank.radius**2).clamp(min=0.005) / (states.slope.clamp(min=1e-12) * reach)
+        loose = (BLUNT * states.curve * self.shelf.bank.radius**2).clamp(min=0.2) / (states.slope.clamp(min=1e-12) * reach)
         return torch.where(self.sparse(states.curve), torch.maximum(loose, self.sharp(states)), self.sharp(states))
 
     def sparse(self, curve: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from scorescope.empirical.digits import BASE, planes
 from scorescope.schedule import Schedule
 
 STRIDE = 100.0  # what the first plane of principal directions may leave of the states, as a factor
+TOGETHER = 8  # trajectories whose states the caches of a processor hold
 MOST = 7  # planes of a vector: 127·254⁶ is beyond what float64 resolves
 
 
@@ -206,16 +207,19 @@ def pairs(x: Tensor, eps: Tensor, states: States, wanted: Tensor, step: float) -
 def trajectories(states: States, wanted: Tensor) -> tuple[Family, Tensor]:
     """Trajectories by their principal directions, and the digits of these: one plane each, then the directions of what is left."""
     rest = states.centred.clone()
+    parts = torch.arange(len(rest), device=rest.device).split(TOGETHER)
     digits, columns = [], []
     left = torch.linalg.vector_norm(rest, dim=2)
     while len(digits) < MOST * rest.shape[1] and bool((left > wanted).any()):
-        directions, weights = principal(rest, torch.maximum(wanted, left / STRIDE))
-        unit = (directions.abs().amax(2, keepdim=True) / 127).clamp(min=torch.finfo(torch.float64).tiny)
-        plane = (directions / unit).round().to(torch.int8)
-        column = weights * unit[..., 0][:, None]
-        now = torch.empty_like(left)
-        for part in torch.arange(len(plane), device=rest.device).split(16):
-            rest[part] -= column[part] @ plane[part].double()
+        inverse, weights = principal(rest, torch.maximum(wanted, left / STRIDE))
+        plane = torch.empty(len(rest), weights.shape[2], rest.shape[2], dtype=torch.int8, device=rest.device)
+        column, now = torch.empty_like(weights), torch.empty_like(left)
+        for part in parts:
+            directions = inverse[part] @ rest[part]
+            unit = (directions.abs().amax(2, keepdim=True) / 127).clamp(min=torch.finfo(torch.float64).tiny)
+            whole = directions.div_(unit).round_()
+            plane[part], column[part] = whole.to(torch.int8), weights[part] * unit.mT
+            rest[part] = torch.baddbmm(rest[part], column[part], whole, alpha=-1)
             now[part] = torch.linalg.vector_norm(rest[part], dim=2)
         digits.append(plane)
         columns.append(column)
@@ -224,37 +228,31 @@ def trajectories(states: States, wanted: Tensor) -> tuple[Family, Tensor]:
         left = now
     if not digits:
         digits, columns = [torch.zeros_like(rest[:, :1], dtype=torch.int8)], [torch.zeros_like(rest[:, :, :1])]
-    planes_, coefficients = torch.cat(digits, 1), torch.cat(columns, 2)
+    stack, coefficients = torch.cat(digits, 1), torch.cat(columns, 2)
     # And what the rounding of these very differences may hide.
-    left = left + 2.0**-48 * (states.norm + (coefficients.abs() * _norms(planes_)[:, None]).sum(2))
-    place = torch.arange(len(planes_), device=left.device)
-    return Family(states, _norms(planes_), coefficients, left, place, left), planes_
+    left = left + 2.0**-48 * (states.norm + (coefficients.abs() * _norms(stack)[:, None]).sum(2))
+    return Family(states, _norms(stack), coefficients, left, torch.arange(len(stack), device=left.device), left), stack
 
 
 def principal(rest: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Directions (P, K, d) and weights (P, T, K) of vectors (P, T, d), with the fewest K that leave none more than nine tenths of `wanted`.
+    """The fewest directions that leave no vector (P, T, d) more than nine tenths of `wanted` (P, T).
 
     The principal directions, each vector divided by its `wanted` so that one that needs precision pulls its own weight.
+
+    Returns:
+        What makes the directions of the vectors, (P, K, T), and the vectors of the directions, (P, T, K).
     """
     scale = 1 / wanted.clamp(min=1e-300)
     scale = scale / scale.amax(1, keepdim=True)
-    p, t, d = rest.shape
-    gram = torch.empty(p, t, t, dtype=torch.float64, device=rest.device)
-    for part in torch.arange(p, device=rest.device).split(16):
-        scaled = rest[part] * scale[part, :, None]
-        gram[part] = scaled @ scaled.mT
-    values, vectors = torch.linalg.eigh(gram)
+    gram = torch.cat([some @ some.mT for some in rest.split(TOGETHER)])
+    values, vectors = torch.linalg.eigh(gram * scale[:, None] * scale[..., None])
     values, vectors = values.flip(1).clamp(min=0), vectors.flip(2)
     # After K directions vector k is left with ‖rest‖² = Σ_{r>K} λ_r v_kr² (scaled); float64 Gram matrices know no less than 1e-15 of λ_1.
     tail = (values[:, None] * vectors**2).flip(2).cumsum(2).flip(2).clamp(min=0).sqrt() / scale[..., None]
     enough = (tail <= 0.9 * wanted[..., None]).all(1)
     enough |= values <= 1e-15 * values[:, :1]
     enough = enough.all(0)
-    count = max(1, int(enough.long().argmax()) if bool(enough.any()) else t)
-    vectors, values = vectors[..., :count], values[:, :count]
-    weights = vectors * values.sqrt()[:, None] / scale[..., None]
-    directions = torch.empty(p, count, d, dtype=torch.float64, device=rest.device)
-    inverse = vectors / values.sqrt().clamp(min=1e-300)[:, None]
-    for part in torch.arange(p, device=rest.device).split(16):
-        directions[part] = inverse[part].mT @ (rest[part] * scale[part, :, None])
-    return directions, weights
+    count = max(1, int(enough.long().argmax()) if bool(enough.any()) else rest.shape[1])
+    vectors, values = vectors[..., :count], values[:, None, :count]
+    inverse = vectors * scale[..., None] / values.sqrt().clamp(min=1e-300)
+    return inverse.mT, vectors * values.sqrt() / scale[..., None]

@@ -19,7 +19,7 @@ from scorescope.empirical.walk import Walk, level
 from scorescope.schedule import Schedule
 
 TOGETHER = 8  # timesteps of one chunk, unless the rows come from disk
-RANGE = 24  # timesteps that share a basis
+RANGE, FAR = 24, 64  # timesteps that share a basis, and towards the data
 SETTLED = 96  # rows with which a pair enters its walk
 
 
@@ -128,11 +128,11 @@ class TrajectorySweep:
 
     def _prepare(self, part: slice) -> None:
         """A basis for the timesteps from here on, and its products."""
-        stop = min(max(part.stop, part.start + RANGE), len(self.times))
+        alpha, sigma, *_ = self.schedule(self.times[part.start :])
         # States that few rows are expected to matter to make do with fewer digits, and have a basis of their own.
-        alpha, sigma, *_ = self.schedule(self.times[part.start : stop])
         sparse = self.engine.sparse(alpha**2 / sigma.clamp(min=1e-300) ** 2)
-        stop = max(part.stop, part.start + int((sparse == sparse[0]).long().cumprod(0).sum()))
+        alike = int((sparse == sparse[0]).long().cumprod(0).sum())
+        stop = max(part.stop, part.start + min(alike, FAR if bool(sparse[0]) else RANGE))
         self.range = slice(part.start, stop)
         z = self.z[:, self.range].double()
         states = States.of(z, self.times[self.range].expand(len(z), -1), self.schedule, self.engine.shelf.centre)
@@ -148,9 +148,12 @@ def sweep(
     for start in range(0, len(order), size):
         part = slice(start, min(start + size, len(order)))
         t = part.stop - part.start
-        whole = Posterior.empty(count * t, engine.shelf.bank.shape, engine.shelf.device)
         index = torch.arange(count * t, device=engine.shelf.device).view(count, t)
-        for which, run in runs:
-            run.run(part).scatter_to(whole, index[which].flatten())
+        if len(runs) == 1:
+            whole = runs[0][1].run(part)
+        else:
+            whole = Posterior.empty(count * t, engine.shelf.bank.shape, engine.shelf.device)
+            for which, run in runs:
+                run.run(part).scatter_to(whole, index[which].flatten())
         for k in range(t):
             yield int(order[start + k]), whole[index[:, k]]
