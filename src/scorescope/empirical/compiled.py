@@ -21,20 +21,14 @@ from torch import Tensor
 from scorescope.empirical.digits import BASE
 
 try:
-    from llvmlite import ir
-    from numba import njit, types
-    from numba.extending import intrinsic
+    from scorescope.empirical import kernels
 except ImportError:  # no numba for this Python or machine: PyTorch does it
     HERE = False
 else:
     HERE = True
 
-BLOCK = 1024  # rows whose logits are made at a time
-RUN = 8  # states of a group that share the conversion of its products
-SOON = 32  # rows that float32 adds up before float64 takes over
+SOON = kernels.SOON if HERE else 0
 SMALL = 1 << 16  # logits that one thread does as soon
-ABS = np.int32(0x7FFFFFFF)  # bits of a float32 but its sign
-FAR = np.int32(0x7F800000)  # the bits of infinity
 
 
 def usable(device: torch.device) -> bool:
@@ -61,440 +55,11 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads
 
 
-if HERE:
-    HOW: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz", "contract", "nnan"}}
-    F32, I32 = np.float32, np.int32
-
-    @intrinsic
-    def _bits(context: Any, x: Any) -> Any:
-        """The bits of a float32 as int32."""
-        return types.int32(types.float32), lambda ctx, builder, signature, values: builder.bitcast(values[0], ir.IntType(32))
-
-    @intrinsic
-    def _float(context: Any, x: Any) -> Any:
-        """The float32 of the bits of an int32."""
-        return types.float32(types.int32), lambda ctx, builder, signature, values: builder.bitcast(values[0], ir.FloatType())
-
-    @njit(inline="always")
-    def _ranked(x: Any) -> Any:
-        """An int32 in the order of float32 x; maxima of integers are vectors' work, those of floats are not. Its own inverse."""
-        b = _bits(x)
-        return b ^ ((b >> I32(31)) & ABS)
-
-    @njit(inline="always")
-    def _unranked(b: Any) -> Any:
-        return _float(b ^ ((b >> I32(31)) & ABS))
-
-    @njit(inline="always")
-    def _exp(x: Any) -> Any:
-        """e^x of a float64 between −80 and 80 as float32, to 2.4e-7 of itself; what lies beyond is as these."""
-        x = x if x > -80.0 else -80.0
-        x = x if x < 80.0 else 80.0
-        k = np.floor(x * 1.4426950408889634 + 0.5)
-        r = F32(x - k * 0.6931471805599453)
-        p = F32(1 / 720) * r + F32(1 / 120)
-        p = p * r + F32(1 / 24)
-        p = p * r + F32(1 / 6)
-        p = p * r + F32(0.5)
-        p = p * r + F32(1.0)
-        p = p * r + F32(1.0)
-        return p * _float((I32(k) + I32(127)) << I32(23))
-
-    @njit(**HOW)
-    def _logits(columns: Any, room: Any, square: Any, out: Any) -> None:
-        """Σ_r columns_r room_r + columns_R square, for as many rows as `out` has."""
-        count, rows = room.shape[0], len(out)
-        last = columns[count]
-        for j in range(rows):
-            out[j] = last * square[j]
-        r = 0
-        while r + 4 <= count:
-            a, b, c, d = columns[r], columns[r + 1], columns[r + 2], columns[r + 3]
-            one, two, three, four = room[r], room[r + 1], room[r + 2], room[r + 3]
-            for j in range(rows):
-                out[j] += a * one[j] + b * two[j] + c * three[j] + d * four[j]
-            r += 4
-        while r < count:
-            a, one = columns[r], room[r]
-            for j in range(rows):
-                out[j] += a * one[j]
-            r += 1
-
-    @njit(**HOW)
-    def _convert(exact: Any, begin: int, rows: int, room: Any) -> None:
-        """A block of products as floats."""
-        for r in range(room.shape[0]):
-            source, target = exact[r, begin : begin + rows], room[r]
-            for j in range(rows):
-                target[j] = source[j]
-
-    @njit(inline="always")
-    def _end_of_run(group: Any, first: int, last: int) -> int:
-        """Where the states of the group of state `first` end, at most `RUN` of them."""
-        end = first + 1
-        while end < last and end - first < RUN and group[end] == group[first]:
-            end += 1
-        return end
-
-    @njit(**HOW)
-    def _inside(y: float) -> float:
-        y = min(y, 1.0)
-        return y / (1 + math.sqrt(1 - y))
-
-    @njit(**HOW)
-    def _outside(y: float) -> float:
-        y = min(y, 1e12)
-        return y / (1 + math.sqrt(1 + y))
-
-    @njit(**HOW)
-    def _limits(above: float, below: float, off: float, blur: float, d: int) -> Any:
-        """As `Nominator._limits`, for one state."""
-        high, low = (above + off) * 2 / d, (below + off) * 2 / d
-        unsure = 2 * blur + off
-        near_above = np.inf if above == np.inf else max(_inside(high), 0.0 if above > unsure else _outside(high))
-        near_below = max(_outside(low), 0.0 if below > unsure else _inside(low))
-        away = min(near_above, near_below) * (1 + 1e-5)
-        inner = min(away, 1.0)
-        return d * away * (2 + away) / 2 + off, d * inner * (2 - inner) / 2 + off
-
-    @njit(**HOW)
-    def _note(value: float, row: int, s: int, least: float, most: float, rows: Any, values: Any, used: Any) -> bool:
-        """Add a row to the list of state s; when it is full, those beyond the limits leave it. False if it stays too full."""
-        cap = rows.shape[1]
-        if used[s] == cap:
-            kept = 0
-            for i in range(cap):
-                if values[s, i] >= least and values[s, i] <= most:
-                    values[s, kept], rows[s, kept] = values[s, i], rows[s, i]
-                    kept += 1
-            used[s] = kept
-            if 2 * kept > cap:
-                used[s] = 0
-                return False
-        rows[s, used[s]], values[s, used[s]] = row, value
-        used[s] += 1
-        return True
-
-    @njit(**HOW)
-    def _nominate(
-        exact: Any, place: Any, columns: Any, first: int, last: int, square: Any, index: Any, blur: Any, most_blur: Any, rounded: Any,
-        shell: Any, at_data: Any, margin: Any, off: Any, d: int, peak: Any, best: Any, many: Any, many_near: Any,
-        rows: Any, values: Any, used: Any, near_rows: Any, near_values: Any, near_used: Any,
-    ) -> None:  # fmt: skip
-        t, count, n = columns.shape[1], exact.shape[1], exact.shape[2]
-        blocks = (n + BLOCK - 1) // BLOCK
-        room = np.empty((count, BLOCK), np.float32)
-        keep = np.empty((RUN, n), np.float32)
-        high = np.empty((RUN, blocks), np.float32)
-        above = np.empty((RUN, blocks), np.float32)
-        below = np.empty((RUN, blocks), np.float32)
-        s0 = first
-        while s0 < last:
-            p = s0 // t
-            end = min(s0 + RUN, last, (p + 1) * t)
-            idle = True
-            for s in range(s0, end):
-                idle = idle and many[s] and many_near[s]
-            if idle:
-                s0 = end
-                continue
-            for b in range(blocks):
-                begin = b * BLOCK
-                size = min(BLOCK, n - begin)
-                _convert(exact[place[p]], begin, size, room)
-                for s in range(s0, end):
-                    i = s - s0
-                    out = keep[i, begin : begin + size]
-                    _logits(columns[p, s - p * t], room, square[begin : begin + size], out)
-                    top, inner, outer, level = -FAR, FAR, FAR, shell[s]
-                    if len(rounded):
-                        sure_top, sure_inner, sure_outer, wide = -FAR, FAR, FAR, blur[s]
-                        vague = rounded[begin : begin + size]
-                        for j in range(size):
-                            blurred, a = wide * vague[j], out[j] - level
-                            top = max(top, _ranked(out[j] + blurred))
-                            sure_top = max(sure_top, _ranked(out[j] - blurred))
-                            inner = min(inner, _ranked(a - blurred) if a >= 0 else FAR)
-                            outer = min(outer, _ranked(-a - blurred) if a < 0 else FAR)
-                            sure_inner = min(sure_inner, _bits(a + blurred) if a >= 0 else FAR)
-                            sure_outer = min(sure_outer, _bits(blurred - a) if a < 0 else FAR)
-                    else:
-                        for j in range(size):
-                            top = max(top, _ranked(out[j]))
-                            a = _bits(out[j] - level)
-                            inner = min(inner, a if a >= 0 else FAR)
-                            outer = min(outer, a & ABS if a < 0 else FAR)
-                        sure_top, sure_inner, sure_outer = top, inner, outer
-                    peak[s] = max(peak[s], _unranked(sure_top))
-                    best[0, s], best[1, s] = min(best[0, s], _float(sure_inner)), min(best[1, s], _float(sure_outer))
-                    high[i, b], above[i, b], below[i, b] = _unranked(top), _unranked(inner), _unranked(outer)
-            for s in range(s0, end):
-                i = s - s0
-                floor = F32(peak[s] - margin[s])
-                low, top_limit = _limits(best[0, s], best[1, s], off[s], most_blur[s], d)
-                for b in range(blocks):
-                    begin = b * BLOCK
-                    stop = min(begin + BLOCK, n)
-                    if high[i, b] >= floor and not many[s]:
-                        for j in range(begin, stop):
-                            value = keep[i, j] + (blur[s] * rounded[j] if len(rounded) else F32(0))
-                            if value >= floor and not _note(value, index[j], s, floor, np.inf, rows, values, used):
-                                many[s] = True
-                                break
-                    if (above[i, b] <= top_limit or below[i, b] <= low) and not many_near[s] and not at_data[s]:
-                        for j in range(begin, stop):
-                            a, wide = keep[i, j] - shell[s], blur[s] * rounded[j] if len(rounded) else F32(0)
-                            if a - wide > top_limit or a + wide < -low:
-                                continue
-                            least, most = -low - most_blur[s], top_limit + most_blur[s]
-                            if not _note(a, index[j], s, least, most, near_rows, near_values, near_used):
-                                many_near[s] = True
-                                break
-            s0 = end
-
-    @njit(**HOW)
-    def _weigh(
-        exact: Any, place: Any, columns: Any, group: Any, which: Any, first: int, last: int, square: Any, square32: Any, index: Any,
-        start: Any, shell: Any, levels: Any, sums: Any, high: Any, top: Any, best: Any, row: Any, below: Any, above: Any,
-    ) -> None:  # fmt: skip
-        count, n = exact.shape[1], exact.shape[2]
-        room = np.empty((count, BLOCK), np.float64)
-        logit = np.empty(BLOCK, np.float64)
-        weight = np.empty(BLOCK, np.float32)
-        lean = np.empty(BLOCK, np.float32)
-        s0 = first
-        while s0 < last:
-            end = _end_of_run(group, s0, last)
-            p = group[s0]
-            for begin in range(0, n, BLOCK):
-                size = min(BLOCK, n - begin)
-                _convert(exact[place[p]], begin, size, room)
-                for s in range(s0, end):
-                    _logits(columns[p, which[s]], room, square[begin : begin + size], logit[:size])
-                    peak, level = start[s], shell[s]
-                    inner, outer, most = FAR, FAR, -FAR
-                    for j in range(size):
-                        b = _bits(F32(logit[j] - level))
-                        inner = min(inner, b if b >= 0 else FAR)
-                        outer = min(outer, b & ABS if b < 0 else FAR)
-                    for j in range(size):
-                        x = logit[j] - peak
-                        weight[j] = _exp(x)
-                        lean[j] = F32(x)
-                    m, tilt, m2, sq = F32(0), F32(0), F32(0), F32(0)
-                    norm = square32[begin : begin + size]
-                    for j in range(size):
-                        e = weight[j]
-                        m += e
-                        tilt += e * lean[j]
-                        m2 += e * e
-                        sq += e * norm[j]
-                        most = max(most, _ranked(lean[j]))
-                    sums[0, s] += m
-                    sums[1, s] += tilt
-                    sums[2, s] += m2
-                    sums[3, s] += sq
-                    for side in range(2):
-                        found = _float(inner if side == 0 else outer)
-                        if found < best[side, s]:
-                            best[side, s] = found
-                            for j in range(size):
-                                away = F32(logit[j] - level)
-                                if away == (found if side == 0 else -found):
-                                    row[side, s] = index[begin + j]
-                                    break
-                    rise = _unranked(most)
-                    if rise >= F32(high[s]):
-                        for j in range(size):
-                            if lean[j] == rise:
-                                x = logit[j] - peak
-                                if x > high[s] or (x == high[s] and index[begin + j] < top[s]):
-                                    high[s], top[s] = x, index[begin + j]
-                    for k in range(len(levels)):
-                        under, total, over = -levels[k], F32(0), I32(0)
-                        for j in range(size):
-                            total += weight[j] if lean[j] < under else F32(0)
-                            over += I32(0) if lean[j] < under else I32(1)
-                        below[k, s] += total
-                        above[k, s] += over
-            s0 = end
-
-    @njit(**HOW)
-    def _gather(q: Any, rows: Any, weights: Any, count: int, room: Any, total: Any) -> None:
-        """Add Σ weights·q[rows] to `total`."""
-        d, i = q.shape[1], 0
-        while i < count:
-            stop = min(i + SOON, count)
-            for k in range(d):
-                room[k] = 0
-            while i + 8 <= stop:
-                a0, a1, a2, a3 = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
-                a4, a5, a6, a7 = weights[i + 4], weights[i + 5], weights[i + 6], weights[i + 7]
-                q0, q1, q2, q3 = q[rows[i]], q[rows[i + 1]], q[rows[i + 2]], q[rows[i + 3]]
-                q4, q5, q6, q7 = q[rows[i + 4]], q[rows[i + 5]], q[rows[i + 6]], q[rows[i + 7]]
-                for k in range(d):
-                    one = a0 * F32(q0[k]) + a1 * F32(q1[k]) + a2 * F32(q2[k]) + a3 * F32(q3[k])
-                    two = a4 * F32(q4[k]) + a5 * F32(q5[k]) + a6 * F32(q6[k]) + a7 * F32(q7[k])
-                    room[k] += one + two
-                i += 8
-            while i < stop:
-                a0, q0 = weights[i], q[rows[i]]
-                for k in range(d):
-                    room[k] += a0 * F32(q0[k])
-                i += 1
-            for k in range(d):
-                total[k] += room[k]
-
-    @njit(**HOW)
-    def _cut(
-        exact: Any, place: Any, columns: Any, group: Any, which: Any, first: int, last: int, square: Any, start: Any,
-        deep: Any, unit: Any, planes: Any, base: int, dither: Any, slot: Any, digits: Any, q: Any,
-        whole: Any, mass: Any, lost: Any, moment: Any,
-    ) -> None:  # fmt: skip
-        count, n = exact.shape[1], exact.shape[2]
-        room = np.empty((count, BLOCK), np.float64)
-        logit = np.empty(BLOCK, np.float64)
-        weight = np.empty(BLOCK, np.float32)
-        number = np.empty(BLOCK, np.int32)
-        acc = np.empty(q.shape[1], np.float32)
-        listed = np.empty((RUN, n), np.int32)
-        heavy = np.empty((RUN, n), np.float32)
-        used = np.zeros(RUN, np.int64)
-        s0 = first
-        while s0 < last:
-            end = _end_of_run(group, s0, last)
-            p = group[s0]
-            used[:] = 0
-            for begin in range(0, n, BLOCK):
-                size = min(BLOCK, n - begin)
-                _convert(exact[place[p]], begin, size, room)
-                for s in range(s0, end):
-                    i, peak = s - s0, start[s]
-                    _logits(columns[p, which[s]], room, square[begin : begin + size], logit[:size])
-                    for j in range(size):
-                        weight[j] = _exp(logit[j] - peak)
-                    if planes[s] == 0:  # the rows that matter, one by one
-                        under, gone = F32(deep[s]), F32(0)
-                        for j in range(size):
-                            gone += weight[j] if weight[j] < under else F32(0)
-                        lost[s] += gone
-                        for j in range(size):
-                            if weight[j] >= under:
-                                listed[i, used[i]], heavy[i, used[i]] = begin + j, weight[j]
-                                mass[s] += weight[j]
-                                used[i] += 1
-                        continue
-                    inverse, largest, total = F32(1 / unit[s]), I32(0), np.int64(0)
-                    limit = F32((base // 2 - 1) * float(base) ** (planes[s] - 1))
-                    lot = dither[begin : begin + size]
-                    for j in range(size):
-                        w = weight[j] * inverse
-                        largest = max(largest, _bits(w))
-                        w = w if w <= limit else F32(0)
-                        number[j] = I32(np.floor(w + lot[j]))
-                        total += number[j]
-                    for k in range(planes[s]):
-                        digit = digits[slot[s] + k, begin : begin + size]
-                        if k + 1 == planes[s]:
-                            for j in range(size):
-                                digit[j] = number[j]
-                        else:
-                            for j in range(size):
-                                upper = I32(np.floor(F32(number[j]) * F32(1 / base) + F32(0.5)))
-                                digit[j], number[j] = number[j] - upper * I32(base), upper
-                    whole[s] += total
-                    if _float(largest) > limit:
-                        for j in range(size):
-                            if weight[j] * inverse > limit:
-                                listed[i, used[i]], heavy[i, used[i]] = begin + j, weight[j]
-                                mass[s] += weight[j]
-                                used[i] += 1
-            for s in range(s0, end):
-                if used[s - s0]:
-                    _gather(q, listed[s - s0], heavy[s - s0], used[s - s0], acc, moment[s])
-            s0 = end
-
-    @njit(**HOW)
-    def _fetch(q: Any, place: Any, mirrored: Any, width: int, table: Any, first: int, last: int, out: Any) -> None:
-        for i in range(first, last):
-            row = q[place[i]]
-            if mirrored[i]:
-                for begin in range(0, len(row), width):
-                    for k in range(width):
-                        out[i, begin + k] = table[I32(row[begin + width - 1 - k]) + 128]
-            else:
-                for k in range(len(row)):
-                    out[i, k] = table[I32(row[k]) + 128]
-
-    @njit(**HOW)
-    def _squares(x: Any, z: Any, alpha: Any, which: Any, first: int, last: int, out: Any) -> None:
-        for i in range(first, last):
-            state, a, total = z[which[i]], alpha[which[i]], 0.0
-            for k in range(x.shape[1]):
-                apart = state[k] - a * x[i, k]
-                total += apart * apart
-            out[i] = total
-
-    @njit(**HOW)
-    def _few(
-        x: Any, row: Any, begins: Any, wanted: Any, z: Any, alpha: Any, precision: Any, at_data: Any, centre: Any, first: int, last: int,
-        unit: float, closest: Any, top: Any, mass: Any, moment: Any, square: Any, tilt: Any, mass2: Any, doubt: Any, error: Any,
-    ) -> None:  # fmt: skip
-        d = x.shape[1]
-        for i in range(first, last):
-            begin, end, s = begins[i], begins[i + 1], wanted[i]
-            state, a, near = z[s], alpha[s], begin
-            closest[i] = np.inf
-            for j in range(begin, end):
-                total = 0.0
-                for k in range(d):
-                    apart = state[k] - a * x[j, k]
-                    total += apart * apart
-                if total < closest[i] or (total == closest[i] and row[j] < row[near]):
-                    closest[i], near = total, j
-            top[i] = row[near]
-            size, own = 0.0, 0.0
-            for k in range(d):
-                size += state[k] * state[k]
-                own += x[near, k] * x[near, k]
-            scale = 0.5 * a * precision[s]
-            weight, off = np.empty(end - begin), np.empty(end - begin)
-            for j in range(begin, end):
-                gap, apart2, middle2, norm2, centred2 = 0.0, 0.0, 0.0, 0.0, 0.0
-                for k in range(d):
-                    apart, middle = x[near, k] - x[j, k], 2 * state[k] - a * (x[j, k] + x[near, k])
-                    gap += apart * middle
-                    apart2 += apart * apart
-                    middle2 += middle * middle
-                    norm2 += x[j, k] * x[j, k]
-                    centred2 += (x[j, k] - centre[k]) * (x[j, k] - centre[k])
-                gap *= scale
-                entering = 4 * (2 * math.sqrt(size) + a * (math.sqrt(norm2) + math.sqrt(own)))
-                wrong = min(50.0, scale * math.sqrt(apart2) * unit * ((d + 8) * math.sqrt(middle2) + entering))
-                w = (1.0 if gap == 0 else 0.0) if at_data[s] else math.exp(-gap)
-                weight[j - begin], off[j - begin] = w, 0.0 if at_data[s] else w * math.expm1(wrong)
-                mass[i] += w
-                mass2[i] += w * w
-                square[i] += w * centred2
-                doubt[i] += off[j - begin]
-                if w > 0:
-                    tilt[i] -= w * gap
-                    for k in range(d):
-                        moment[i, k] += w * (x[j, k] - centre[k])
-            for j in range(begin, end):
-                if off[j - begin] > 0:
-                    away = 0.0
-                    for k in range(d):
-                        apart = x[j, k] - centre[k] - moment[i, k] / mass[i]
-                        away += apart * apart
-                    error[i] += 2 * off[j - begin] * math.sqrt(away)
-
-
 def squares(x: Tensor, z: Tensor, alpha: Tensor, which: Tensor) -> Tensor:
     """‖z_which − α_which x‖² (M,) of rows x (M, d) and states z (B, d), alpha (B,)."""
     out = torch.empty(len(x), dtype=torch.float64)
     own = (x.numpy(), z.numpy(), alpha.numpy(), which.numpy())
-    shared(len(x), x.shape[1], lambda first, last: _squares(*own, first, last, out.numpy()))
+    shared(len(x), x.shape[1], lambda first, last: kernels.squares(*own, first, last, out.numpy()))
     return out
 
 
@@ -509,7 +74,7 @@ def few(
     found = (sums[0], top, sums[1], moment, *sums[2:])
     own = [value.numpy() for value in (x, row, begins, wanted, z, alpha, precision, at_data, centre)]
     into = [value.numpy() for value in found]
-    shared(len(wanted), len(x) * x.shape[1] // len(wanted), lambda first, last: _few(*own, first, last, unit, *into))
+    shared(len(wanted), len(x) * x.shape[1] // len(wanted), lambda first, last: kernels.few(*own, first, last, unit, *into))
     return found
 
 
@@ -517,7 +82,7 @@ def fetch(q: Tensor, place: Tensor, mirrored: Tensor, width: int, table: Tensor)
     """Rows q[place] (n, d) as the values that `table` has for the digits −128 … 127, mirrored along an axis of `width` where asked."""
     out = torch.empty(len(place), q.shape[1], dtype=torch.float64)
     own = (q.numpy(), place.numpy(), mirrored.numpy(), width, table.numpy())
-    shared(len(place), q.shape[1], lambda first, last: _fetch(*own, first, last, out.numpy()))
+    shared(len(place), q.shape[1], lambda first, last: kernels.fetch(*own, first, last, out.numpy()))
     return out
 
 
@@ -530,7 +95,7 @@ def nominate(nominator: Any, exact: Tensor, square: Tensor, rounded: Tensor | No
     fixed = (*rows, n.shell.numpy(), n.at_data.numpy(), n.margin.numpy(), n.off.numpy(), n.d)
     state = (n.peak.numpy(), n.best.numpy(), n.many.numpy(), n.many_near.numpy(), *n.lists.arrays, *n.near_lists.arrays)
     place, columns, products = n.family.place.numpy(), n.columns.numpy(), exact.numpy()
-    shared(len(n.peak), exact.shape[2], lambda first, last: _nominate(products, place, columns, first, last, *fixed, *state))
+    shared(len(n.peak), exact.shape[2], lambda first, last: kernels.nominate(products, place, columns, first, last, *fixed, *state))
 
 
 def weigh(dense: Any, exact: Tensor, square: Tensor, index: Tensor) -> None:
@@ -539,7 +104,7 @@ def weigh(dense: Any, exact: Tensor, square: Tensor, index: Tensor) -> None:
     rows = (square.numpy(), square.float().numpy(), index.numpy(), dense.start.numpy(), dense.shell.numpy(), dense.levels.numpy())
     found = [dense.sums, dense.high, dense.top, dense.nearest.best, dense.nearest.row, dense.below, dense.above]
     state, products = [value.numpy() for value in found], exact.numpy()
-    shared(len(dense.wanted), exact.shape[2], lambda first, last: _weigh(products, *own, first, last, *rows, *state))
+    shared(len(dense.wanted), exact.shape[2], lambda first, last: kernels.weigh(products, *own, first, last, *rows, *state))
 
 
 def cut(dense: Any, exact: Tensor, square: Tensor, q: Tensor, dither: Tensor, digits: Tensor, moment: Tensor) -> None:
@@ -549,4 +114,4 @@ def cut(dense: Any, exact: Tensor, square: Tensor, q: Tensor, dither: Tensor, di
     how = (dense.deep.numpy(), dense.unit.numpy(), *held)
     state = [value.numpy() for value in (dense.whole, dense.mass, dense.lost, moment)]
     products, fixed = exact.numpy(), (square.numpy(), dense.start.numpy())
-    shared(len(dense.wanted), exact.shape[2], lambda first, last: _cut(products, *own, first, last, *fixed, *how, *state))
+    shared(len(dense.wanted), exact.shape[2], lambda first, last: kernels.cut(products, *own, first, last, *fixed, *how, *state))

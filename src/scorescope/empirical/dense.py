@@ -158,9 +158,8 @@ class Dense:
 
     def _decide(self) -> None:
         """The unit of each state's digits; which states are summed row by row, and which rows these are."""
-        told = torch.cat([self.sums[[0, 2]], self.below, self.above, torch.full_like(self.sums[:1], self.square)])
-        mass, mass2, *levels, square = self.ranks.total(told)
-        below, above = torch.stack(levels).chunk(2)
+        told = self.ranks.total(torch.cat([self.sums[[0, 2]], self.below, self.above, torch.full_like(self.sums[:1], self.square)]))
+        (mass, mass2), (below, above), square = told[:2], told[2:-1].chunk(2), told[-1]
         size, levels = self.size, torch.tensor(LEVELS, dtype=torch.float64, device=self.device)
         if size is None:  # means of few rows are longer than those of many; whatever the guess, the bound tells
             size = self.shelf.bank.radius * (0.5 * (mass2 / mass.square()).clamp(max=1) ** 0.15).clamp(min=0.1)

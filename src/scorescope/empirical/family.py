@@ -208,7 +208,8 @@ def trajectories(states: States, wanted: Tensor) -> tuple[Family, Tensor]:
     """Trajectories by their principal directions, and the digits of these: one plane each, then the directions of what is left."""
     rest = states.centred.clone()
     parts = torch.arange(len(rest), device=rest.device).split(TOGETHER)
-    digits, columns = [], []
+    digits: list[Tensor] = []
+    columns: list[Tensor] = []
     left = torch.linalg.vector_norm(rest, dim=2)
     while len(digits) < MOST * rest.shape[1] and bool((left > wanted).any()):
         inverse, weights = principal(rest, torch.maximum(wanted, left / STRIDE))

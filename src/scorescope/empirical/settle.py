@@ -98,9 +98,9 @@ def _few(
     if given is None and compiled.usable(x.device):
         counts = torch.bincount(slot, minlength=len(wanted))
         own = (states.z[:, 0], states.alpha[:, 0], states.precision[:, 0], states.at_data[:, 0], states.centre)
-        closest, top, *sums = compiled.few(x, row, counts, wanted, *own, U64)
-        peak = -0.5 * own[2][wanted] * closest
-        result.put(wanted, Partial(peak, top, *sums, torch.full_like(closest, torch.inf)))
+        closest, top, mass, moment, size, tilt, mass2, doubt, error = compiled.few(x, row, counts, wanted, *own, U64)
+        peak, none = -0.5 * own[2][wanted] * closest, torch.full_like(closest, torch.inf)
+        result.put(wanted, Partial(peak, top, mass, moment, size, tilt, mass2, doubt, error, none))
         return
     z, alpha, precision, at_data = (v[wanted] for v in (states.z[:, 0], states.alpha[:, 0], states.precision[:, 0], states.at_data[:, 0]))
     count, device = len(wanted), x.device
