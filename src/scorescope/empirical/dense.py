@@ -106,17 +106,12 @@ class Dense:
 
     def _mend(self, result: Partial, products: Products) -> None:
         """Sum again, with finer units, for means that turned out shorter than they were guessed to be."""
-        bound = result.error / result.mass.clamp(min=1e-300)
-        centre = self.family.states.centre
-        size = (result.moment / result.mass.clamp(min=1e-300)[:, None] + centre).norm(dim=1)
-        short = self.ranks.any(bound > 0.9 * self.tolerance * size.clamp(max=self.shelf.bank.radius)).nonzero().flatten()
+        size = self.norm.clamp(min=1e-3 * self.shelf.bank.radius)
+        short = (self.bound > 0.9 * self.tolerance * size.clamp(max=self.shelf.bank.radius)).nonzero().flatten()
         if not len(short):
             return
-        scaled = torch.exp(self.high[short].clamp(min=-700))
-        told = self.ranks.total(torch.cat([result.mass[short, None], result.moment[short]], 1) * scaled[:, None])
-        size = (told[:, 1:] / told[:, :1].clamp(min=1e-300) + centre).norm(dim=1).clamp(min=1e-3 * self.shelf.bank.radius)
         finer = Dense(
-            self.family, self.shelf, self.wanted[short], True, self.start[short], self.count, self.tolerance, self.ranks, size / 2
+            self.family, self.shelf, self.wanted[short], True, self.start[short], self.count, self.tolerance, self.ranks, size[short] / 2
         )
         result.put(short, finer.run(products)[0])
 
@@ -164,18 +159,20 @@ class Dense:
         if size is None:  # means of few rows are longer than those of many; whatever the guess, the bound tells
             size = self.shelf.bank.radius * (0.5 * (mass2 / mass.square()).clamp(max=1) ** 0.15).clamp(min=0.1)
         allowed = 0.6 * self.tolerance * size * mass
-        self.unit = (allowed / (SAFE * 1.2 * square.clamp(min=1e-300).sqrt())).clamp(min=1e-30)
+        fraction, power = torch.frexp((allowed / (SAFE * 1.2 * square.clamp(min=1e-300).sqrt())).clamp(min=1e-30))
+        self.unit = torch.ldexp(torch.floor(fraction * 256) / 256, power)  # the last bits of a sum may depend on the number of ranks
         fits = below <= allowed / (3 * max(self.shelf.reach, 1e-300))
         level = torch.where(fits.any(0), fits.long().argmax(0), len(LEVELS) - 1)
         self.deep = torch.exp(-levels[level]).float()
         self.planes = torch.full_like(self.top, self._most_planes())
         if self.compiled:
             costs = [torch.where(fits.any(0), above.gather(0, level[None])[0] * WORTH, torch.inf)]
+            highest = self.ranks.largest(self.high).clamp(max=0)
             for planes in range(1, MOST + 1):
                 # Rows that so many digits can't hold are summed by themselves: about as many as lie above the next level.
                 held = -(self.unit * ONE * float(BASE) ** (planes - 1)).log()
                 beyond = (levels[:, None] < held).sum(0).clamp(max=len(LEVELS) - 1)
-                rows = torch.where(held < self.high.clamp(max=0).neg(), 0.0, above.gather(0, beyond[None])[0])
+                rows = torch.where(held < -highest, 0.0, above.gather(0, beyond[None])[0])
                 costs.append(rows * WORTH + self.count * planes)
             self.planes = torch.stack(costs).argmin(0)
         self.slot = self.planes.cumsum(0) - self.planes
@@ -234,34 +231,38 @@ class Dense:
     # ---- the answer -------------------------------------------------------------------------------------------------------
 
     def _finish(self, moment: Tensor) -> Partial:
-        shelf, flat = self.shelf, self.family.states.flat(self.wanted)
-        mass, tilt, mass2, square = self.sums
-        seen, summed = mass.clamp(min=1e-300), self.mass + self.whole * self.unit
-        moment *= (shelf.step * mass / summed.clamp(min=1e-300))[:, None]
-        mean = moment / seen[:, None]
-        own, size = mean.norm(dim=1), (square / seen).sqrt()
+        """The partial of one's own rows. What bounds its error is known of all ranks' rows together, and shared by mass."""
+        shelf, ranks, flat = self.shelf, self.ranks, self.family.states.flat(self.wanted)
+        tilt, mass2, square = self.sums[1:]
+        mass = self.mass + self.whole * self.unit
+        moment *= shelf.step
+        rows, squares = torch.full_like(mass, self.rows), torch.full_like(mass, self.square)
+        all_mass, all_square, single, lost, rows, squares = ranks.total(torch.stack([mass, square, self.mass, self.lost, rows, squares]))
+        seen = all_mass.clamp(min=1e-300)
+        self.norm, own, lean = (torch.empty_like(mass) for _ in range(3))
+        total = shelf.total(self.label)
+        for some in torch.arange(len(mass), device=self.device).split(256):
+            mean = ranks.total(moment[some]) / seen[some, None]
+            own[some], lean[some] = mean.norm(dim=1), mean @ total
+            self.norm[some] = mean.add_(self.family.states.centre).norm(dim=1)
+        size = (all_square / seen).sqrt()
         # The mean square is a sum in float32: far from the centre it knows little of what is left when the mean's is taken off.
-        spread = ((square / seen - own**2).clamp(min=0) + 2.0**-18 * square / seen).sqrt()
+        spread = ((size**2 - own**2).clamp(min=0) + 2.0**-18 * size**2).sqrt()
         # What the digits leave of a state tilts weights by e^δ with δ = slope⟨rest, x⟩: at first order the mean moves by at most the
         # drift times the slope and the trace of the covariance. Rounding tilts them as it likes: Σ w(e^δ − 1)(x − mean)/Σ w e^δ.
-        rest, drift = ((self.family.states.slope * size).flatten()[self.wanted] for size in (self.family.rest, self.family.drift))
-        tilted = (rest * (shelf.reach + own)).clamp(max=25)
+        rest, drift = ((self.family.states.slope * left).flatten()[self.wanted] for left in (self.family.rest, self.family.drift))
         error = error_of(self.family, shelf, U64, rest=False).flatten()[self.wanted].clamp(max=50)
-        wrong = torch.expm1(error) * error.exp()
-        # (Σ ‖x − mean‖²)^½
-        away, total = self.square**0.5 + self.rows**0.5 * own, shelf.total(self.label)
-        if total is not None:
-            away = (self.square - 2 * mean @ total + self.rows * own**2).clamp(min=0).sqrt() * (1 + 1e-9)
-        rounding = torch.where(self.planes > 0, SAFE * self.unit * away, self.lost * (shelf.reach + own))
+        moved = (torch.expm1(error) * error.exp() + 2.0**-22) * (spread + 1e-6 * shelf.reach) + shelf.rounded
+        moved += (drift + rest * torch.expm1((4 * rest * (shelf.reach + own)).clamp(max=100))) * spread**2
         # Exponentials are right to 2^-22, and float32 adds up `SOON` single rows at a time.
-        moved = (wrong + 2.0**-22) * (spread + 1e-6 * shelf.reach) + shelf.rounded
-        moved = moved + (drift + rest * torch.expm1(4 * tilted)) * spread**2
-        moved = moved + compiled.SOON * 2.0**-24 * (size + own) * self.mass / summed.clamp(min=1e-300)
+        moved += compiled.SOON * 2.0**-24 * (size + own) * single / seen
+        # Σ ‖x − mean‖² is that of the bank about the mean.
+        away = (squares - 2 * lean + rows * own**2).clamp(min=0).sqrt() * (1 + 1e-9)
+        self.bound = moved + torch.where(self.planes > 0, SAFE * self.unit * away, lost * (shelf.reach + own)) / seen
         # Relative to the largest logit.
         none = ~(mass > 0)
         down = torch.where(none, 1.0, torch.exp(-self.high))
         high = torch.where(none, 0.0, self.high)
-        doubt = mass * (wrong + torch.expm1(2 * tilted) + 2.0**-18) + rounding / max(shelf.reach, 1e-300)
         constant = (0.5 * flat.precision * flat.norm**2)[:, 0]
         return Partial(
             torch.where(none, -torch.inf, self.start + high - constant),
@@ -271,7 +272,7 @@ class Dense:
             down * square,
             down * (tilt - high * mass),
             down**2 * mass2,
-            down * doubt,
-            down * (mass * moved + rounding * mass / summed.clamp(min=1e-300)),
+            torch.zeros_like(mass),
+            down * mass * self.bound,
             torch.full_like(mass, torch.inf),
         )

@@ -8,7 +8,6 @@ are never made: ⟨z, mirror(x)⟩ = ⟨mirror(z), x⟩, and the centre of a ban
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,6 +59,7 @@ class Shelf:
                 f"at least {-(-least // 2**20)} MiB",
             )
         self.resident = len(self.own) * bank.d + numbers <= memory // 2
+        self._totals: dict[int | None, Tensor] = {}
         self.block = int(max(LEAST, min(BLOCK, (memory // 4 - numbers // 2) // (bank.d * 16))))
 
     def indices(self, label: int | None) -> np.ndarray:
@@ -180,21 +180,14 @@ class Shelf:
             part = slice(start, min(start + self.block, last))
             yield Rows(kept.q[part], kept.square[part], None if kept.rounded is None else kept.rounded[part], kept.index[part])
 
-    @cached_property
-    def _sums(self) -> Tensor:
-        """Sums of one's own digits class by class, (classes, d) float64."""
-        kept, begins = self._kept
-        return torch.stack([
-            sum((part.sum(0, dtype=torch.int32).double() for part in kept.q[first:last].split(BLOCK)), torch.zeros(self.bank.d).to(kept.q))
-            for first, last in itertools.pairwise(begins.tolist())
-        ])  # fmt: skip
-
-    def total(self, label: int | None) -> Tensor | None:
-        """Σ (x − centre) over one's own rows of a class, or all, with their mirror images, (d,) float64; None where that takes a pass."""
-        if not self.resident:
-            return None
-        found = self.step * (self._sums.sum(0) if label is None else self._sums[label])
-        return found + self.mirror(found) if self.bank.flips else found
+    def total(self, label: int | None) -> Tensor:
+        """Σ (x − centre) over the rows of a class, or all, of the whole bank, with their mirror images, (d,) float64."""
+        if label not in self._totals:
+            found = torch.zeros(self.bank.d, dtype=torch.float64, device=self.device)
+            for rows in self.rows(label):
+                found += self.step * rows.q.sum(0, dtype=torch.int32)
+            self._totals[label] = self.ranks.total(found + self.mirror(found) if self.bank.flips else found)
+        return self._totals[label]
 
     def mirror(self, flat: Tensor) -> Tensor:
         """Flat vectors (*, d) of the bank's shape, mirrored along the last axis."""
