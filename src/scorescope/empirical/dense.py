@@ -35,6 +35,7 @@ EXACT = 1 << 17  # rows whose digits' products 32 bits can add up
 ONE = 126.0  # units that one digit holds
 MOST = 3  # digits beyond which float32 has nothing to tell
 LEVELS = (2.0, 4.0, 6.0, 9.0, 12.0, 15.0, 18.0, 22.0)  # logits below the peak at which rows may be left out
+ASTRAY = 40.0  # how far the largest logit may be from where it was expected
 WORTH = 10  # digits of a row that cost as much as the row by itself
 
 
@@ -77,25 +78,18 @@ class Dense:
         self.nearest = Nearest(many, self.device)
         self.levels = torch.tensor(LEVELS, dtype=torch.float32, device=self.device)
         none = torch.zeros(many, dtype=torch.float64, device=self.device)
-        # Σ w, Σ w (l − start), Σ w², Σ w ‖x‖² of the first pass, with w = e^(l − start), the largest l − start, and whose it is.
-        self.sums, self.high = torch.zeros(4, many, dtype=torch.float64, device=self.device), none - torch.inf
-        self.top = torch.full((many,), LAST, dtype=torch.int64, device=self.device)
-        # By level: the mass of what lies below, and how many rows lie above.
-        self.below, self.above = (torch.zeros(len(LEVELS), many, dtype=torch.float64, device=self.device) for _ in range(2))
         # Of the second pass: units in digits, mass that was summed row by row, mass that was left out.
         self.whole, self.mass, self.lost = (none.clone() for _ in range(3))
         self.room = torch.empty(0, dtype=torch.float64, device=self.device)
-        self.rows, self.square = 0, 0.0
 
     def run(self, products: Products) -> tuple[Partial, Nearest]:
         """The partials, and the rows of each state that are nearest to its shell."""
         self.label = products.label
-        for tile in products:
-            self.rows, self.square = self.rows + len(tile.index), self.square + float(tile.rows.square.sum())
-            if self.compiled:
-                compiled.weigh(self, tile.exact, tile.rows.square, tile.index)
-            else:
-                self._weigh(tile)
+        self._look(products)
+        highest = self.ranks.largest(self.high)
+        if self.summed and bool((highest.abs() > ASTRAY).any()):
+            self.start = self.start + highest
+            self._look(products)
         if not self.summed:
             return Partial.nothing(len(self.wanted), self.family.states.d, self.device), self.nearest
         self._decide()
@@ -116,6 +110,23 @@ class Dense:
         result.put(short, finer.run(products)[0])
 
     # ---- first pass -------------------------------------------------------------------------------------------------------
+
+    def _look(self, products: Products) -> None:
+        """What can be known of the weights before they are rounded."""
+        many = len(self.wanted)
+        # Σ w, Σ w (l − start), Σ w², Σ w ‖x‖² with w = e^(l − start), the largest l − start, and whose it is.
+        self.sums = torch.zeros(4, many, dtype=torch.float64, device=self.device)
+        self.high = torch.full((many,), -torch.inf, dtype=torch.float64, device=self.device)
+        self.top = torch.full((many,), LAST, dtype=torch.int64, device=self.device)
+        # By level: the mass of what lies below, and how many rows lie above.
+        self.below, self.above = (torch.zeros(len(LEVELS), many, dtype=torch.float64, device=self.device) for _ in range(2))
+        self.rows, self.square = 0, 0.0
+        for tile in products:
+            self.rows, self.square = self.rows + len(tile.index), self.square + float(tile.rows.square.sum())
+            if self.compiled:
+                compiled.weigh(self, tile.exact, tile.rows.square, tile.index)
+            else:
+                self._weigh(tile)
 
     def _parts(self, tile: Tile) -> Iterator[tuple[slice, Tensor]]:
         """Wanted states [q, q') of some groups, and their logits (m, n) float64 relative to `start`, as many as the caches hold."""
@@ -153,6 +164,12 @@ class Dense:
 
     def _decide(self) -> None:
         """The unit of each state's digits; which states are summed row by row, and which rows these are."""
+        # From here on relative to the very largest logit of all ranks.
+        highest = self.ranks.largest(self.high)
+        self.start, self.high = self.start + highest, self.high - highest
+        self.sums[1] -= highest * self.sums[0]
+        self.sums *= torch.stack([-highest, -highest, -2 * highest, -highest]).exp()
+        self.below *= torch.exp(-highest)
         told = self.ranks.total(torch.cat([self.sums[[0, 2]], self.below, self.above, torch.full_like(self.sums[:1], self.square)]))
         (mass, mass2), (below, above), square = told[:2], told[2:-1].chunk(2), told[-1]
         size, levels = self.size, torch.tensor(LEVELS, dtype=torch.float64, device=self.device)
@@ -167,12 +184,11 @@ class Dense:
         self.planes = torch.full_like(self.top, self._most_planes())
         if self.compiled:
             costs = [torch.where(fits.any(0), above.gather(0, level[None])[0] * WORTH, torch.inf)]
-            highest = self.ranks.largest(self.high).clamp(max=0)
             for planes in range(1, MOST + 1):
                 # Rows that so many digits can't hold are summed by themselves: about as many as lie above the next level.
                 held = -(self.unit * ONE * float(BASE) ** (planes - 1)).log()
                 beyond = (levels[:, None] < held).sum(0).clamp(max=len(LEVELS) - 1)
-                rows = torch.where(held < -highest, 0.0, above.gather(0, beyond[None])[0])
+                rows = torch.where(held < 0, 0.0, above.gather(0, beyond[None])[0])
                 costs.append(rows * WORTH + self.count * planes)
             self.planes = torch.stack(costs).argmin(0)
         self.slot = self.planes.cumsum(0) - self.planes

@@ -185,7 +185,7 @@ class Shelf:
         if label not in self._totals:
             found = torch.zeros(self.bank.d, dtype=torch.float64, device=self.device)
             for rows in self.rows(label):
-                found += self.step * rows.q.sum(0, dtype=torch.int32)
+                found += self.step * rows.q.sum(0, dtype=torch.int32).double()
             self._totals[label] = self.ranks.total(found + self.mirror(found) if self.bank.flips else found)
         return self._totals[label]
 
