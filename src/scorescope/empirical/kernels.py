@@ -119,7 +119,7 @@ def _inside(y: float) -> float:
 
 @loop
 def _outside(y: float) -> float:
-    y = min(y, 1e12)
+    y = min(y, 1e30)
     return y / (1 + math.sqrt(1 + y))
 
 

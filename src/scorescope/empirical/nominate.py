@@ -71,7 +71,7 @@ def _inside(away: Tensor) -> Tensor:
 
 def _outside(away: Tensor) -> Tensor:
     """√(1 + y) − 1, for a row below the shell's logit."""
-    y = away.clamp(max=1e12)
+    y = away.clamp(max=1e30)
     return y / (1 + (1 + y).sqrt())
 
 
