@@ -13,9 +13,10 @@ from torch import Tensor
 from scorescope.empirical.chance import gumbel
 from scorescope.empirical.dense import Dense
 from scorescope.empirical.engine import FEW, Engine
-from scorescope.empirical.family import States, alone
+from scorescope.empirical.family import Family, States, alone
 from scorescope.empirical.nominate import Nominator
-from scorescope.empirical.products import Products, Tile
+from scorescope.empirical.partial import LAST
+from scorescope.empirical.products import Products, Tile, together
 from scorescope.empirical.settle import squares
 
 
@@ -41,19 +42,33 @@ class _Dense(Dense):
 
 def draw(engine: Engine, states: States, key: Tensor, label: int | None) -> Tensor:
     """One row (B,) of each state (B, 1, d), among the rows of one class, or of all."""
-    family, digits = alone(states)
-    products = Products(engine.shelf, digits, label, 0)
-    _, apart, _ = engine.margin(label)
+    best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
+    row = torch.full_like(key, LAST)
+    crowded = engine.crowded(states)[:, 0]
+    parts = [which for many in (True, False) if len(which := (crowded == many).nonzero().flatten())]
+    made = [alone(states[which], engine.sharp(states[which]) if crowded[which[0]] else None) for which in parts]
+    shared = together(engine.shelf, [digits for _, digits in made], label, engine.shelf.memory // 8)
+    for which, (family, _), products in zip(parts, made, shared, strict=True):
+        if crowded[which[0]]:
+            best[which], row[which] = _of_all_by_digits(engine, family, products, key[which], torch.zeros_like(best[which]))
+        else:
+            best[which], row[which] = _by_nomination(engine, family, products, key[which], label)
+    most = engine.ranks.largest(best)
+    return engine.ranks.smallest(torch.where(best == most, row, LAST))
+
+
+def _by_nomination(engine: Engine, family: Family, products: Products, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
+    """Draws among the rows that can matter, where these are few: (value relative to the nearest row, row)."""
+    states, (_, apart, _) = family.states, engine.margin(label)
     margin = torch.full_like(states.alpha, apart).masked_fill(states.at_data, 0.0)
     found = Nominator(family, engine.shelf, margin, FEW, engine.ranks, near=False).run(products)
     best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
-    row = torch.full_like(key, torch.iinfo(torch.int64).max)
+    row = torch.full_like(key, LAST)
     _among(engine, states, key, found.state, found.row, best, row)
     many = found.many.nonzero().flatten()
     if len(many):
         best[many], row[many] = _of_all(engine, states[many], key[many], found.peak[many], label)
-    most = engine.ranks.largest(best)
-    return engine.ranks.smallest(torch.where(best == most, row, torch.iinfo(torch.int64).max))
+    return best, row
 
 
 def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tensor, best: Tensor, chosen: Tensor) -> None:
@@ -68,16 +83,21 @@ def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tens
     chosen.scatter_reduce_(0, state[hit], row[hit], "amin")
 
 
+def _of_all_by_digits(engine: Engine, family: Family, products: Products, key: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
+    """Draws among all rows, by the digits of a family of single states: (value relative to `peak`, row)."""
+    every = torch.arange(len(key), device=key.device)
+    dense = _Dense(family, engine.shelf, every, False, peak, engine.rows(products.label), engine.tolerance, engine.ranks)
+    dense.begin(key)
+    for tile in products:
+        dense.see(tile)
+    return dense.best, dense.row
+
+
 def _of_all(engine: Engine, states: States, key: Tensor, peak: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
     """Draws among all rows: (value relative to a common peak, row)."""
     if engine.shelf.exact:
         family, digits = alone(states, engine.sharp(states))
-        every = torch.arange(len(key), device=key.device)
-        dense = _Dense(family, engine.shelf, every, False, peak, engine.rows(label), engine.tolerance, engine.ranks)
-        dense.begin(key)
-        for tile in Products(engine.shelf, digits, label, 0):
-            dense.see(tile)
-        return dense.best, dense.row
+        return _of_all_by_digits(engine, family, Products(engine.shelf, digits, label, 0), key, peak)
     best, row = torch.full_like(peak, -torch.inf), torch.zeros_like(key)
     n, shelf = len(engine.shelf.bank.rows), engine.shelf
     for index in torch.from_numpy(shelf.indices(label)).to(key.device).split(2048):

@@ -27,33 +27,33 @@ class Products:
 
     def __init__(self, shelf: Shelf, digits: Tensor, label: int | None, memory: int) -> None:
         self.shelf, self.label, self.each = shelf, label, digits.shape[1]
-        digits = digits.flatten(0, 1)
-        self.sides = [(digits, False)] + ([(shelf.mirror(digits).contiguous(), True)] if shelf.bank.flips else [])
+        flat = digits.flatten(0, 1)
+        # Rows are read once, for the states and for their mirror images.
+        self.digits = torch.cat([flat, shelf.mirror(flat)]) if shelf.bank.flips else flat
+        self.sides = 2 if shelf.bank.flips else 1
         self.room = memory if shelf.resident else 0
         self._kept: list[Tile] = []
 
     def __iter__(self) -> Iterator[Tile]:
         yield from self._kept
-        known = len(self._kept)
-        for number, (rows, digits, mirrored) in enumerate(self._sides()):
+        known = len(self._kept) // self.sides
+        for number, rows in enumerate(self.shelf.rows(self.label)):
             if number < known:
                 continue
-            index = rows.index + len(self.shelf.bank.rows) * mirrored
-            tile = Tile(rows, product(digits, rows.q.T).view(-1, self.each, len(rows.q)), mirrored, index)
-            if number == len(self._kept) and tile.exact.nbytes <= self.room:
-                self.room -= tile.exact.nbytes
-                self._kept.append(tile)
-            yield tile
+            exact = product(self.digits, rows.q.T)
+            tiles = [self._tile(rows, part, bool(mirrored)) for mirrored, part in enumerate(exact.chunk(self.sides))]
+            if number == len(self._kept) // self.sides and exact.nbytes <= self.room:
+                self.room -= exact.nbytes
+                self._kept += tiles
+            yield from tiles
+
+    def _tile(self, rows: Rows, exact: Tensor, mirrored: bool) -> Tile:
+        index = rows.index + len(self.shelf.bank.rows) * mirrored
+        return Tile(rows, exact.view(-1, self.each, len(rows.q)), mirrored, index)
 
     def take(self, tile: Tile, exact: Tensor) -> None:
         """Keep the products (P·R, n) of the next tile, made elsewhere."""
-        self._kept.append(Tile(tile.rows, exact.view(-1, self.each, exact.shape[1]), tile.mirrored, tile.index))
-
-    def _sides(self) -> Iterator[tuple[Rows, Tensor, bool]]:
-        """Blocks of rows with the digits that meet them: the states', or those of their mirror images."""
-        for rows in self.shelf.rows(self.label):
-            for digits, mirrored in self.sides:
-                yield rows, digits, mirrored
+        self._kept.append(self._tile(tile.rows, exact, tile.mirrored))
 
 
 def together(shelf: Shelf, stacks: list[Tensor], label: int | None, memory: int) -> list[Products]:
