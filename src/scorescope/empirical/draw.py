@@ -12,12 +12,14 @@ from torch import Tensor
 
 from scorescope.empirical.chance import gumbel
 from scorescope.empirical.dense import Dense
-from scorescope.empirical.engine import FEW, Engine
+from scorescope.empirical.engine import Engine
 from scorescope.empirical.family import Family, States, alone
 from scorescope.empirical.nominate import Nominator
 from scorescope.empirical.partial import LAST
 from scorescope.empirical.products import Products, Tile, together
 from scorescope.empirical.settle import squares
+
+LISTED = 1024  # rows among which a draw looks at direct differences
 
 
 class _Dense(Dense):
@@ -61,7 +63,7 @@ def _by_nomination(engine: Engine, family: Family, products: Products, key: Tens
     """Draws among the rows that can matter, where these are few: (value relative to the nearest row, row)."""
     states, (_, apart, _) = family.states, engine.margin(label)
     margin = torch.full_like(states.alpha, apart).masked_fill(states.at_data, 0.0)
-    found = Nominator(family, engine.shelf, margin, FEW, engine.ranks, near=False).run(products)
+    found = Nominator(family, engine.shelf, margin, LISTED, engine.ranks, near=False).run(products)
     best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
     row = torch.full_like(key, LAST)
     _among(engine, states, key, found.state, found.row, best, row)
