@@ -103,7 +103,7 @@ def test_both_sweeps_match_the_definition(kind, options, tolerance):
 @pytest.mark.parametrize("n", [300, 9000])
 @pytest.mark.parametrize(("kind", "tolerance", "path"), [("bytes noise", 1e-4, SUMMED), ("gauss", 1e-4, "all rows, float64")])
 def test_every_path_is_taken(kind, tolerance, path, n):
-    """With 9,000 rows, of which no product takes more than 4,096, too."""
+    """With 9,000 rows, of which no product takes more than 8,192, too."""
     bank = bank_of(kind, n)
     truth = ss.EmpiricalScore(bank, tolerance=tolerance)
     check_pairs(truth, bank[np.arange(3)], noise(3, bank), TIMES)

@@ -22,7 +22,7 @@ from scorescope.empirical import compiled
 from scorescope.empirical.ranks import Ranks
 from scorescope.errors import InputError
 
-BLOCK = 4096  # rows of one product, unless memory is short
+BLOCK = 8192  # rows of one product, unless memory is short
 LEAST = 256
 ONWARD = 1 + 2.0**-40  # covers the rounding of a float64 norm
 
