@@ -60,7 +60,7 @@ MAY_IMPORT = {
     ),
     "cli": (
         *("adapters", "bank", "training", "demo", "plan", "examination"),
-        *("progress", "results", "charts", "findings", "report", "bench", "evaluate", "monitor"),
+        *("progress", "results", "charts", "findings", "report", "bench", "evaluate", "monitor", "distributed"),
     ),
     "__main__": ("cli",),
 }

@@ -88,6 +88,13 @@ def join(timeout: float = TIMEOUT) -> Ranks:
         ) from problem
 
 
+def leave() -> None:
+    """End the process group together, if there is one: a rank that is gone while another still talks to it takes that one down."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 class Processes(Ranks):
     """The processes of the default group of `torch.distributed`; each holds a range of rows."""
 

@@ -100,6 +100,7 @@ def main(argv: list[str]) -> int:
         raise InputError(f"--watch-every {told.watch_every} is not a number of steps", "--watch-every 500, or 0 for never")
     from scorescope.cli.examine import check_device
     from scorescope.demo import MODELS, named_bank
+    from scorescope.distributed import leave
     from scorescope.monitor import Microscope
     from scorescope.progress import Board
     from scorescope.training.loop import Progress, train
@@ -127,6 +128,7 @@ def main(argv: list[str]) -> int:
             row(progress.step - row.done, ", ".join([f"loss {progress.loss:.4f}", pace, memory(told.device), *seen]))
 
         weights = train(told.recipe, bank, told.out, device=told.device, report=report, watchers=watchers, fork=told.fork)
+    leave()
     if first:
         print(f"weights  {weights}\nexamine  scorescope examine {told.out} --bank {told.bank or 'digits'}")
     return 0
