@@ -27,8 +27,8 @@ FEW = 128  # rows that are settled one by one
 SMALL = 1 << 20  # values of a bank that float64 sums as soon
 FINE = 1e-6  # a tighter tolerance than this is left to float64
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
-CROWDED = 100.0  # the same distances, below which so many rows are that more digits are asked for at once
-BLUNT = 2e-4  # error of a logit there, in units of the same distances
+BLUNT = 2e-4  # error of a logit that is small enough there, in units of the same distances
+CROWDED = 100.0  # the same distances, below which so many rows are expected to matter that more digits are asked for at once
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 
 

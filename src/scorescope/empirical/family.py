@@ -132,7 +132,7 @@ def alone(states: States, wanted: Tensor | None = None, random: bool = False) ->
 
     One plane, or as many as leave every state no more than `wanted` (B, 1); if `random`, no more drift than that. Then the last plane is
     rounded up or down at random, right on average, by lots of the coordinates; a covariance C of trace 1 makes of such a rest, by
-    McDiarmid's inequality, no more than SAFE·unit but for a probability of e⁻³², a quarter of what its norm would let one fear.
+    McDiarmid's inequality, no more than SAFE·unit but for a probability of e⁻³², at d = 3,072 a quarter of what its norm allows.
     """
     centred = states.centred[:, 0]
     unit = (centred.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float64).tiny)
