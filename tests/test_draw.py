@@ -9,6 +9,7 @@ from scipy.stats import chisquare
 
 from scorescope.bank import Bank
 from scorescope.empirical import EmpiricalScore
+from scorescope.empirical.draw import _of_all as of_all
 from scorescope.empirical.draw import gumbel
 from scorescope.errors import InputError
 
@@ -66,6 +67,20 @@ def test_a_draw_belongs_to_its_item():
     assert not torch.equal(together, score.sample(z, 0.95, seed=10)[1])
     streamed = EmpiricalScore(bank, memory=8 << 20)
     assert torch.equal(together, streamed.sample(z, 0.95, seed=9)[1])
+
+
+@pytest.mark.parametrize("kind", ["bytes", "floats"])
+@pytest.mark.parametrize("machine_code", [True, False])
+def test_more_candidates_than_can_be_listed_draw_the_same(kind, machine_code, monkeypatch):
+    bank, z = bank_of(kind), torch.randn(40, *SHAPE, generator=torch.Generator().manual_seed(2))
+    label = torch.arange(40) % 3
+    _, listed = EmpiricalScore(bank).sample(z, 0.95, label, seed=9)
+    monkeypatch.setattr("scorescope.empirical.draw.LISTED", 2 if machine_code else 0)
+    monkeypatch.setattr("scorescope.empirical.compiled.HERE", machine_code)
+    ways = []
+    monkeypatch.setattr("scorescope.empirical.draw._of_all", lambda *given: ways.append(given) or of_all(*given))
+    assert torch.equal(listed, EmpiricalScore(bank).sample(z, 0.95, label, seed=9)[1])
+    assert ways
 
 
 def test_at_the_data_the_nearest_rows_share_the_draws():

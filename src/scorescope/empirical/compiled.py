@@ -98,6 +98,15 @@ def nominate(nominator: Any, exact: Tensor, square: Tensor, rounded: Tensor | No
     shared(len(n.peak), exact.shape[2], lambda first, last: kernels.nominate(products, place, columns, first, last, *fixed, *state))
 
 
+def draw(candidates: Any, part: slice, exact: Tensor, square: Tensor, index: Tensor) -> None:
+    """`Candidates`' pass over one tile of products with the states of `part`."""
+    c = candidates
+    own = [value[part].numpy() for value in (c.columns, c.key, c.at_data, c.wide, c.best, c.many)]
+    (columns, *state), lists = own, [values[part] for values in c.lists.arrays]
+    rows, products = (square.numpy(), index.numpy()), exact.numpy()
+    shared(len(columns), exact.shape[2], lambda first, last: kernels.draw(products, columns, first, last, *rows, *state, *lists))
+
+
 def weigh(dense: Any, exact: Tensor, square: Tensor, index: Tensor) -> None:
     """`Dense`'s first pass over one tile."""
     own = (dense.family.place.numpy(), dense.columns.numpy(), dense.group.numpy(), dense.which.numpy())

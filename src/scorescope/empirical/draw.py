@@ -2,7 +2,8 @@
 
 The row that is largest in logit_j + G_j, with independent standard Gumbel numbers G_j, is such a draw (the Gumbel-max trick). It asks
 for one maximum over the rows: blocks, memory and ranks change nothing. G_j belongs to the item and the row: a hash of the item's key
-and of the row's index, to 53 bits.
+and of the row's index, to 53 bits. One pass with digits, whose error is bounded, leaves a few rows that may be the largest; direct
+differences in float64 choose among them.
 """
 
 from __future__ import annotations
@@ -10,67 +11,90 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scorescope.empirical import compiled
 from scorescope.empirical.chance import gumbel
-from scorescope.empirical.dense import Dense
-from scorescope.empirical.engine import Engine
+from scorescope.empirical.engine import BLUNT, Engine
 from scorescope.empirical.family import Family, States, alone
-from scorescope.empirical.nominate import Nominator
+from scorescope.empirical.nominate import Lists, error_of
 from scorescope.empirical.partial import LAST
-from scorescope.empirical.products import Products, Tile, together
-from scorescope.empirical.settle import squares
+from scorescope.empirical.products import Products, Tile
+from scorescope.empirical.ranks import Ranks
+from scorescope.empirical.settle import U64, squares
+from scorescope.empirical.shelf import Shelf
 
 LISTED = 1024  # rows among which a draw looks at direct differences
+SLACK = 1e-6  # more than what logarithms and lists in float32 round
+
+Parts = list[tuple[int | None, slice]]
 
 
-class _Dense(Dense):
-    """Draws among all rows, by the logits of a sum over all rows."""
+class Candidates:
+    """Of each state of a family of single states, the rows that may be largest in logit + G by what has been seen."""
 
-    key: Tensor
+    def __init__(self, family: Family, key: Tensor, shelf: Shelf) -> None:
+        states, self.key, self.family = family.states, key, family
+        error = error_of(family, shelf, U64)
+        if not shelf.exact:
+            error = error + states.slope * (states.norm + family.rest) * shelf.rounded
+        self.wide = 2 * error[:, 0] + SLACK
+        scale = states.slope[..., None] * family.coefficients * shelf.step
+        self.columns = torch.cat([scale, -0.5 * states.curve[..., None]], 2)[:, 0]
+        self.at_data = states.at_data[:, 0]  # the nearest row takes all, whatever its G
+        self.best = torch.full_like(self.wide, -torch.inf)
+        self.many = torch.zeros_like(self.at_data)
+        self.compiled = compiled.usable(key.device)
+        self.lists = Lists(len(key), LISTED) if self.compiled else None
+        self.found: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def begin(self, key: Tensor) -> None:
-        """Keys (Q,) of the wanted states."""
-        self.key = key
-        self.best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
-        self.row = torch.zeros_like(key)
+    def see(self, tile: Tile, part: slice) -> None:
+        """Take in the rows of a tile for the states of `part`, whose products it has."""
+        if self.compiled:
+            compiled.draw(self, part, tile.exact, tile.rows.square, tile.index)
+            return
+        columns = self.columns[part]
+        for some in torch.arange(len(columns)).split(64):
+            own = some + part.start
+            value = torch.einsum("pr,prn->pn", columns[some, :-1], tile.exact[some].double())
+            value += columns[some, -1:] * tile.rows.square
+            value += torch.where(self.at_data[own, None], 0.0, gumbel(self.key[own, None], tile.index))
+            self.best[own] = torch.maximum(self.best[own], value.amax(1))
+            matters = value >= (self.best - self.wide)[own, None]
+            self.many[own] |= matters.sum(1) > LISTED
+            state, column = (matters & ~self.many[own, None]).nonzero(as_tuple=True)
+            self.found.append((own.to(state.device)[state], tile.index[column], value[state, column]))
 
-    def see(self, tile: Tile) -> None:
-        """Draw among the rows of a tile and those before."""
-        for part, below in self._parts(tile):
-            value, place = below.add_(gumbel(self.key[part, None], tile.index)).max(1)
-            better = value > self.best[part]
-            self.row[part] = torch.where(better, tile.index[place], self.row[part])
-            self.best[part] = torch.maximum(value, self.best[part])
+    def listed(self, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+        """(state, row) pairs, and for which states (B,) there are too many to list."""
+        self.many = ranks.any(self.many)
+        if self.lists is not None:
+            self.found = [self.lists.noted()]
+        empty = torch.zeros(0, dtype=torch.int64, device=self.key.device)
+        state, row, value = (torch.cat(part) for part in zip(*self.found, strict=True)) if self.found else (empty, empty, empty.double())
+        least = self.best - self.wide
+        kept = (value >= (least - SLACK * least.abs())[state]) & ~self.many[state]
+        return state[kept], row[kept], self.many
 
 
-def draw(engine: Engine, states: States, key: Tensor, label: int | None) -> Tensor:
-    """One row (B,) of each state (B, 1, d), among the rows of one class, or of all."""
+def draw(engine: Engine, states: States, key: Tensor, parts: Parts) -> Tensor:
+    """One row (B,) of each state (B, 1, d): for each (label, slice of states) among the rows of that class, or of all."""
+    # An error of one lets a handful of rows of a crowd be the largest; one of little of what sets rows apart is as good.
+    blunt = 1 + BLUNT * states.curve * engine.shelf.bank.radius**2
+    reach = max(engine.shelf.reach, torch.finfo(torch.float32).tiny)
+    family, digits = alone(states, blunt / (states.slope.clamp(min=1e-12) * reach))
+    candidates = Candidates(family, key, engine.shelf)
+    for label, part in parts:
+        for tile in Products(engine.shelf, digits[part], label, 0):
+            candidates.see(tile, part)
     best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
     row = torch.full_like(key, LAST)
-    crowded = engine.crowded(states)[:, 0]
-    parts = [which for many in (True, False) if len(which := (crowded == many).nonzero().flatten())]
-    made = [alone(states[which], engine.sharp(states[which]) if crowded[which[0]] else None) for which in parts]
-    shared = together(engine.shelf, [digits for _, digits in made], label, engine.shelf.memory // 8)
-    for which, (family, _), products in zip(parts, made, shared, strict=True):
-        if crowded[which[0]]:
-            best[which], row[which] = _of_all_by_digits(engine, family, products, key[which], torch.zeros_like(best[which]))
-        else:
-            best[which], row[which] = _by_nomination(engine, family, products, key[which], label)
+    state, listed, many = candidates.listed(engine.ranks)
+    _among(engine, states, key, state, listed, best, row)
+    for label, part in parts:
+        some = many[part].nonzero().flatten() + part.start
+        if len(some):
+            best[some], row[some] = _of_all(engine, states[some], key[some], label)
     most = engine.ranks.largest(best)
     return engine.ranks.smallest(torch.where(best == most, row, LAST))
-
-
-def _by_nomination(engine: Engine, family: Family, products: Products, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
-    """Draws among the rows that can matter, where these are few: (value relative to the nearest row, row)."""
-    states, (_, apart, _) = family.states, engine.margin(label)
-    margin = torch.full_like(states.alpha, apart).masked_fill(states.at_data, 0.0)
-    found = Nominator(family, engine.shelf, margin, LISTED, engine.ranks, near=False).run(products)
-    best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
-    row = torch.full_like(key, LAST)
-    _among(engine, states, key, found.state, found.row, best, row)
-    many = found.many.nonzero().flatten()
-    if len(many):
-        best[many], row[many] = _of_all(engine, states[many], key[many], found.peak[many], label)
-    return best, row
 
 
 def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tensor, best: Tensor, chosen: Tensor) -> None:
@@ -85,22 +109,10 @@ def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tens
     chosen.scatter_reduce_(0, state[hit], row[hit], "amin")
 
 
-def _of_all_by_digits(engine: Engine, family: Family, products: Products, key: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
-    """Draws among all rows, by the digits of a family of single states: (value relative to `peak`, row)."""
-    every = torch.arange(len(key), device=key.device)
-    dense = _Dense(family, engine.shelf, every, False, peak, engine.rows(products.label), engine.tolerance, engine.ranks)
-    dense.begin(key)
-    for tile in products:
-        dense.see(tile)
-    return dense.best, dense.row
-
-
-def _of_all(engine: Engine, states: States, key: Tensor, peak: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
-    """Draws among all rows: (value relative to a common peak, row)."""
-    if engine.shelf.exact:
-        family, digits = alone(states, engine.sharp(states))
-        return _of_all_by_digits(engine, family, Products(engine.shelf, digits, label, 0), key, peak)
-    best, row = torch.full_like(peak, -torch.inf), torch.zeros_like(key)
+def _of_all(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
+    """Draws among all rows in float64: (value relative to what is common to all rows, row)."""
+    best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
+    row = torch.full_like(key, LAST)
     n, shelf = len(engine.shelf.bank.rows), engine.shelf
     for index in torch.from_numpy(shelf.indices(label)).to(key.device).split(2048):
         if not len(index):
@@ -108,7 +120,7 @@ def _of_all(engine: Engine, states: States, key: Tensor, peak: Tensor, label: in
         x = shelf.fetch(index) - states.centre
         for mirrored in (False, True) if shelf.bank.flips else (False,):
             side = shelf.mirror(states.centred[:, 0]) if mirrored else states.centred[:, 0]
-            logit = states.slope * (side @ x.T) - 0.5 * states.curve * x.square().sum(1) - peak[:, None]
+            logit = states.slope * (side @ x.T) - 0.5 * states.curve * x.square().sum(1)
             value, place = (logit + gumbel(key[:, None], index + n * mirrored)).max(1)
             better = value > best
             row = torch.where(better, index[place] + n * mirrored, row)

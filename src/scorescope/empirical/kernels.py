@@ -20,6 +20,7 @@ RUN = 8  # states of a group that share the conversion of its products
 SOON = 32  # rows that float32 adds up before float64 takes over
 ABS = np.int32(0x7FFFFFFF)  # bits of a float32 but its sign
 FAR = np.int32(0x7F800000)  # the bits of infinity
+SLACK = 1e-6  # of itself, more than what a list in float32 rounds a value by
 HOW: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz", "contract", "nnan"}}
 F32, I32 = np.float32, np.int32
 
@@ -300,6 +301,58 @@ def weigh(
                     below[k, s] += total
                     above[k, s] += over
         s0 = end
+
+
+@njit(inline="always")
+def _hash(key: Any, row: Any) -> Any:
+    """The 53 bits of `chance.uniform`."""
+    x = np.uint64(key) + np.uint64(row + 1) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.int64((x ^ (x >> np.uint64(31))) >> np.uint64(11))
+
+
+@loop
+def draw(
+    exact: Any, columns: Any, first: int, last: int, square: Any, index: Any, key: Any, at_data: Any, wide: Any,
+    best: Any, many: Any, rows: Any, values: Any, used: Any,
+) -> None:  # fmt: skip
+    """The rows that may be largest in logit + Gumbel number, as `draw.Candidates` keeps them."""
+    count, n = exact.shape[1], exact.shape[2]
+    room = np.empty((count, BLOCK), np.float64)
+    logit = np.empty(BLOCK, np.float64)
+    lot = np.empty(BLOCK, np.int64)
+    for s in range(first, last):
+        for begin in range(0, n, BLOCK):
+            if many[s]:
+                break
+            size = min(BLOCK, n - begin)
+            _convert(exact[s], begin, size, room)
+            _logits(columns[s], room, square[begin : begin + size], logit[:size])
+            top = -FAR
+            for j in range(size):
+                top = max(top, _ranked(F32(logit[j])))
+            high = float(_unranked(top))
+            high += 2.0**-23 * abs(high)
+            need = best[s] - wide[s] - high  # what its number must be at least for the highest
+            if need > (0.0 if at_data[s] else 38.0):
+                continue
+            least = np.int64(0)
+            if not at_data[s]:
+                least = np.int64(math.exp(-math.exp(-need)) * 2.0**53 * (1 - 1e-12)) - 4 if need > -7 else np.int64(0)
+                for j in range(size):
+                    lot[j] = _hash(key[s], index[begin + j])
+            for j in range(size):
+                if lot[j] >= least or at_data[s]:
+                    value = logit[j]
+                    if not at_data[s]:
+                        value -= math.log(-math.log((lot[j] + 0.5) * 2.0**-53))
+                    best[s] = max(best[s], value)
+                    floor = best[s] - wide[s]
+                    floor -= SLACK * abs(floor)  # lists are in float32
+                    if value >= floor and not _note(value, index[begin + j], s, floor, np.inf, rows, values, used):
+                        many[s] = True
+                        break
 
 
 @loop

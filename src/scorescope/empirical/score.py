@@ -129,10 +129,13 @@ class EmpiricalScore(Denoiser):
         self.ranks.refuse_different("seeds or items", keys)
         index = torch.zeros_like(keys)
         with full_precision(self.device):
-            for tag, wanted in _groups(tags, len(z), self.device):
-                for part in wanted[torch.argsort(times[wanted], stable=True)].split(QUERIES):
-                    states = States.of(flat[part, None], times[part, None], self.schedule, self.shelf.centre)
-                    index[part] = draw(self.engine, states, keys[part], tag)
+            order = torch.arange(len(z), device=self.device) if tags is None else torch.argsort(tags, stable=True)
+            for part in order.split(QUERIES):
+                states = States.of(flat[part, None], times[part, None], self.schedule, self.shelf.centre)
+                # Sorted by class, those of one class follow each other.
+                groups = _groups(None if tags is None else tags[part], len(part), self.device)
+                parts = [(tag, slice(int(which[0]), int(which[-1]) + 1)) for tag, which in groups]
+                index[part] = draw(self.engine, states, keys[part], parts)
         return self.bank[index].to(self.device), index
 
     def supervision_sweep(self, x: Tensor, eps: Tensor, times: Tensor, label: Label = None) -> Iterator[tuple[int, Posterior]]:

@@ -112,7 +112,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(config.channels, config.width, config.patch, stride=config.patch)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.proj(z).flatten(2).transpose(1, 2)
+        # Contiguous, or every sum after it would keep the layout of images, in which layers copy before they compute.
+        return self.proj(z).flatten(2).transpose(1, 2).contiguous()
 
 
 class TimestepEmbedder(nn.Module):
