@@ -552,3 +552,13 @@ def test_presets_are_sound_and_an_unknown_one_gets_its_near_match():
         assert preset(name) == recipe
     with pytest.raises(ss.InputError, match=r"unknown preset 'demo-xs'.*'demo-s'"):
         preset("demo-xs")
+
+
+def test_one_process_may_name_its_device_and_ranks_may_not(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    loop._hardware("cuda:1")
+    assert chosen == ["cuda:1"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ss.InputError, match="--device cuda:1 names one device"):
+        loop._hardware("cuda:1")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from scorescope.training.presets import preset
 
 SHAPES = {"sit-desk": (3, 32, 32), "unet-desk": (3, 32, 32)}
 LATENTS, CLASSES = (4, 32, 32), 1000
+TURN = 1.0  # seconds of a turn, if steps are shorter
 MATRIX = 1024  # side of the product that says what the machine can do
 
 
@@ -132,16 +134,17 @@ class Runner:
             self.ask(self.x)
 
 
-def seconds(step: Callable[[], None], device: str) -> float:
-    """Of one step."""
+def seconds(step: Callable[[], None], device: str, count: int = 1) -> float:
+    """Of one step, by so many."""
     cuda = device.startswith("cuda")
     if cuda:
         torch.cuda.synchronize()
     begun = time.perf_counter()
-    step()
+    for _ in range(count):
+        step()
     if cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - begun
+    return (time.perf_counter() - begun) / count
 
 
 def measure(case: Case, repeats: int, tick: Callable[[], None]) -> dict[str, Any]:
@@ -150,16 +153,17 @@ def measure(case: Case, repeats: int, tick: Callable[[], None]) -> dict[str, Any
     runners = {side: Runner(case, side) for side in SIDES}
     work = float(flops(runners["scorescope"].net).total) * case.batch  # of either side: the same architecture
     kinds = ("train", "sample")
+    counts: dict[str, int] = {}
     for _ in range(2):  # the first step of all finds memory as nobody will find it again
         for runner in runners.values():
             for kind in kinds:
-                getattr(runner, kind)()
+                counts[kind] = math.ceil(TURN / seconds(getattr(runner, kind), case.device))
     times: dict[tuple[str, str], list[float]] = {(side, kind): [] for side in SIDES for kind in kinds}
     peaks: list[float] = []
     for turn in range(repeats):
         for kind in kinds:
             for side, runner in reversed(runners.items()) if turn % 2 else runners.items():  # who comes after whom is not theirs to pay
-                times[side, kind].append(seconds(getattr(runner, kind), case.device))
+                times[side, kind].append(seconds(getattr(runner, kind), case.device, counts[kind]))
         peaks.append(peak(case))
         tick()
     reached = statistics.median(peaks)

@@ -45,7 +45,7 @@ class Train(Generic[Net, Aim]):
     objective: str = "dsm"
     """What is minimized, of those above; its options are below."""
     device: str = "cpu"
-    """cpu or cuda."""
+    """cpu, cuda or, for a single process, cuda:1."""
     fork: Annotated[str | None, arg(metavar="FOLDER")] = None
     """Folder of another run: begin where it stands, with other settings."""
     watch_every: int = 500

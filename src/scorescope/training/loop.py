@@ -12,6 +12,7 @@ import copy
 import fcntl
 import json
 import math
+import os
 import signal
 import threading
 import time
@@ -105,7 +106,7 @@ def train(
         recipe: What to train.
         bank: On what.
         out: Folder of the run.
-        device: Where the network lives; "cuda" is each rank's own.
+        device: Where the network lives; "cuda" is each rank's own, "cuda:1" for a single process.
         report: Called after every `WINDOW` steps, and every ten seconds where those take longer.
         save_every: Seconds between checkpoints. SIGTERM and the first Ctrl-C finish the step, save, and end the process.
         watchers: Look at the EMA network while it is trained.
@@ -225,6 +226,11 @@ def _hardware(device: str) -> Accelerator:
         from accelerate import Accelerator
     except ModuleNotFoundError as missing:
         raise InputError("training needs accelerate, which is not installed", "pip install accelerate") from missing
+    if ":" in device:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise InputError(f"--device {device} names one device, and each rank has its own", f"--device {device.partition(':')[0]}")
+        if device.startswith("cuda"):
+            torch.cuda.set_device(device)
     return Accelerator(cpu=not device.startswith("cuda"), mixed_precision="no")
 
 
