@@ -96,7 +96,7 @@ def test_a_family_knows_its_states_but_for_the_rest_it_states(kind, wanted):
     z = (1 - times)[:, None] * x[:, None] + times[:, None] * eps[:, None]
     states = States.of(z, times.expand(4, -1), ss.LinearSchedule(), shelf.centre)
     limit = torch.full_like(states.sigma, wanted * bank.radius)
-    lone = alone(states.flat())
+    lone = alone(states.flat)
     for family, vectors in (pairs(x, eps, states, limit, shelf.step), trajectories(states, limit), lone):
         held = family.coefficients @ vectors.double()
         left = (family.states.centred - held).norm(dim=2)

@@ -65,14 +65,36 @@ def _instructions() -> bool:
     return any(known.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
-def integer_products(a: Tensor, b: Tensor) -> Tensor:
+class Room(threading.local):
+    """int32 memory for products that are done with when the next begin: fresh memory is slow to touch. Each thread has its own."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Tensor] = []
+        self.used = 0
+
+    def begin(self) -> None:
+        """Nobody needs what was taken so far."""
+        self.used = 0
+
+    def take(self, m: int, n: int, device: torch.device) -> Tensor:
+        """Room for (m, n) products."""
+        if self.used == len(self.blocks):
+            self.blocks.append(torch.empty(0, dtype=torch.int32, device=device))
+        if self.blocks[self.used].numel() < m * n:
+            with torch.inference_mode(False):  # it will be written outside, too
+                self.blocks[self.used] = torch.empty(m * n, dtype=torch.int32, device=device)
+        self.used += 1
+        return self.blocks[self.used - 1][: m * n].view(m, n)
+
+
+def integer_products(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """⟨a_i, b_j⟩ (m, n) of int8 rows a (m, d) and b (n, d), exact: int32 for up to 32,768 columns, int64 beyond.
 
     Without int8 hardware, float32 products of pieces short enough to be exact; rounding a product's factors to TF32 or bfloat16, as a
-    program may allow, leaves 8-bit integers as they are.
+    program may allow, leaves 8-bit integers as they are. They are in `out` where that spares fresh memory; the result tells.
     """
     step = INT32_COLUMNS if has_int8(a.device) else FLOAT32_COLUMNS
-    total = _part(a[:, :step], b[:, :step])
+    total = _part(a[:, :step], b[:, :step], out)
     if a.shape[1] > INT32_COLUMNS:
         total = total.long()
     for start in range(step, a.shape[1], step):
@@ -80,13 +102,13 @@ def integer_products(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-def _part(a: Tensor, b: Tensor) -> Tensor:
+def _part(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     if not has_int8(a.device):
         return (_as_float(a, 0) @ _as_float(b, 1).T).to(torch.int32)
     if a.device.type == "cpu":
         if a.shape[1] == 1:  # answered wrongly by oneDNN
             return a.int() * b.int().T
-        return torch._int_mm(a.contiguous(), b.T)
+        return torch._int_mm(a.contiguous(), b.T) if out is None else torch._int_mm(a.contiguous(), b.T, out=out)
     # CUDA wants more than 16 rows, and multiples of 8.
     (m, d), n = a.shape, len(b)
     wide = torch.nn.functional.pad(a, (0, -d % 8, 0, max(24 - m, -m % 8)))

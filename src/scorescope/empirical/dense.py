@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from scorescope.bank.products import Room
 from scorescope.empirical import compiled
 from scorescope.empirical.chance import SAFE, lots
 from scorescope.empirical.digits import BASE, product
@@ -208,7 +209,7 @@ class Dense:
         moment = torch.zeros(sides, len(self.wanted), self.family.states.d, dtype=torch.float64, device=self.device)
         total = torch.zeros(sides, int(self.planes.sum()), moment.shape[2], dtype=torch.int32, device=self.device)
         digits = torch.empty(0, 0, dtype=torch.int8, device=self.device)
-        rows = 0
+        rows, room = 0, Room()
         for tile in products:
             n, side, dither = len(tile.index), int(tile.mirrored), lots(tile.index)
             if rows + n > EXACT:
@@ -222,7 +223,8 @@ class Dense:
             else:
                 self._cut(tile, dither, digits)
             if len(digits):
-                total[side] += product(digits, tile.rows.q)
+                room.begin()
+                total[side] += product(digits, tile.rows.q, room.take(len(digits), total.shape[2], self.device))
         self._carry(total, moment)
         return moment[0] + self.shelf.mirror(moment[1]) if sides == 2 else moment[0]
 
@@ -248,7 +250,7 @@ class Dense:
 
     def _finish(self, moment: Tensor) -> Partial:
         """The partial of one's own rows. What bounds its error is known of all ranks' rows together, and shared by mass."""
-        shelf, ranks, flat = self.shelf, self.ranks, self.family.states.flat(self.wanted)
+        shelf, ranks, states = self.shelf, self.ranks, self.family.states
         tilt, mass2, square = self.sums[1:]
         mass = self.mass + self.whole * self.unit
         moment *= shelf.step
@@ -279,7 +281,7 @@ class Dense:
         none = ~(mass > 0)
         down = torch.where(none, 1.0, torch.exp(-self.high))
         high = torch.where(none, 0.0, self.high)
-        constant = (0.5 * flat.precision * flat.norm**2)[:, 0]
+        constant = (0.5 * states.precision * states.norm**2).flatten()[self.wanted]
         return Partial(
             torch.where(none, -torch.inf, self.start + high - constant),
             self.top,

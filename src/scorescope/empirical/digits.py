@@ -20,9 +20,9 @@ def arithmetic(device: torch.device) -> str:
     return "int8" if has_int8(device) else "float32"
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """A @ b of digits a (m, k) and b (k, n) int8, exact: (m, n) int32."""
-    return integer_products(a, b.T)
+def product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """A @ b of digits a (m, k) and b (k, n) int8, exact: (m, n) int32, in `out` where that spares fresh memory."""
+    return integer_products(a, b.T, out)
 
 
 def planes(x: Tensor, step: Tensor | float, count: int) -> tuple[Tensor, Tensor]:

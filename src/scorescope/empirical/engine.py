@@ -11,6 +11,7 @@ from collections import Counter
 import torch
 from torch import Tensor
 
+from scorescope.bank.products import Room
 from scorescope.empirical.dense import Dense
 from scorescope.empirical.digits import arithmetic
 from scorescope.empirical.double import double
@@ -28,7 +29,7 @@ SMALL = 1 << 20  # values of a bank that float64 sums as soon
 FINE = 1e-6  # a tighter tolerance than this is left to float64
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
 BLUNT = 2e-4  # error of a logit that is small enough there, in units of the same distances
-CROWDED = 100.0  # the same distances, below which so many rows are expected to matter that more digits are asked for at once
+CROWDED = 300.0  # the same distances, below which so many rows are expected to matter that more digits are asked for at once
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 
 
@@ -42,6 +43,7 @@ class Engine:
     def __init__(self, shelf: Shelf, tolerance: float, ranks: Ranks) -> None:
         self.shelf, self.tolerance, self.ranks = shelf, tolerance, ranks
         self.work: Counter[str] = Counter()
+        self.room = Room()  # of queries that share nothing
 
     @property
     def digits_suffice(self) -> bool:
@@ -83,7 +85,7 @@ class Engine:
 
     def posterior(self, family: Family, products: Products, label: int | None) -> Posterior:
         """Posteriors of a family's states, flat (P·T)."""
-        flat = family.states.flat()
+        flat = family.states.flat
         total = self.merged(self._partials(family, products, label), flat, self.margin(label)[2])
         return self.checked(total, flat, label, self.rows(label))
 
@@ -99,7 +101,7 @@ class Engine:
         for which in parts:
             some = states[which]
             made.append(alone(some, 1.5 * self.sharp(some), random=True) if crowded[which[0], 0] else alone(some))
-        shared = together(self.shelf, [digits for _, digits in made], label, self.shelf.memory // 8)
+        shared = together(self.shelf, [digits for _, digits in made], label, self.shelf.memory // 8, self.room)
         result = Posterior.empty(len(states.z), self.shelf.bank.shape, self.shelf.device)
         for which, (family, _), products in zip(parts, made, shared, strict=True):
             self.posterior(family, products, label).scatter_to(result, which)
@@ -115,7 +117,7 @@ class Engine:
     def _partials(self, family: Family, products: Products, label: int | None, last: bool = False) -> Partial:
         """Partials of a family's states, flat, with their r*; `last`: these are the most digits that a state can have."""
         states = family.states
-        flat = states.flat()
+        flat = states.flat
         count, apart, _ = self.margin(label)
         margin = torch.full_like(states.alpha, apart).masked_fill(states.at_data, 0.0)
         found = Nominator(family, self.shelf, margin, FEW, self.ranks).run(products)

@@ -6,6 +6,7 @@ all states of the group, and ‖rest‖ bounds what the product does not know (C
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +19,7 @@ from scorescope.schedule import Schedule
 
 STRIDE = 100.0  # what the first plane of principal directions may leave of the states, as a factor
 TOGETHER = 8  # trajectories whose states the caches of a processor hold
+VALUES = 1 << 19  # float64 values of one step: what the caches hold
 MOST = 7  # planes of a vector: 127·254⁶ is beyond what float64 resolves
 
 
@@ -42,14 +44,19 @@ class States:
 
     def __getitem__(self, part: Tensor | slice | tuple[slice, slice]) -> States:
         """Some of the groups, or some of the states of all."""
-        return States(self.z[part], self.alpha[part], self.sigma[part], self.centre)
+        return self._known(States(self.z[part], self.alpha[part], self.sigma[part], self.centre), lambda norm: norm[part])
 
-    def flat(self, index: Tensor | None = None) -> States:
-        """The states, or some of them, as groups of one each."""
+    @cached_property
+    def flat(self) -> States:
+        """The states as groups of one each."""
         z, alpha, sigma = self.z.flatten(0, 1), self.alpha.flatten(), self.sigma.flatten()
-        if index is not None:
-            z, alpha, sigma = z[index], alpha[index], sigma[index]
-        return States(z[:, None], alpha[:, None], sigma[:, None], self.centre)
+        return self._known(States(z[:, None], alpha[:, None], sigma[:, None], self.centre), lambda norm: norm.flatten()[:, None])
+
+    def _known(self, others: States, place: Callable[[Tensor], Tensor]) -> States:
+        """`others`, told the norms if they are known here."""
+        if "norm" in self.__dict__:
+            others.__dict__["norm"] = place(self.norm)
+        return others
 
     @property
     def d(self) -> int:
@@ -76,15 +83,20 @@ class States:
         """(P, T) α²/σ²."""
         return self.alpha**2 * self.precision
 
-    @cached_property
+    @property
     def centred(self) -> Tensor:
-        """(P, T, d) z − α·centre."""
-        return self.z - self.alpha[..., None] * self.centre
+        """(P, T, d) z − α·centre, made anew each time."""
+        return self._centred(slice(None))
+
+    def _centred(self, part: slice) -> Tensor:
+        return torch.addcmul(self.z[part], self.alpha[part, :, None], self.centre, value=-1)
 
     @cached_property
     def norm(self) -> Tensor:
         """(P, T) norms of the centred states."""
-        return torch.linalg.vector_norm(self.centred, dim=2)
+        size = max(1, VALUES // max(1, self.z.shape[1] * self.d))
+        parts = [slice(start, start + size) for start in range(0, max(1, len(self.z)), size)]
+        return torch.cat([torch.linalg.vector_norm(self._centred(part), dim=2) for part in parts])
 
     @cached_property
     def shell(self) -> Tensor:
@@ -156,7 +168,7 @@ def alone(states: States, wanted: Tensor | None = None, random: bool = False) ->
 
 def _norms(digits: Tensor) -> Tensor:
     """(P, R) norms of digits (P, R, d)."""
-    return digits.float().norm(dim=2).double()
+    return torch.cat([some.float().norm(dim=2).double() for some in digits.split(64)])
 
 
 def digits_of(directions: Tensor, weights: Tensor, wanted: Tensor, step: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -206,11 +218,11 @@ def pairs(x: Tensor, eps: Tensor, states: States, wanted: Tensor, step: float) -
 
 def trajectories(states: States, wanted: Tensor) -> tuple[Family, Tensor]:
     """Trajectories by their principal directions, and the digits of these: one plane each, then the directions of what is left."""
-    rest = states.centred.clone()
+    rest = states.centred
     parts = torch.arange(len(rest), device=rest.device).split(TOGETHER)
     digits: list[Tensor] = []
     columns: list[Tensor] = []
-    left = torch.linalg.vector_norm(rest, dim=2)
+    left = states.norm
     while len(digits) < MOST * rest.shape[1] and bool((left > wanted).any()):
         inverse, weights = principal(rest, torch.maximum(wanted, left / STRIDE))
         plane = torch.empty(len(rest), weights.shape[2], rest.shape[2], dtype=torch.int8, device=rest.device)

@@ -106,7 +106,7 @@ class Partial:
     def posterior(self, states: States, rows: int, shape: tuple[int, ...]) -> Posterior:
         """The posterior of B states (B, 1, d) among `rows` rows, all of which are in this partial or known not to matter."""
         sigma, at_data = states.sigma[:, 0], states.at_data[:, 0]
-        mean = self.moment / self.mass[:, None] + states.centre
+        mean = (self.moment / self.mass[:, None]).add_(states.centre)
         density = self.peak + self.mass.log() - math.log(rows) - 0.5 * states.d * (2 * math.pi * sigma**2).log()
         density = torch.where(at_data, torch.where(self.peak == 0, torch.inf, -torch.inf), density)
         entropy = (self.mass.log() - self.tilt / self.mass).clamp(min=0)

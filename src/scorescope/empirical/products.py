@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scorescope.bank.products import Room
 from scorescope.empirical.digits import product
 from scorescope.empirical.shelf import Rows, Shelf
 
@@ -23,15 +24,19 @@ class Tile:
 
 
 class Products:
-    """Iterates over the tiles of digits (P, R, d) int8 with the rows of one class, or of all; keeps as many as `memory` bytes hold."""
+    """Iterates over the tiles of digits (P, R, d) int8 with the rows of one class, or of all; keeps as many as `memory` bytes hold.
 
-    def __init__(self, shelf: Shelf, digits: Tensor, label: int | None, memory: int) -> None:
+    A tile that is not kept is gone when the next is made; those that are lie in `room`, if one is given, until it is begun anew.
+    """
+
+    def __init__(self, shelf: Shelf, digits: Tensor, label: int | None, memory: int, room: Room | None = None) -> None:
         self.shelf, self.label, self.each = shelf, label, digits.shape[1]
         flat = digits.flatten(0, 1)
         # Rows are read once, for the states and for their mirror images.
         self.digits = torch.cat([flat, shelf.mirror(flat)]) if shelf.bank.flips else flat
         self.sides = 2 if shelf.bank.flips else 1
-        self.room = memory if shelf.resident else 0
+        self.memory = memory if shelf.resident else 0
+        self.room, self._spare = room, Room()
         self._kept: list[Tile] = []
 
     def __iter__(self) -> Iterator[Tile]:
@@ -40,12 +45,21 @@ class Products:
         for number, rows in enumerate(self.shelf.rows(self.label)):
             if number < known:
                 continue
-            exact = product(self.digits, rows.q.T)
-            tiles = [self._tile(rows, part, bool(mirrored)) for mirrored, part in enumerate(exact.chunk(self.sides))]
-            if number == len(self._kept) // self.sides and exact.nbytes <= self.room:
-                self.room -= exact.nbytes
+            size = 4 * len(self.digits) * len(rows.q)
+            keep = number == len(self._kept) // self.sides and size <= self.memory
+            tiles = list(self._made(rows, keep))
+            if keep:
+                self.memory -= size
                 self._kept += tiles
             yield from tiles
+
+    def _made(self, rows: Rows, keep: bool) -> Iterator[Tile]:
+        """The tiles of a block, made in memory that lasts as long as they do."""
+        self._spare.begin()
+        room = self.room if keep else self._spare
+        out = None if room is None else room.take(len(self.digits), len(rows.q), self.digits.device)
+        for mirrored, exact in enumerate(product(self.digits, rows.q.T, out).chunk(self.sides)):
+            yield self._tile(rows, exact, bool(mirrored))
 
     def _tile(self, rows: Rows, exact: Tensor, mirrored: bool) -> Tile:
         index = rows.index + len(self.shelf.bank.rows) * mirrored
@@ -56,15 +70,16 @@ class Products:
         self._kept.append(self._tile(tile.rows, exact, tile.mirrored))
 
 
-def together(shelf: Shelf, stacks: list[Tensor], label: int | None, memory: int) -> list[Products]:
+def together(shelf: Shelf, stacks: list[Tensor], label: int | None, memory: int, room: Room) -> list[Products]:
     """Products of several stacks of digits (P, R, d) with the same rows: of all at once, which is faster, where `memory` holds them."""
-    each = [Products(shelf, digits, label, memory // len(stacks)) for digits in stacks]
+    room.begin()
+    each = [Products(shelf, digits, label, memory // len(stacks), room) for digits in stacks]
     if len(stacks) < 2:
         return each
     flat = torch.cat([digits.flatten(0, 1) for digits in stacks])
     rows = len(shelf.indices(label)) * (2 if shelf.bank.flips else 1)
     if shelf.resident and 4 * len(flat) * rows <= memory:
-        for tile in Products(shelf, flat[:, None], label, 0):
+        for tile in Products(shelf, flat[:, None], label, memory, room):
             parts = tile.exact[:, 0].split([len(digits.flatten(0, 1)) for digits in stacks])
             for products, part in zip(each, parts, strict=True):
                 products.take(tile, part)

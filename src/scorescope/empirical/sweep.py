@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from scorescope.bank.products import Room
 from scorescope.empirical.engine import Engine
 from scorescope.empirical.family import Family, States, pairs, trajectories
 from scorescope.empirical.nominate import Nominator
@@ -49,7 +50,7 @@ class PairSweep:
         """The states of a chunk; without their values where only their constants are meant."""
         x, eps = (self.x, self.eps) if which is None else (self.x[which], self.eps[which])
         alpha, sigma, *_ = self.schedule(self.times[part])
-        z = alpha[:, None] * x[:, None] + sigma[:, None] * eps[:, None] if meant else x[:, None].expand(-1, len(alpha), -1)
+        z = (alpha[:, None] * x[:, None]).addcmul_(sigma[:, None], eps[:, None]) if meant else x[:, None].expand(-1, len(alpha), -1)
         return States(z, alpha.expand(len(x), -1), sigma.expand(len(x), -1), self.engine.shelf.centre)
 
     def run(self, part: slice) -> Posterior:
@@ -76,7 +77,7 @@ class PairSweep:
         states = self._states(part)
         flat = index[here].flatten()
         self.engine.work["few rows, closed form"] += len(flat)
-        every = states.flat(flat)
+        every = states.flat[flat]
         total = self.engine.merged(self.walk.posterior(states)[flat], every, self.dropped)
         self.engine.checked(total, every, self.label, self.count).scatter_to(result, flat)
 
@@ -116,7 +117,7 @@ class TrajectorySweep:
 
     def __init__(self, engine: Engine, schedule: Schedule, z: Tensor, times: Tensor, label: int | None) -> None:
         self.engine, self.schedule, self.z, self.times, self.label = engine, schedule, z, times, label
-        self.range = slice(0, 0)
+        self.range, self.room = slice(0, 0), Room()
 
     def run(self, part: slice) -> Posterior:
         """Posteriors of one chunk, flat (P·T)."""
@@ -137,7 +138,8 @@ class TrajectorySweep:
         z = self.z[:, self.range].double()
         states = States.of(z, self.times[self.range].expand(len(z), -1), self.schedule, self.engine.shelf.centre)
         self.family, digits = trajectories(states, self.engine.wanted(states))
-        self.products = Products(self.engine.shelf, digits, self.label, self.engine.shelf.memory // 4)
+        self.room.begin()
+        self.products = Products(self.engine.shelf, digits, self.label, self.engine.shelf.memory // 4, self.room)
 
 
 def sweep(
