@@ -65,14 +65,19 @@ def squares(x: Tensor, z: Tensor, alpha: Tensor, which: Tensor) -> Tensor:
 
 def few(
     x: Tensor, row: Tensor, counts: Tensor, wanted: Tensor, z: Tensor, alpha: Tensor, precision: Tensor, at_data: Tensor, centre: Tensor,
-    unit: float,
+    unit: float, given: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    """What `settle` finds of states `wanted` from `counts` consecutive rows of x (M, d) each: closest, top, and the sums of a partial."""
+    """What `settle` finds of states `wanted` from `counts` consecutive rows of x (M, d) each: closest, top, and the sums of a partial.
+
+    The squared distance of the nearest row and that row may be `given`.
+    """
     begins = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    sums = [torch.zeros(len(wanted), dtype=torch.float64) for _ in range(7)]
-    top, moment = torch.zeros(len(wanted), dtype=torch.int64), torch.zeros(len(wanted), x.shape[1], dtype=torch.float64)
-    found = (sums[0], top, sums[1], moment, *sums[2:])
-    own = [value.numpy() for value in (x, row, begins, wanted, z, alpha, precision, at_data, centre)]
+    sums = [torch.zeros(len(wanted), dtype=torch.float64) for _ in range(6)]
+    closest, nearest = (torch.zeros_like(sums[0]), x[:0]) if given is None else given
+    top = torch.full((len(wanted),), torch.iinfo(torch.int64).max)
+    moment = torch.zeros(len(wanted), x.shape[1], dtype=torch.float64)
+    found = (closest, top, sums[0], moment, *sums[1:])
+    own = [value.numpy() for value in (x, row, begins, wanted, z, alpha, precision, at_data, centre, nearest)]
     into = [value.numpy() for value in found]
     shared(len(wanted), len(x) * x.shape[1] // len(wanted), lambda first, last: kernels.few(*own, first, last, unit, *into))
     return found

@@ -480,39 +480,46 @@ def squares(x: Any, z: Any, alpha: Any, which: Any, first: int, last: int, out: 
 
 @loop
 def few(
-    x: Any, row: Any, begins: Any, wanted: Any, z: Any, alpha: Any, precision: Any, at_data: Any, centre: Any, first: int, last: int,
-    unit: float, closest: Any, top: Any, mass: Any, moment: Any, square: Any, tilt: Any, mass2: Any, doubt: Any, error: Any,
+    x: Any, row: Any, begins: Any, wanted: Any, z: Any, alpha: Any, precision: Any, at_data: Any, centre: Any, given: Any,
+    first: int, last: int, unit: float,
+    closest: Any, top: Any, mass: Any, moment: Any, square: Any, tilt: Any, mass2: Any, doubt: Any, error: Any,
 ) -> None:  # fmt: skip
-    """Few rows a state: as `settle._few`, from direct differences in float64."""
+    """Few rows a state: as `settle._few`, from direct differences in float64; the nearest rows may be `given`, with `closest`."""
     d = x.shape[1]
     for i in range(first, last):
         begin, end, s = begins[i], begins[i + 1], wanted[i]
-        state, a, near = z[s], alpha[s], begin
-        closest[i] = np.inf
-        for j in range(begin, end):
-            total = 0.0
-            for k in range(d):
-                apart = state[k] - a * x[j, k]
-                total += apart * apart
-            if total < closest[i] or (total == closest[i] and row[j] < row[near]):
-                closest[i], near = total, j
-        top[i] = row[near]
+        state, a = z[s], alpha[s]
+        if len(given):
+            nearest = given[i]
+        else:
+            near = begin
+            closest[i] = np.inf
+            for j in range(begin, end):
+                total = 0.0
+                for k in range(d):
+                    apart = state[k] - a * x[j, k]
+                    total += apart * apart
+                if total < closest[i] or (total == closest[i] and row[j] < row[near]):
+                    closest[i], near = total, j
+            nearest, top[i] = x[near], row[near]
         size, own = 0.0, 0.0
         for k in range(d):
             size += state[k] * state[k]
-            own += x[near, k] * x[near, k]
+            own += nearest[k] * nearest[k]
         scale = 0.5 * a * precision[s]
         weight, off = np.empty(end - begin), np.empty(end - begin)
         for j in range(begin, end):
             gap, apart2, middle2, norm2, centred2 = 0.0, 0.0, 0.0, 0.0, 0.0
             for k in range(d):
-                apart, middle = x[near, k] - x[j, k], 2 * state[k] - a * (x[j, k] + x[near, k])
+                apart, middle = nearest[k] - x[j, k], 2 * state[k] - a * (x[j, k] + nearest[k])
                 gap += apart * middle
                 apart2 += apart * apart
                 middle2 += middle * middle
                 norm2 += x[j, k] * x[j, k]
                 centred2 += (x[j, k] - centre[k]) * (x[j, k] - centre[k])
             gap *= scale
+            if len(given) and gap == 0:  # the nearest row or its duplicate; of these the first of all processes is the first in the merge
+                top[i] = min(top[i], row[j])
             entering = 4 * (2 * math.sqrt(size) + a * (math.sqrt(norm2) + math.sqrt(own)))
             wrong = min(50.0, scale * math.sqrt(apart2) * unit * ((d + 8) * math.sqrt(middle2) + entering))
             w = (1.0 if gap == 0 else 0.0) if at_data[s] else math.exp(-gap)

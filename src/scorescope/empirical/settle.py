@@ -95,10 +95,10 @@ def _few(
     slot = torch.searchsorted(wanted, state)
     unique, place = row.unique(return_inverse=True)
     x = shelf.fetch(unique)[place]
-    if given is None and compiled.usable(x.device):
+    if compiled.usable(x.device):
         counts = torch.bincount(slot, minlength=len(wanted))
         own = (states.z[:, 0], states.alpha[:, 0], states.precision[:, 0], states.at_data[:, 0], states.centre)
-        closest, top, mass, moment, size, tilt, mass2, doubt, error = compiled.few(x, row, counts, wanted, *own, U64)
+        closest, top, mass, moment, size, tilt, mass2, doubt, error = compiled.few(x, row, counts, wanted, *own, U64, given)
         peak, none = -0.5 * own[2][wanted] * closest, torch.full_like(closest, torch.inf)
         result.put(wanted, Partial(peak, top, mass, moment, size, tilt, mass2, doubt, error, none))
         return
