@@ -9,7 +9,7 @@ import torch
 import scorescope as ss
 from scorescope.empirical import compiled
 from scorescope.empirical.chance import SAFE, lots
-from scorescope.empirical.family import States, alone
+from scorescope.empirical.family import States, alone, trajectories
 from scorescope.empirical.reference import reference_posterior
 from tests.definition import agrees, bank_of, states_of
 
@@ -79,8 +79,32 @@ def test_random_digits_drift_less_than_their_bound():
     assert bool((rest.norm(dim=1, keepdim=True) <= family.rest * (1 + 1e-9)).all())
     unit = family.coefficients[:, 0, -1]
     assert torch.allclose(family.drift[:, 0], SAFE * unit)
-    for spread in (np.ones(bank.d), 0.5 ** np.arange(bank.d), np.arange(bank.d) == 7):
-        axes = torch.from_numpy(np.linalg.qr(rng.standard_normal((bank.d, 8)))[0])
+    drifts_less(rest, family.drift[:, 0], rng)
+
+
+def test_random_digits_of_trajectories_drift_less_than_their_bound():
+    rng = np.random.default_rng(1)
+    bank = bank_of("bytes", 50, (3, 16, 16))
+    path = np.cumsum(rng.standard_normal((9, 12, bank.d)) * 0.1, axis=1) + rng.standard_normal((9, 1, bank.d))
+    times = torch.linspace(0.9, 0.6, 12, dtype=torch.float64)
+    states = States.of(torch.from_numpy(path), times.expand(9, -1), ss.LinearSchedule(), torch.zeros(bank.d, dtype=torch.float64))
+    fewer = []
+    for allowed in (3e-2, 1e-2, 3e-3, 1e-3, 3e-4):
+        wanted = torch.full((9, 12), allowed, dtype=torch.float64)
+        family, digits = trajectories(states, wanted, random=wanted > 0)
+        rest = states.centred - family.coefficients @ digits.double()
+        assert bool((rest.norm(dim=2) <= family.rest * (1 + 1e-9)).all())
+        assert bool((torch.minimum(family.drift, family.rest) <= wanted).all())
+        drifts_less(rest.flatten(0, 1), family.drift.flatten(), rng)
+        fewer.append(trajectories(states, wanted)[1].shape[1] - digits.shape[1])
+    assert min(fewer) >= 0
+    assert max(fewer) > 0, "drift is had for fewer digits than norm"
+
+
+def drifts_less(rest, drift, rng):
+    """Covariances of trace 1, even and lopsided, make of `rest` (Q, d) no more than `drift` (Q,)."""
+    d = rest.shape[1]
+    for spread in (np.ones(d), 0.5 ** np.arange(d), np.arange(d) == 7):
+        axes = torch.from_numpy(np.linalg.qr(rng.standard_normal((d, 8)))[0])
         share = torch.from_numpy(np.asarray(spread[:8], float) / max(np.sum(spread[:8]), 1e-300))
-        moved = ((rest @ axes) * share).norm(dim=1)
-        assert bool((moved <= family.drift[:, 0]).all())
+        assert bool((((rest @ axes) * share).norm(dim=1) <= drift).all())

@@ -91,11 +91,11 @@ class Engine:
 
     def crowded(self, states: States) -> Tensor:
         """(P, T) whether so many rows are expected to matter that more digits of a state are worth asking for at once."""
-        return self.shelf.exact & (states.alpha > 0) & (states.curve * self.shelf.bank.radius**2 < CROWDED)
+        return self.digits_suffice & (states.alpha > 0) & ~states.at_data & (states.curve * self.shelf.bank.radius**2 < CROWDED)
 
     def alone(self, states: States, label: int | None) -> Posterior:
         """Posteriors of states (B, 1, d) that share nothing: by one plane of digits, or by more where many rows are expected to matter."""
-        crowded = self.digits_suffice & self.crowded(states)
+        crowded = self.crowded(states)
         parts = [which for many in (True, False) if len(which := (crowded[:, 0] == many).nonzero().flatten())]
         made = []
         for which in parts:

@@ -13,11 +13,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scorescope.empirical.chance import SAFE, lots
+from scorescope.empirical.chance import SAFE, lots, uniform
 from scorescope.empirical.digits import BASE, planes
 from scorescope.schedule import Schedule
 
-STRIDE = 100.0  # what the first plane of principal directions may leave of the states, as a factor
+KEPT = 0.6  # share of what may be left that directions leave; the rest is for their rounding
+STRIDE = 150.0  # what the first plane of principal directions may leave of the states, as a factor
 TOGETHER = 8  # trajectories whose states the caches of a processor hold
 VALUES = 1 << 19  # float64 values of one step: what the caches hold
 MOST = 7  # planes of a vector: 127·254⁶ is beyond what float64 resolves
@@ -216,39 +217,58 @@ def pairs(x: Tensor, eps: Tensor, states: States, wanted: Tensor, step: float) -
     return Family(states, _norms(digits), coefficients, rest, torch.arange(len(x), device=x.device), rest), digits
 
 
-def trajectories(states: States, wanted: Tensor) -> tuple[Family, Tensor]:
-    """Trajectories by their principal directions, and the digits of these: one plane each, then the directions of what is left."""
+def trajectories(states: States, wanted: Tensor, random: Tensor | None = None) -> tuple[Family, Tensor]:
+    """Trajectories by their principal directions, and the digits of these: one plane each, then the directions of what is left.
+
+    Where `random` (P, T), drift may be what is `wanted`. The last plane is then rounded up or down at random, by lots of direction and
+    coordinate: as in `alone`, with Σ_r C_pkr² in the place of a squared unit, and what the directions leave added to it.
+    """
     rest = states.centred
+    random = torch.zeros_like(states.at_data) if random is None else random
     parts = torch.arange(len(rest), device=rest.device).split(TOGETHER)
     digits: list[Tensor] = []
     columns: list[Tensor] = []
     left = states.norm
-    while len(digits) < MOST * rest.shape[1] and bool((left > wanted).any()):
+    drift = torch.full_like(left, torch.inf)
+    while len(digits) < MOST * rest.shape[1] and bool((torch.where(random, torch.minimum(left, drift), left) > wanted).any()):
         inverse, weights = principal(rest, torch.maximum(wanted, left / STRIDE))
         plane = torch.empty(len(rest), weights.shape[2], rest.shape[2], dtype=torch.int8, device=rest.device)
         column, now = torch.empty_like(weights), torch.empty_like(left)
-        for part in parts:
-            directions = inverse[part] @ rest[part]
-            unit = (directions.abs().amax(2, keepdim=True) / 127).clamp(min=torch.finfo(torch.float64).tiny)
-            whole = directions.div_(unit).round_()
-            plane[part], column[part] = whole.to(torch.int8), weights[part] * unit.mT
+        directions = [inverse[part] @ rest[part] for part in parts]
+        for part, own in zip(parts, directions, strict=True):
+            unit = (own.abs().amax(2, keepdim=True) / 127).clamp(min=torch.finfo(torch.float64).tiny)
+            column[part] = weights[part] * unit.mT
+            own.div_(unit)
+        last = False
+        if bool(random.any()) and bool((torch.where(random, SAFE, states.d**0.5) * column.norm(dim=2) <= wanted).all()):
+            gone = [torch.baddbmm(rest[part], column[part], own, alpha=-1) for part, own in zip(parts, directions, strict=True)]
+            drift = SAFE * column.norm(dim=2) + torch.cat([torch.linalg.vector_norm(some, dim=2) for some in gone])
+            last = bool((drift <= wanted)[random].all())
+        row = torch.arange(states.d, device=rest.device)
+        dither = uniform(torch.arange(1, 1 + column.shape[2], device=rest.device)[:, None], row) if last else None
+        for part, own in zip(parts, directions, strict=True):
+            whole = own.round_() if dither is None else own.add_(dither).floor_().clamp_(-128, 127)
+            plane[part] = whole.to(torch.int8)
             rest[part] = torch.baddbmm(rest[part], column[part], whole, alpha=-1)
             now[part] = torch.linalg.vector_norm(rest[part], dim=2)
         digits.append(plane)
         columns.append(column)
-        if bool((now >= left).all()):
+        if last or bool((now >= left).all()):
+            left = now if last else left
             break  # nothing but rounding is left
         left = now
     if not digits:
         digits, columns = [torch.zeros_like(rest[:, :1], dtype=torch.int8)], [torch.zeros_like(rest[:, :, :1])]
     stack, coefficients = torch.cat(digits, 1), torch.cat(columns, 2)
     # And what the rounding of these very differences may hide.
-    left = left + 2.0**-48 * (states.norm + (coefficients.abs() * _norms(stack)[:, None]).sum(2))
-    return Family(states, _norms(stack), coefficients, left, torch.arange(len(stack), device=left.device), left), stack
+    hidden = 2.0**-48 * (states.norm + (coefficients.abs() * _norms(stack)[:, None]).sum(2))
+    left = left + hidden
+    place = torch.arange(len(stack), device=left.device)
+    return Family(states, _norms(stack), coefficients, left, place, torch.minimum(left, drift + hidden)), stack
 
 
 def principal(rest: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """The fewest directions that leave no vector (P, T, d) more than nine tenths of `wanted` (P, T).
+    """The fewest directions that leave no vector (P, T, d) more than `KEPT` of `wanted` (P, T).
 
     The principal directions, each vector divided by its `wanted` so that one that needs precision pulls its own weight.
 
@@ -262,7 +282,7 @@ def principal(rest: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     values, vectors = values.flip(1).clamp(min=0), vectors.flip(2)
     # After K directions vector k is left with ‖rest‖² = Σ_{r>K} λ_r v_kr² (scaled); float64 Gram matrices know no less than 1e-15 of λ_1.
     tail = (values[:, None] * vectors**2).flip(2).cumsum(2).flip(2).clamp(min=0).sqrt() / scale[..., None]
-    enough = (tail <= 0.9 * wanted[..., None]).all(1)
+    enough = (tail <= KEPT * wanted[..., None]).all(1)
     enough |= values <= 1e-15 * values[:, :1]
     enough = enough.all(0)
     count = max(1, int(enough.long().argmax()) if bool(enough.any()) else rest.shape[1])

@@ -20,7 +20,8 @@ from scorescope.empirical.walk import Walk, level
 from scorescope.schedule import Schedule
 
 TOGETHER = 8  # timesteps of one chunk, unless the rows come from disk
-RANGE, FAR = 24, 64  # timesteps that share a basis, and towards the data
+FAR = 64  # timesteps towards the data that share a basis; others share that of their chunk
+LAX = 1.9  # how much more than wanted the digits of crowded states may let a mean drift
 SETTLED = 96  # rows with which a pair enters its walk
 
 
@@ -133,11 +134,13 @@ class TrajectorySweep:
         # States that few rows are expected to matter to make do with fewer digits, and have a basis of their own.
         sparse = self.engine.sparse(alpha**2 / sigma.clamp(min=1e-300) ** 2)
         alike = int((sparse == sparse[0]).long().cumprod(0).sum())
-        stop = max(part.stop, part.start + min(alike, FAR if bool(sparse[0]) else RANGE))
+        stop = max(part.stop, part.start + min(alike, FAR) if bool(sparse[0]) else 0)
         self.range = slice(part.start, stop)
         z = self.z[:, self.range].double()
         states = States.of(z, self.times[self.range].expand(len(z), -1), self.schedule, self.engine.shelf.centre)
-        self.family, digits = trajectories(states, self.engine.wanted(states))
+        crowd = self.engine.digits_suffice & ~self.engine.sparse(states.curve) & ~states.at_data
+        wanted = self.engine.wanted(states)
+        self.family, digits = trajectories(states, torch.where(crowd, LAX * wanted, wanted), crowd)
         self.room.begin()
         self.products = Products(self.engine.shelf, digits, self.label, self.engine.shelf.memory // 4, self.room)
 
