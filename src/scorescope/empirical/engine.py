@@ -26,7 +26,7 @@ from scorescope.empirical.shelf import Shelf
 
 FEW = 128  # rows that are settled one by one
 SMALL = 1 << 20  # values of a bank that float64 sums as soon
-FINE = 1e-6  # a tighter tolerance than this is left to float64
+FINE = 3e-6  # a tighter tolerance than this is left to float64
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
 BLUNT = 2e-4  # error of a logit that is small enough there, in units of the same distances
 CROWDED = 300.0  # the same distances, below which so many rows are expected to matter that more digits are asked for at once

@@ -21,6 +21,7 @@ from scorescope.schedule import Schedule
 
 TOGETHER = 8  # timesteps of one chunk, unless the rows come from disk
 FAR = 64  # timesteps towards the data that share a basis; others share that of their chunk
+LEAST = 16  # trajectories that are worth a pass over the rows
 LAX = 1.9  # how much more than wanted the digits of crowded states may let a mean drift
 SETTLED = 96  # rows with which a pair enters its walk
 
@@ -118,31 +119,54 @@ class TrajectorySweep:
 
     def __init__(self, engine: Engine, schedule: Schedule, z: Tensor, times: Tensor, label: int | None) -> None:
         self.engine, self.schedule, self.z, self.times, self.label = engine, schedule, z, times, label
-        self.range, self.room = slice(0, 0), Room()
+        alpha, sigma, *_ = schedule(times)
+        self.sparse = engine.sparse(alpha**2 / sigma.clamp(min=1e-300) ** 2)
+        self.range, self.room, self.memory = slice(0, 0), Room(), engine.shelf.memory // 4
+        self.shares = True
 
     def run(self, part: slice) -> Posterior:
         """Posteriors of one chunk, flat (P·T)."""
-        if not (self.range.start <= part.start and part.stop <= self.range.stop):
-            self._prepare(part)
-        inner = slice(part.start - self.range.start, part.stop - self.range.start)
-        family = self.family.some(self.family.states[:, inner], slice(None), inner)
-        return self.engine.posterior(family, self.products, self.label)
+        if self.shares and bool(self.sparse[part].all()) and self._shared(part):
+            inner = slice(part.start - self.range.start, part.stop - self.range.start)
+            family = self.family.some(self.family.states[:, inner], slice(None), inner)
+            return self.engine.posterior(family, self.products, self.label)
+        shelf, p, t = self.engine.shelf, len(self.z), part.stop - part.start
+        result = Posterior.empty(p * t, shelf.bank.shape, shelf.device)
+        index = torch.arange(p * t, device=shelf.device).view(p, t)
+        # As many trajectories at a time as leave their products in memory, of three planes a state: more passes need them.
+        size = self.memory // max(1, self._bytes(3 * t)) if shelf.resident else p
+        size = int(self.engine.ranks.smallest(torch.tensor(max(LEAST, size), device=shelf.device)))
+        for some in torch.arange(p, device=shelf.device).split(size):
+            family, products = self._family(some, part)
+            self.engine.posterior(family, products, self.label).scatter_to(result, index[some].flatten())
+        return result
 
-    def _prepare(self, part: slice) -> None:
-        """A basis for the timesteps from here on, and its products."""
-        alpha, sigma, *_ = self.schedule(self.times[part.start :])
-        # States that few rows are expected to matter to make do with fewer digits, and have a basis of their own.
-        sparse = self.engine.sparse(alpha**2 / sigma.clamp(min=1e-300) ** 2)
-        alike = int((sparse == sparse[0]).long().cumprod(0).sum())
-        stop = max(part.stop, part.start + min(alike, FAR) if bool(sparse[0]) else 0)
-        self.range = slice(part.start, stop)
-        z = self.z[:, self.range].double()
-        states = States.of(z, self.times[self.range].expand(len(z), -1), self.schedule, self.engine.shelf.centre)
+    def _shared(self, part: slice) -> bool:
+        """Whether there are products for this chunk that later ones share: few rows matter towards the data, and fewer digits do."""
+        if self.range.start <= part.start and part.stop <= self.range.stop:
+            return True
+        shelf, whole = self.engine.shelf, slice(part.start, max(part.stop, min(part.start + FAR, len(self.times))))
+        family, products = self._family(torch.arange(len(self.z), device=shelf.device), whole)
+        fits = not shelf.resident or self._bytes(len(products.digits)) <= self.memory * products.sides
+        self.shares = not bool(self.engine.ranks.any(torch.tensor(not fits, device=shelf.device)))
+        if not self.shares:
+            return False
+        self.range, self.family, self.products = whole, family, products
+        return True
+
+    def _bytes(self, vectors: int) -> int:
+        """Of the products of so many vectors of digits with one's own rows and their mirror images."""
+        shelf = self.engine.shelf
+        return 4 * vectors * len(shelf.indices(self.label)) * (2 if shelf.bank.flips else 1)
+
+    def _family(self, which: Tensor, part: slice) -> tuple[Family, Products]:
+        """Some trajectories by a basis for some timesteps, and its products."""
+        states = States.of(self.z[which, part].double(), self.times[part].expand(len(which), -1), self.schedule, self.engine.shelf.centre)
         crowd = self.engine.digits_suffice & ~self.engine.sparse(states.curve) & ~states.at_data
         wanted = self.engine.wanted(states)
-        self.family, digits = trajectories(states, torch.where(crowd, LAX * wanted, wanted), crowd)
+        family, digits = trajectories(states, torch.where(crowd, LAX * wanted, wanted), crowd)
         self.room.begin()
-        self.products = Products(self.engine.shelf, digits, self.label, self.engine.shelf.memory // 4, self.room)
+        return family, Products(self.engine.shelf, digits, self.label, self.memory, self.room)
 
 
 def sweep(
