@@ -21,7 +21,7 @@ from scorescope.schedule import Schedule
 
 TOGETHER = 8  # timesteps of one chunk, unless the rows come from disk
 FAR = 64  # timesteps towards the data that share a basis; others share that of their chunk
-LEAST = 16  # trajectories that are worth a pass over the rows
+GROUP, LEAST = 128, 16  # trajectories that go together at most; that are worth a pass over the rows
 LAX = 1.9  # how much more than wanted the digits of crowded states may let a mean drift
 SETTLED = 96  # rows with which a pair enters its walk
 
@@ -133,9 +133,10 @@ class TrajectorySweep:
         shelf, p, t = self.engine.shelf, len(self.z), part.stop - part.start
         result = Posterior.empty(p * t, shelf.bank.shape, shelf.device)
         index = torch.arange(p * t, device=shelf.device).view(p, t)
-        # As many trajectories at a time as leave their products in memory, of three planes a state: more passes need them.
-        size = self.memory // max(1, self._bytes(3 * t)) if shelf.resident else p
+        # One that needs more digits makes all need them that go with it. Products, of three planes a state, should stay in memory.
+        size = min(GROUP, self.memory // max(1, self._bytes(3 * t))) if shelf.resident else p
         size = int(self.engine.ranks.smallest(torch.tensor(max(LEAST, size), device=shelf.device)))
+        size = -(-p // -(-p // size))  # even parts
         for some in torch.arange(p, device=shelf.device).split(size):
             family, products = self._family(some, part)
             self.engine.posterior(family, products, self.label).scatter_to(result, index[some].flatten())
@@ -145,7 +146,11 @@ class TrajectorySweep:
         """Whether there are products for this chunk that later ones share: few rows matter towards the data, and fewer digits do."""
         if self.range.start <= part.start and part.stop <= self.range.stop:
             return True
-        shelf, whole = self.engine.shelf, slice(part.start, max(part.stop, min(part.start + FAR, len(self.times))))
+        shelf, length = self.engine.shelf, FAR
+        if shelf.resident:  # a plane for every second state is what is usually needed
+            length = min(FAR, 2 * self.memory // max(1, self._bytes(len(self.z))))
+        length = int(self.engine.ranks.smallest(torch.tensor(length, device=shelf.device)))
+        whole = slice(part.start, max(part.stop, min(part.start + length, len(self.times))))
         family, products = self._family(torch.arange(len(self.z), device=shelf.device), whole)
         fits = not shelf.resident or self._bytes(len(products.digits)) <= self.memory * products.sides
         self.shares = not bool(self.engine.ranks.any(torch.tensor(not fits, device=shelf.device)))
