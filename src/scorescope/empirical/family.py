@@ -230,7 +230,7 @@ def trajectories(states: States, wanted: Tensor, random: Tensor | None = None) -
     columns: list[Tensor] = []
     left = states.norm
     drift = torch.full_like(left, torch.inf)
-    while len(digits) < MOST * rest.shape[1] and bool((torch.where(random, torch.minimum(left, drift), left) > wanted).any()):
+    while len(digits) < MOST * rest.shape[1] and bool((left > wanted).any()):
         inverse, weights = principal(rest, torch.maximum(wanted, left / STRIDE))
         plane = torch.empty(len(rest), weights.shape[2], rest.shape[2], dtype=torch.int8, device=rest.device)
         column, now = torch.empty_like(weights), torch.empty_like(left)
@@ -242,8 +242,9 @@ def trajectories(states: States, wanted: Tensor, random: Tensor | None = None) -
         last = False
         if bool(random.any()) and bool((torch.where(random, SAFE, states.d**0.5) * column.norm(dim=2) <= wanted).all()):
             gone = [torch.baddbmm(rest[part], column[part], own, alpha=-1) for part, own in zip(parts, directions, strict=True)]
-            drift = SAFE * column.norm(dim=2) + torch.cat([torch.linalg.vector_norm(some, dim=2) for some in gone])
-            last = bool((drift <= wanted)[random].all())
+            bound = SAFE * column.norm(dim=2) + torch.cat([torch.linalg.vector_norm(some, dim=2) for some in gone])
+            last = bool((bound <= wanted)[random].all())
+            drift = bound if last else drift  # no bound on a plane that is rounded to the nearest
         row = torch.arange(states.d, device=rest.device)
         dither = uniform(torch.arange(1, 1 + column.shape[2], device=rest.device)[:, None], row) if last else None
         for part, own in zip(parts, directions, strict=True):
@@ -253,8 +254,10 @@ def trajectories(states: States, wanted: Tensor, random: Tensor | None = None) -
             now[part] = torch.linalg.vector_norm(rest[part], dim=2)
         digits.append(plane)
         columns.append(column)
-        if last or bool((now >= left).all()):
-            left = now if last else left
+        if last:
+            left = now
+            break
+        if bool((now >= left).all()):
             break  # nothing but rounding is left
         left = now
     if not digits:
