@@ -34,7 +34,9 @@ def test_both_answer_as_the_definition(kind, n, flips, monkeypatch):
         truth = ss.EmpiricalScore(bank)
         agrees(truth.posterior(z, t), exact, bank, truth.tolerance, names)
         works.append({way for way, count in truth.engine.work.items() if count})
-    assert works[0] == works[1]
+    # Lists of some rows are worth it where they are compiled.
+    assert works[0] - works[1] <= {"some rows, float64 products"}
+    assert works[1] <= works[0]
 
 
 @pytest.mark.parametrize("here", [True, False])

@@ -81,8 +81,9 @@ class Room(threading.local):
         if self.used == len(self.blocks):
             self.blocks.append(torch.empty(0, dtype=torch.int32, device=device))
         if self.blocks[self.used].numel() < m * n:
+            size = m * n * (2 if device.type == "cpu" else 1)  # a page of a CPU's memory costs nothing until it is touched
             with torch.inference_mode(False):  # it will be written outside, too
-                self.blocks[self.used] = torch.empty(m * n, dtype=torch.int32, device=device)
+                self.blocks[self.used] = torch.empty(size, dtype=torch.int32, device=device)
         self.used += 1
         return self.blocks[self.used - 1][: m * n].view(m, n)
 

@@ -27,7 +27,7 @@ except ImportError:  # no numba for this Python or machine: PyTorch does it
 else:
     HERE = True
 
-SOON = kernels.SOON if HERE else 0
+DEPTH = kernels.DEPTH if HERE else 0
 SMALL = 1 << 16  # logits that one thread does as soon
 
 
@@ -101,6 +101,31 @@ def nominate(nominator: Any, exact: Tensor, square: Tensor, rounded: Tensor | No
     state = (n.peak.numpy(), n.best.numpy(), n.many.numpy(), n.many_near.numpy(), *n.lists.arrays, *n.near_lists.arrays)
     place, columns, products = n.family.place.numpy(), n.columns.numpy(), exact.numpy()
     shared(len(n.peak), exact.shape[2], lambda first, last: kernels.nominate(products, place, columns, first, last, *fixed, *state))
+
+
+def prune(lists: Any, least: Tensor, most: Tensor) -> None:
+    """Leave in the lists of all states what is within the limits."""
+    limits = (least.numpy(), most.numpy())
+    shared(len(lists.used), lists.row.shape[1], lambda first, last: kernels.prune(*lists.arrays, first, last, *limits))
+
+
+def listed(
+    z: Tensor, lists: Any, which: Tensor, slope: Tensor, curve: Tensor, may: Tensor, q: Tensor, place: Tensor, square: Tensor,
+    own: int, stored: int,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """What `listed.listed` sums over the rows of the lists `which`, of states z (sides, B, d): six numbers and moments (sides, B, d)."""
+    sums = [torch.zeros(len(which), dtype=torch.float64) for _ in range(5)]
+    top, moment = torch.full((len(which),), torch.iinfo(torch.int64).max), torch.zeros_like(z)
+    found = (sums[0], top, *sums[1:], moment)
+    rows = [value.numpy() for value in (slope, curve, may, q, place, square)]
+    into = [value.numpy() for value in found]
+    states, arrays, chosen = z.numpy(), lists.arrays, which.numpy()
+
+    def work(first: int, last: int) -> None:
+        kernels.listed(states, *arrays, chosen, first, last, *rows, own, stored, *into)
+
+    shared(len(which), z.shape[2], work)
+    return found
 
 
 def draw(candidates: Any, part: slice, exact: Tensor, square: Tensor, index: Tensor) -> None:

@@ -66,12 +66,13 @@ class Candidates:
     def listed(self, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
         """(state, row) pairs, and for which states (B,) there are too many to list."""
         self.many = ranks.any(self.many)
+        least = self.best - self.wide
         if self.lists is not None:
-            self.found = [self.lists.noted()]
+            self.lists.keep(least - SLACK * least.abs())
+            return *self.lists.pairs(~self.many), self.many
         empty = torch.zeros(0, dtype=torch.int64, device=self.key.device)
         state, row, value = (torch.cat(part) for part in zip(*self.found, strict=True)) if self.found else (empty, empty, empty.double())
-        least = self.best - self.wide
-        kept = (value >= (least - SLACK * least.abs())[state]) & ~self.many[state]
+        kept = (value >= least[state]) & ~self.many[state]
         return state[kept], row[kept], self.many
 
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from scorescope.bank.products import Room
+from scorescope.empirical import compiled
 from scorescope.empirical.dense import Dense
 from scorescope.empirical.digits import arithmetic
 from scorescope.empirical.double import double
 from scorescope.empirical.family import Family, States, alone
+from scorescope.empirical.listed import listed
 from scorescope.empirical.nominate import Nominator
 from scorescope.empirical.partial import Partial
 from scorescope.empirical.posterior import Posterior
@@ -25,11 +28,13 @@ from scorescope.empirical.settle import ratios, settle
 from scorescope.empirical.shelf import Shelf
 
 FEW = 128  # rows that are settled one by one
+SOME = 4096  # rows that are listed, if they can be asked one by one faster than all at once
 SMALL = 1 << 20  # values of a bank that float64 sums as soon
 FINE = 3e-6  # a tighter tolerance than this is left to float64
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
 BLUNT = 2e-4  # error of a logit that is small enough there, in units of the same distances
-CROWDED = 300.0  # the same distances, below which so many rows are expected to matter that more digits are asked for at once
+CROWDED = 65.0  # the same distances, below which more rows are expected to matter than are listed, so that more digits are asked for
+CROWDED_UNLISTED = 300.0  # where no rows are listed
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 
 
@@ -50,6 +55,12 @@ class Engine:
         """Whether sums of digits can be as exact as was asked for, and are worth their preparation."""
         bank = self.shelf.bank
         return self.shelf.exact and self.tolerance >= FINE and len(bank.rows) * bank.d > SMALL
+
+    @cached_property
+    def some(self) -> int:
+        """Rows of a state that are worth a list."""
+        able = self.digits_suffice and self.shelf.resident and compiled.usable(self.shelf.device)
+        return int(self.ranks.smallest(torch.tensor(SOME if able else 0, device=self.shelf.device)))
 
     def rows(self, label: int | None) -> int:
         """Rows of a class, or all, of the whole bank."""
@@ -77,7 +88,7 @@ class Engine:
         reach = max(self.shelf.reach, torch.finfo(torch.float32).tiny)
         # An error of a few thousandths of what sets rows apart leaves few of them.
         loose = (BLUNT * states.curve * self.shelf.bank.radius**2).clamp(min=0.2) / (states.slope.clamp(min=1e-12) * reach)
-        return torch.where(self.sparse(states.curve), torch.maximum(loose, self.sharp(states)), self.sharp(states))
+        return torch.where(self.crowded(states), self.sharp(states), torch.maximum(loose, self.sharp(states)))
 
     def sparse(self, curve: Tensor) -> Tensor:
         """Whether few rows are expected to matter where α²/σ² is `curve`."""
@@ -91,7 +102,8 @@ class Engine:
 
     def crowded(self, states: States) -> Tensor:
         """(P, T) whether so many rows are expected to matter that more digits of a state are worth asking for at once."""
-        return self.digits_suffice & (states.alpha > 0) & ~states.at_data & (states.curve * self.shelf.bank.radius**2 < CROWDED)
+        limit = CROWDED if self.some else CROWDED_UNLISTED
+        return self.digits_suffice & (states.alpha > 0) & ~states.at_data & (states.curve * self.shelf.bank.radius**2 < limit)
 
     def alone(self, states: States, label: int | None) -> Posterior:
         """Posteriors of states (B, 1, d) that share nothing: by one plane of digits, or by more where many rows are expected to matter."""
@@ -118,9 +130,9 @@ class Engine:
         """Partials of a family's states, flat, with their r*; `last`: these are the most digits that a state can have."""
         states = family.states
         flat = states.flat
-        count, apart, _ = self.margin(label)
+        count, apart, dropped = self.margin(label)
         margin = torch.full_like(states.alpha, apart).masked_fill(states.at_data, 0.0)
-        found = Nominator(family, self.shelf, margin, FEW, self.ranks).run(products)
+        found = Nominator(family, self.shelf, margin, FEW, self.ranks, some=self.some).run(products)
         total = settle(flat, self.shelf, found.state, found.row, self.ranks)
         rest = found.many | found.many_near
         few = ~rest[found.near_state]  # sums of all rows look for the nearest themselves
@@ -132,8 +144,14 @@ class Engine:
             # Their own digits, more of them: then few rows are left, or sums are exact.
             own, digits = alone(flat[which], 1.5 * self.sharp(flat[which]), random=True)
             total.put(which, self._partials(own, Products(self.shelf, digits, label, self.shelf.memory // 8), label, last=True))
-            rest = rest & ~blunt
-        self.work["few rows, float64 differences"] += int((~rest & ~blunt).sum())
+            rest, found.some = rest & ~blunt, found.some & ~blunt
+        which = found.some.nonzero().flatten()
+        if len(which) and found.lists is not None:
+            self.work["some rows, float64 products"] += len(which)
+            part = listed(flat, self.shelf, which, found.lists, found.error, dropped / 8)
+            part.ratio = total.ratio[which]
+            total.put(which, part)
+        self.work["few rows, float64 differences"] += int((~rest & ~blunt & ~found.some).sum())
         for chosen, summed in ((rest & found.many, True), (rest & ~found.many, False)):
             which = chosen.nonzero().flatten()
             if not len(which):

@@ -17,9 +17,11 @@ from numba.extending import intrinsic
 
 BLOCK = 1024  # rows whose logits are made at a time
 RUN = 8  # states of a group that share the conversion of its products
-SOON = 32  # rows that float32 adds up before float64 takes over
+SOON = 32  # rows that float32 adds up before float64 takes over, eight at a time
+DEPTH = 9 + SOON // 8  # roundings that a row's share of such a sum passes at most
 ABS = np.int32(0x7FFFFFFF)  # bits of a float32 but its sign
 FAR = np.int32(0x7F800000)  # the bits of infinity
+STEPS = 160  # half logits below the largest that listed rows are told apart by
 SLACK = 1e-6  # of itself, more than what a list in float32 rounds a value by
 HOW: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz", "contract", "nnan"}}
 F32, I32 = np.float32, np.int32
@@ -451,6 +453,75 @@ def cut(
             if used[s - s0]:
                 _gather(q, listed[s - s0], heavy[s - s0], used[s - s0], acc, moment[s])
         s0 = end
+
+
+@loop
+def prune(rows: Any, values: Any, used: Any, first: int, last: int, least: Any, most: Any) -> None:
+    """Leave in the lists of some states what is within the limits."""
+    for s in range(first, last):
+        kept = 0
+        for i in range(used[s]):
+            if values[s, i] >= least[s] and values[s, i] <= most[s]:
+                values[s, kept], rows[s, kept] = values[s, i], rows[s, i]
+                kept += 1
+        used[s] = kept
+
+
+@loop
+def listed(
+    z: Any, rows: Any, values: Any, used: Any, which: Any, first: int, last: int, slope: Any, curve: Any, may: Any,
+    q: Any, place: Any, square: Any, own: int, stored: int,
+    high: Any, top: Any, mass: Any, square_mass: Any, tilt: Any, mass2: Any, moment: Any,
+) -> None:  # fmt: skip
+    """Sums over the listed rows of each state, as `listed.listed` wants them; z (sides, B, d) are states and their mirror images."""
+    d, sides, most = q.shape[1], len(z), rows.shape[1]
+    steps, acc = np.empty(STEPS, np.float64), np.empty(d, np.float32)
+    logit, at = np.empty(most, np.float64), np.empty(most, np.int64)
+    weight, side = np.empty(most, np.float32), np.empty(most, np.int64)
+    picked, heavy = np.empty(most, np.int64), np.empty(most, np.float32)
+    for i in range(first, last):
+        s = which[i]
+        count, largest = used[s], F32(-np.inf)
+        for j in range(count):
+            largest = max(largest, values[s, j])
+        # How much the rows weigh that lie so many steps below the largest, by what is known of their logits so far.
+        steps[:] = 0
+        for j in range(count):
+            steps[min(STEPS - 1, int((largest - values[s, j]) * 2))] += math.exp(values[s, j] - largest)
+        total, gone, cut = steps.sum(), 0.0, STEPS
+        while cut > 1 and gone + steps[cut - 1] <= may[i] * total:
+            cut -= 1
+            gone += steps[cut]
+        kept, best = 0, -np.inf
+        for j in range(count):
+            if min(STEPS - 1, int((largest - values[s, j]) * 2)) >= cut:
+                continue
+            row = rows[s, j]
+            mirrored = 1 if row >= stored else 0
+            k = place[row - mirrored * stored - own]
+            x, state, dot = q[k], z[mirrored, i], 0.0
+            for c in range(d):
+                dot += state[c] * x[c]
+            logit[kept], at[kept], side[kept] = slope[i] * dot - 0.5 * curve[i] * square[k], k, mirrored
+            if logit[kept] > best or (logit[kept] == best and row < top[i]):
+                best, top[i] = logit[kept], row
+            kept += 1
+        high[i] = best
+        for j in range(kept):
+            below = logit[j] - best
+            w = F32(math.exp(below))
+            weight[j] = w
+            mass[i] += w
+            mass2[i] += w * w
+            square_mass[i] += w * square[at[j]]
+            tilt[i] += w * below
+        for mirrored in range(sides):
+            chosen = 0
+            for j in range(kept):
+                if side[j] == mirrored:
+                    picked[chosen], heavy[chosen] = at[j], weight[j]
+                    chosen += 1
+            _gather(q, picked, heavy, chosen, acc, moment[mirrored, i])
 
 
 @loop

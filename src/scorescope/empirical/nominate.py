@@ -7,7 +7,6 @@ which many rows matter are named instead of listed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +30,9 @@ class Nominations:
 
     Attributes:
         peak: (Q,) float64 largest approximate logit, off by at most `error` (Q,).
-        many: (Q,) more rows matter to the posterior than are listed; none is listed.
+        many: (Q,) more rows matter to the posterior than are listed; none is among the pairs.
         many_near: (Q,) the same for r*.
+        some: (Q,) those with more rows than pairs are made of, but not too many: they are in `lists`.
     """
 
     state: Tensor
@@ -43,6 +43,8 @@ class Nominations:
     error: Tensor
     many: Tensor
     many_near: Tensor
+    some: Tensor
+    lists: Lists | None
 
 
 def error_of(family: Family, shelf: Shelf, unit: float, rest: bool = True) -> Tensor:
@@ -92,18 +94,25 @@ class Lists:
         """Rows, values and how many there are, to be written to."""
         return self.row.numpy(), self.value.numpy(), self.used.numpy()
 
-    def noted(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(state, row, value) of all."""
-        state = torch.repeat_interleave(torch.arange(len(self.used)), self.used)
-        place = torch.arange(len(state)) - torch.repeat_interleave(self.used.cumsum(0) - self.used, self.used)
-        return state, self.row[state, place], self.value[state, place]
+    def keep(self, least: Tensor, most: Tensor | None = None) -> None:
+        """Drop what is below `least` or above `most`, (Q,) each."""
+        compiled.prune(self, least.double(), torch.full_like(least, torch.inf).double() if most is None else most.double())
+
+    def pairs(self, which: Tensor) -> tuple[Tensor, Tensor]:
+        """(state, row) of the states `which` (Q,) bool."""
+        used = self.used * which
+        state = torch.repeat_interleave(torch.arange(len(used)), used)
+        return state, self.row[state, torch.arange(len(state)) - (used.cumsum(0) - used)[state]]
 
 
 class Nominator:
     """One pass of a family over the rows."""
 
-    def __init__(self, family: Family, shelf: Shelf, margin: Tensor, few: int, ranks: Ranks, near: bool = True) -> None:
+    def __init__(
+        self, family: Family, shelf: Shelf, margin: Tensor, few: int, ranks: Ranks, near: bool = True, some: int | None = None
+    ) -> None:
         self.family, self.shelf, self.few, self.ranks = family, shelf, few, ranks
+        self.some = max(few, some or 0)
         states = family.states
         self.d, (p, t) = states.d, states.sigma.shape
         self.error = ranks.largest(error_of(family, shelf, U32))
@@ -126,8 +135,10 @@ class Nominator:
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
         self.found_near: list[tuple[Tensor, Tensor, Tensor]] = []
         self.compiled = compiled.usable(states.z.device)
+        self.lists: Lists | None = None
+        self.near_lists: Lists | None = None
         if self.compiled:
-            self.lists, self.near_lists = Lists(p * t, CROWD * few), Lists(p * t, CROWD * few)
+            self.lists, self.near_lists = Lists(p * t, max(CROWD * few, 2 * self.some)), Lists(p * t, CROWD * few)
         self.groups = max(1, VALUES // (8192 * max(t, family.norms.shape[1] + 1)))
         self.room = torch.empty(0, dtype=torch.float32, device=states.z.device)
 
@@ -138,27 +149,45 @@ class Nominator:
                 compiled.nominate(self, tile.exact, tile.rows.square, tile.rows.rounded, tile.index)
             else:
                 self._take(tile)
-        if self.compiled:
-            self.found, self.found_near = [self.lists.noted()], [self.near_lists.noted()]
         self.peak, *best = self.ranks.largest(torch.stack([self.peak, *-self.best]))
         self.best = -torch.stack(best)
-        state, row = self._left(self.found, lambda state, logit: logit >= (self.peak - self.margin)[state], self.many)
-        near_state, near_row = self._left(self.found_near, self._reached, self.many_near)
-        return Nominations(state, row, near_state, near_row, self.peak.double(), self.error.flatten(), self.many, self.many_near)
+        low, high = self._limits()
+        least, near_least, near_most = self.peak - self.margin, -low - self.most_blur, high + self.most_blur
+        near_state, near_row, _ = self._left(self.found_near, self.near_lists, near_least, near_most, self.many_near, self.few)
+        state, row, some = self._left(self.found, self.lists, least, torch.full_like(least, torch.inf), self.many, self.some)
+        known = (self.peak.double(), self.error.flatten(), self.many, self.many_near)
+        return Nominations(state, row, near_state, near_row, *known, some, self.lists)
 
     def _left(
-        self, found: list[tuple[Tensor, Tensor, Tensor]], matters: Callable[[Tensor, Tensor], Tensor], many: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The (state, row) pairs that still matter at the end of the pass; `many` learns which states have too many."""
-        empty = torch.zeros(0, dtype=torch.int64, device=self.peak.device)
-        state, row, logit = (torch.cat(part) for part in zip(*found, strict=True)) if found else (empty, empty, empty.float())
-        kept = matters(state, logit)
-        state, row = state[kept], row[kept]
+        self,
+        found: list[tuple[Tensor, Tensor, Tensor]],
+        lists: Lists | None,
+        least: Tensor,
+        most: Tensor,
+        many: Tensor,
+        limit: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The (state, row) pairs that still matter at the end of the pass, of states that have few, and which states (Q,) have some.
+
+        `many` learns which states have more than `limit`.
+        """
+        if lists is not None:
+            lists.keep(least, most)
+            count = lists.used.clone()
+        else:
+            empty = torch.zeros(0, dtype=torch.int64, device=self.peak.device)
+            state, row, value = (torch.cat(part) for part in zip(*found, strict=True)) if found else (empty, empty, empty.float())
+            kept = (value >= least[state]) & (value <= most[state])
+            state, row = state[kept], row[kept]
+            count = torch.bincount(state, minlength=len(many))
         # What one process has given up is too many for all.
-        count = self.ranks.total(torch.bincount(state, minlength=len(many)) + many * (self.few + 1))
-        many |= (count > self.few) & ~self.at_data
-        kept = ~many[state]
-        return state[kept], row[kept]
+        count = self.ranks.total(count + many * (limit + 1))
+        many |= (count > limit) & ~self.at_data
+        some = (count > self.few) & ~many & ~self.at_data
+        if lists is not None:
+            return *lists.pairs(~many & ~some), some
+        kept = ~(many | some)[state]
+        return state[kept], row[kept], some
 
     def _limits(self) -> tuple[Tensor, Tensor]:
         """(Q,) float64 how far below and above the shell's the logit of a row can be that is nearest to it, in |ratio − 1|."""
@@ -169,11 +198,6 @@ class Nominator:
         outer = torch.maximum(_outside(low), torch.where(sure[1], 0.0, _inside(low)))
         off = torch.minimum(inner, outer) * (1 + 1e-5)
         return self.d * off * (2 + off) / 2 + self.off, self.d * off.clamp(max=1) * (2 - off.clamp(max=1)) / 2 + self.off
-
-    def _reached(self, state: Tensor, above: Tensor) -> Tensor:
-        """Which rows, by how far above its shell's their logits are, can be the nearest to a state's shell."""
-        low, high = (limit + self.most_blur for limit in self._limits())
-        return (above <= high[state]) & (above >= -low[state])
 
     def _take(self, tile: Tile) -> None:
         """Logits of one tile, some groups at a time."""

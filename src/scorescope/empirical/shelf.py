@@ -204,6 +204,12 @@ class Shelf:
         index = self._kept[0].index - self.own.start
         return torch.empty_like(index).scatter_(0, index, torch.arange(len(index), device=self.device))
 
+    @property
+    def resident_rows(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
+        """Digits (n, d) of rows that are kept, where each of one's own is among them, their squares, one's first row, all stored rows."""
+        kept = self._kept[0]
+        return kept.q, self._place, kept.square, self.own.start, len(self.bank.rows)
+
     def fetch(self, index: Tensor) -> Tensor:
         """Rows as they are (not centred), flat and float64, by index; exact."""
         if self.exact and self.resident:

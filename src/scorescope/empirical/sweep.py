@@ -167,7 +167,7 @@ class TrajectorySweep:
     def _family(self, which: Tensor, part: slice) -> tuple[Family, Products]:
         """Some trajectories by a basis for some timesteps, and its products."""
         states = States.of(self.z[which, part].double(), self.times[part].expand(len(which), -1), self.schedule, self.engine.shelf.centre)
-        crowd = self.engine.digits_suffice & ~self.engine.sparse(states.curve) & ~states.at_data
+        crowd = self.engine.crowded(states)
         wanted = self.engine.wanted(states)
         family, digits = trajectories(states, torch.where(crowd, LAX * wanted, wanted), crowd)
         self.room.begin()
