@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "errors": (),
     "seeds": (),
     "files": (),
+    "heap": (),
     "progress": (),
     "statistics": (),
     "nets": (),
@@ -60,7 +61,7 @@ MAY_IMPORT = {
     ),
     "cli": (
         *("adapters", "bank", "training", "demo", "plan", "examination"),
-        *("progress", "results", "charts", "findings", "report", "bench", "evaluate", "monitor", "distributed"),
+        *("heap", "progress", "results", "charts", "findings", "report", "bench", "evaluate", "monitor", "distributed"),
     ),
     "__main__": ("cli",),
 }

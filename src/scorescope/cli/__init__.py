@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 
-from scorescope import __version__
+from scorescope import __version__, heap
 from scorescope.errors import InputError, unknown
 
 VERBS = {
@@ -71,6 +71,7 @@ def _run(words: list[str]) -> int:
         return 0
     if words[0] not in VERBS:
         raise unknown("verb", words[0], VERBS)
+    heap.keep()
     return int(importlib.import_module(f"scorescope.cli.{words[0]}").main(words[1:]) or 0)
 
 

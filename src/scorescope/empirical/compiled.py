@@ -109,23 +109,20 @@ def prune(lists: Any, least: Tensor, most: Tensor) -> None:
     shared(len(lists.used), lists.row.shape[1], lambda first, last: kernels.prune(*lists.arrays, first, last, *limits))
 
 
-def listed(
-    z: Tensor, lists: Any, which: Tensor, slope: Tensor, curve: Tensor, may: Tensor, q: Tensor, place: Tensor, square: Tensor,
-    own: int, stored: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
+def listed(z: Tensor, lists: Any, which: Tensor, known: tuple[Tensor, ...], shelf: Any) -> tuple[Tensor, ...]:
     """What `listed.listed` sums over the rows of the lists `which`, of states z (sides, B, d): six numbers and moments (sides, B, d)."""
     sums = [torch.zeros(len(which), dtype=torch.float64) for _ in range(5)]
     top, moment = torch.full((len(which),), torch.iinfo(torch.int64).max), torch.zeros_like(z)
-    found = (sums[0], top, *sums[1:], moment)
-    rows = [value.numpy() for value in (slope, curve, may, q, place, square)]
-    into = [value.numpy() for value in found]
+    into = [value.numpy() for value in (sums[0], top, *sums[1:], moment)]
+    rows, place, own, stored = shelf.kept
+    fixed = [value.numpy() for value in (*known, rows.q, place, rows.square)]
     states, arrays, chosen = z.numpy(), lists.arrays, which.numpy()
 
     def work(first: int, last: int) -> None:
-        kernels.listed(states, *arrays, chosen, first, last, *rows, own, stored, *into)
+        kernels.listed(states, *arrays, chosen, first, last, *fixed, own, stored, shelf.zero, shelf.step, *into)
 
     shared(len(which), z.shape[2], work)
-    return found
+    return (sums[0], top, *sums[1:], moment)
 
 
 def draw(candidates: Any, part: slice, exact: Tensor, square: Tensor, index: Tensor) -> None:

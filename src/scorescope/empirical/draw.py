@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scorescope.empirical import compiled
 from scorescope.empirical.chance import gumbel
-from scorescope.empirical.engine import BLUNT, Engine
+from scorescope.empirical.engine import Engine
 from scorescope.empirical.family import Family, States, alone
 from scorescope.empirical.nominate import Lists, error_of
 from scorescope.empirical.partial import LAST
@@ -23,6 +23,7 @@ from scorescope.empirical.settle import U64, squares
 from scorescope.empirical.shelf import Shelf
 
 LISTED = 1024  # rows among which a draw looks at direct differences
+BLUNT = 2e-4  # error of a logit that leaves few rows, in units of what sets rows apart
 SLACK = 1e-6  # more than what logarithms and lists in float32 round
 
 Parts = list[tuple[int | None, slice]]

@@ -18,7 +18,7 @@ from scorescope.empirical.dense import Dense
 from scorescope.empirical.digits import arithmetic
 from scorescope.empirical.double import double
 from scorescope.empirical.family import Family, States, alone
-from scorescope.empirical.listed import listed
+from scorescope.empirical.listed import blur, listed
 from scorescope.empirical.nominate import Nominator
 from scorescope.empirical.partial import Partial
 from scorescope.empirical.posterior import Posterior
@@ -28,13 +28,15 @@ from scorescope.empirical.settle import ratios, settle
 from scorescope.empirical.shelf import Shelf
 
 FEW = 128  # rows that are settled one by one
-SOME = 4096  # rows that are listed, if they can be asked one by one faster than all at once
+ALONE = 4  # rows that are settled where the others are listed
+SOME = 5120  # rows that are listed, if they can be asked one by one faster than all at once
 SMALL = 1 << 20  # values of a bank that float64 sums as soon
 FINE = 3e-6  # a tighter tolerance than this is left to float64
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
-BLUNT = 2e-4  # error of a logit that is small enough there, in units of the same distances
-CROWDED = 65.0  # the same distances, below which more rows are expected to matter than are listed, so that more digits are asked for
+BLUNT = 1e-2  # error of a logit that is small enough there, in units of the same distances
+CROWDED = 80.0  # the same distances, below which more rows are expected to matter than are listed, so that more digits are asked for
 CROWDED_UNLISTED = 300.0  # where no rows are listed
+BLURRED = 0.1  # of the tolerance, what products in float64 may round of a logit
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 
 
@@ -49,6 +51,7 @@ class Engine:
         self.shelf, self.tolerance, self.ranks = shelf, tolerance, ranks
         self.work: Counter[str] = Counter()
         self.room = Room()  # of queries that share nothing
+        self.rooms: list[Room] = []  # of sweeps that have ended
 
     @property
     def digits_suffice(self) -> bool:
@@ -59,7 +62,7 @@ class Engine:
     @cached_property
     def some(self) -> int:
         """Rows of a state that are worth a list."""
-        able = self.digits_suffice and self.shelf.resident and compiled.usable(self.shelf.device)
+        able = self.digits_suffice and self.shelf.resident and self.shelf.even and compiled.usable(self.shelf.device)
         return int(self.ranks.smallest(torch.tensor(SOME if able else 0, device=self.shelf.device)))
 
     def rows(self, label: int | None) -> int:
@@ -87,7 +90,7 @@ class Engine:
         """(P, T) how much of a state its digits should leave: less where many rows are expected to matter."""
         reach = max(self.shelf.reach, torch.finfo(torch.float32).tiny)
         # An error of a few thousandths of what sets rows apart leaves few of them.
-        loose = (BLUNT * states.curve * self.shelf.bank.radius**2).clamp(min=0.2) / (states.slope.clamp(min=1e-12) * reach)
+        loose = (BLUNT * states.curve * self.shelf.bank.radius**2).clamp(min=1.0) / (states.slope.clamp(min=1e-12) * reach)
         return torch.where(self.crowded(states), self.sharp(states), torch.maximum(loose, self.sharp(states)))
 
     def sparse(self, curve: Tensor) -> Tensor:
@@ -130,9 +133,11 @@ class Engine:
         """Partials of a family's states, flat, with their r*; `last`: these are the most digits that a state can have."""
         states = family.states
         flat = states.flat
-        count, apart, dropped = self.margin(label)
+        count, apart, _ = self.margin(label)
         margin = torch.full_like(states.alpha, apart).masked_fill(states.at_data, 0.0)
-        found = Nominator(family, self.shelf, margin, FEW, self.ranks, some=self.some).run(products)
+        # Differences in float64 tell near-ties apart, products in float64 do so where they round little.
+        paired = torch.where(blur(flat, self.shelf)[:, 0] < BLURRED * self.tolerance, ALONE, FEW) if self.some else None
+        found = Nominator(family, self.shelf, margin, FEW, self.ranks, paired=paired, some=self.some).run(products)
         total = settle(flat, self.shelf, found.state, found.row, self.ranks)
         rest = found.many | found.many_near
         few = ~rest[found.near_state]  # sums of all rows look for the nearest themselves
@@ -148,7 +153,7 @@ class Engine:
         which = found.some.nonzero().flatten()
         if len(which) and found.lists is not None:
             self.work["some rows, float64 products"] += len(which)
-            part = listed(flat, self.shelf, which, found.lists, found.error, dropped / 8)
+            part = listed(flat, self.shelf, which, found.lists, found.error, self.tolerance)
             part.ratio = total.ratio[which]
             total.put(which, part)
         self.work["few rows, float64 differences"] += int((~rest & ~blunt & ~found.some).sum())

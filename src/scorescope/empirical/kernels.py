@@ -16,6 +16,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 BLOCK = 1024  # rows whose logits are made at a time
+PART = 64  # of these whose extremes are noted: only where they are within the limits is each row looked at
 RUN = 8  # states of a group that share the conversion of its products
 SOON = 32  # rows that float32 adds up before float64 takes over, eight at a time
 DEPTH = 9 + SOON // 8  # roundings that a row's share of such a sum passes at most
@@ -139,22 +140,15 @@ def _limits(above: float, below: float, off: float, blur: float, d: int) -> Any:
 
 
 @loop
-def _note(value: float, row: int, s: int, least: float, most: float, rows: Any, values: Any, used: Any) -> bool:
-    """Add a row to the list of state s; when it is full, those beyond the limits leave it. False if it stays too full."""
-    cap = rows.shape[1]
-    if used[s] == cap:
-        kept = 0
-        for i in range(cap):
-            if values[s, i] >= least and values[s, i] <= most:
-                values[s, kept], rows[s, kept] = values[s, i], rows[s, i]
-                kept += 1
-        used[s] = kept
-        if 2 * kept > cap:
-            used[s] = 0
-            return False
-    rows[s, used[s]], values[s, used[s]] = row, value
-    used[s] += 1
-    return True
+def _room(s: int, least: float, most: float, rows: Any, values: Any, used: Any) -> bool:
+    """Drop from the full list of state s what is beyond the limits. False, and the list empty, if it stays too full."""
+    cap, kept = rows.shape[1], 0
+    for i in range(cap):
+        if values[s, i] >= least and values[s, i] <= most:
+            values[s, kept], rows[s, kept] = values[s, i], rows[s, i]
+            kept += 1
+    used[s] = kept if kept < cap - cap // 8 else 0
+    return used[s] > 0
 
 
 @loop
@@ -168,19 +162,14 @@ def nominate(
     blocks = (n + BLOCK - 1) // BLOCK
     room = np.empty((count, BLOCK), np.float32)
     keep = np.empty((RUN, n), np.float32)
-    high = np.empty((RUN, blocks), np.float32)
-    above = np.empty((RUN, blocks), np.float32)
-    below = np.empty((RUN, blocks), np.float32)
+    parts = (n + PART - 1) // PART
+    high = np.empty((RUN, parts), np.float32)
+    above = np.empty((RUN, parts), np.float32)
+    below = np.empty((RUN, parts), np.float32)
     s0 = first
     while s0 < last:
         p = s0 // t
         end = min(s0 + RUN, last, (p + 1) * t)
-        idle = True
-        for s in range(s0, end):
-            idle = idle and many[s] and many_near[s]
-        if idle:
-            s0 = end
-            continue
         for b in range(blocks):
             begin = b * BLOCK
             size = min(BLOCK, n - begin)
@@ -189,50 +178,61 @@ def nominate(
                 i = s - s0
                 out = keep[i, begin : begin + size]
                 _logits(columns[p, s - p * t], room, square[begin : begin + size], out)
-                top, inner, outer, level = -FAR, FAR, FAR, shell[s]
-                if len(rounded):
-                    sure_top, sure_inner, sure_outer, wide = -FAR, FAR, FAR, blur[s]
-                    vague = rounded[begin : begin + size]
-                    for j in range(size):
-                        blurred, a = wide * vague[j], out[j] - level
-                        top = max(top, _ranked(out[j] + blurred))
-                        sure_top = max(sure_top, _ranked(out[j] - blurred))
-                        inner = min(inner, _ranked(a - blurred) if a >= 0 else FAR)
-                        outer = min(outer, _ranked(-a - blurred) if a < 0 else FAR)
-                        sure_inner = min(sure_inner, _bits(a + blurred) if a >= 0 else FAR)
-                        sure_outer = min(sure_outer, _bits(blurred - a) if a < 0 else FAR)
-                else:
-                    for j in range(size):
-                        top = max(top, _ranked(out[j]))
-                        a = _bits(out[j] - level)
-                        inner = min(inner, a if a >= 0 else FAR)
-                        outer = min(outer, a & ABS if a < 0 else FAR)
-                    sure_top, sure_inner, sure_outer = top, inner, outer
-                peak[s] = max(peak[s], _unranked(sure_top))
-                best[0, s], best[1, s] = min(best[0, s], _float(sure_inner)), min(best[1, s], _float(sure_outer))
-                high[i, b], above[i, b], below[i, b] = _unranked(top), _unranked(inner), _unranked(outer)
+                for c in range(begin // PART, (begin + size + PART - 1) // PART):
+                    part = keep[i, c * PART : min(c * PART + PART, n)]
+                    top, inner, outer, level = -FAR, FAR, FAR, shell[s]
+                    if len(rounded):
+                        sure_top, sure_inner, sure_outer, wide = -FAR, FAR, FAR, blur[s]
+                        vague = rounded[c * PART : c * PART + len(part)]
+                        for j in range(len(part)):
+                            blurred, a = wide * vague[j], part[j] - level
+                            top = max(top, _ranked(part[j] + blurred))
+                            sure_top = max(sure_top, _ranked(part[j] - blurred))
+                            inner = min(inner, _ranked(a - blurred) if a >= 0 else FAR)
+                            outer = min(outer, _ranked(-a - blurred) if a < 0 else FAR)
+                            sure_inner = min(sure_inner, _bits(a + blurred) if a >= 0 else FAR)
+                            sure_outer = min(sure_outer, _bits(blurred - a) if a < 0 else FAR)
+                    else:
+                        for j in range(len(part)):
+                            top = max(top, _ranked(part[j]))
+                            a = _bits(part[j] - level)
+                            inner = min(inner, a if a >= 0 else FAR)
+                            outer = min(outer, a & ABS if a < 0 else FAR)
+                        sure_top, sure_inner, sure_outer = top, inner, outer
+                    peak[s] = max(peak[s], _unranked(sure_top))
+                    best[0, s], best[1, s] = min(best[0, s], _float(sure_inner)), min(best[1, s], _float(sure_outer))
+                    high[i, c], above[i, c], below[i, c] = _unranked(top), _unranked(inner), _unranked(outer)
         for s in range(s0, end):
+            if many[s] and many_near[s]:
+                continue
             i = s - s0
             floor = F32(peak[s] - margin[s])
             low, top_limit = _limits(best[0, s], best[1, s], off[s], most_blur[s], d)
-            for b in range(blocks):
-                begin = b * BLOCK
-                stop = min(begin + BLOCK, n)
+            for b in range(parts):
+                begin = b * PART
+                stop = min(begin + PART, n)
                 if high[i, b] >= floor and not many[s]:
                     for j in range(begin, stop):
                         value = keep[i, j] + (blur[s] * rounded[j] if len(rounded) else F32(0))
-                        if value >= floor and not _note(value, index[j], s, floor, np.inf, rows, values, used):
-                            many[s] = True
+                        if value < floor:
+                            continue
+                        if used[s] == rows.shape[1] and not _room(s, floor, np.inf, rows, values, used):
+                            # Who sums all rows looks for the nearest to the shell, too.
+                            many[s] = many_near[s] = True
                             break
+                        rows[s, used[s]], values[s, used[s]] = index[j], value
+                        used[s] += 1
                 if (above[i, b] <= top_limit or below[i, b] <= low) and not many_near[s] and not at_data[s]:
+                    least, most = -low - most_blur[s], top_limit + most_blur[s]
                     for j in range(begin, stop):
                         a, wide = keep[i, j] - shell[s], blur[s] * rounded[j] if len(rounded) else F32(0)
                         if a - wide > top_limit or a + wide < -low:
                             continue
-                        least, most = -low - most_blur[s], top_limit + most_blur[s]
-                        if not _note(a, index[j], s, least, most, near_rows, near_values, near_used):
+                        if near_used[s] == near_rows.shape[1] and not _room(s, least, most, near_rows, near_values, near_used):
                             many_near[s] = True
                             break
+                        near_rows[s, near_used[s]], near_values[s, near_used[s]] = index[j], a
+                        near_used[s] += 1
         s0 = end
 
 
@@ -352,9 +352,13 @@ def draw(
                     best[s] = max(best[s], value)
                     floor = best[s] - wide[s]
                     floor -= SLACK * abs(floor)  # lists are in float32
-                    if value >= floor and not _note(value, index[begin + j], s, floor, np.inf, rows, values, used):
+                    if value < floor:
+                        continue
+                    if used[s] == rows.shape[1] and not _room(s, floor, np.inf, rows, values, used):
                         many[s] = True
                         break
+                    rows[s, used[s]], values[s, used[s]] = index[begin + j], value
+                    used[s] += 1
 
 
 @loop
@@ -470,7 +474,7 @@ def prune(rows: Any, values: Any, used: Any, first: int, last: int, least: Any, 
 @loop
 def listed(
     z: Any, rows: Any, values: Any, used: Any, which: Any, first: int, last: int, slope: Any, curve: Any, may: Any,
-    q: Any, place: Any, square: Any, own: int, stored: int,
+    centre: Any, rough: Any, q: Any, place: Any, square: Any, own: int, stored: int, base: float, step: float,
     high: Any, top: Any, mass: Any, square_mass: Any, tilt: Any, mass2: Any, moment: Any,
 ) -> None:  # fmt: skip
     """Sums over the listed rows of each state, as `listed.listed` wants them; z (sides, B, d) are states and their mirror images."""
@@ -480,7 +484,9 @@ def listed(
     weight, side = np.empty(most, np.float32), np.empty(most, np.int64)
     picked, heavy = np.empty(most, np.int64), np.empty(most, np.float32)
     for i in range(first, last):
-        s = which[i]
+        s, about = which[i], 0.0
+        for c in range(d):
+            about += z[0, i, c] * centre[c]
         count, largest = used[s], F32(-np.inf)
         for j in range(count):
             largest = max(largest, values[s, j])
@@ -500,8 +506,14 @@ def listed(
             mirrored = 1 if row >= stored else 0
             k = place[row - mirrored * stored - own]
             x, state, dot = q[k], z[mirrored, i], 0.0
-            for c in range(d):
-                dot += state[c] * x[c]
+            if rough[i]:
+                for c in range(d):
+                    dot += state[c] * x[c]
+                dot *= step
+            else:  # as float32 has the values
+                for c in range(d):
+                    dot += state[c] * F32(base + step * x[c])
+                dot -= about
             logit[kept], at[kept], side[kept] = slope[i] * dot - 0.5 * curve[i] * square[k], k, mirrored
             if logit[kept] > best or (logit[kept] == best and row < top[i]):
                 best, top[i] = logit[kept], row

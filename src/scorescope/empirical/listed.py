@@ -1,7 +1,7 @@
 """Some rows, more than a few and less than a crowd: their logits again from products in float64, their weights summed row by row.
 
 Digits that leave much of a state are enough to list the rows that can matter to it. Of these the least are left out, as many as together
-carry no more than a given share, and the others are asked exactly: what a state's digits left does not enter the answer. Rows are those
+carry next to nothing, and the others are asked exactly: what a state's digits left does not enter the answer. Rows are those
 of 8-bit banks in memory, and passes are compiled; elsewhere `dense` or `double` answers.
 """
 
@@ -18,9 +18,10 @@ from scorescope.empirical.settle import U64
 from scorescope.empirical.shelf import Shelf
 
 STATES = 256  # of one step, in float64
+LEFT = 2e-8  # of a state's mass, what may be left out
 
 
-def listed(states: States, shelf: Shelf, which: Tensor, lists: Lists, error: Tensor, share: float) -> Partial:
+def listed(states: States, shelf: Shelf, which: Tensor, lists: Lists, error: Tensor, tolerance: float) -> Partial:
     """Partials of the states `which` of B states (B, 1, d) from the rows in `lists`.
 
     Args:
@@ -29,28 +30,37 @@ def listed(states: States, shelf: Shelf, which: Tensor, lists: Lists, error: Ten
         which: (Q,) indices of states.
         lists: Rows by state, with logits that are off by no more than `error` (B,).
         error: Of a listed logit.
-        share: Of a state's mass, what may be left out.
+        tolerance: Error of a mean, relative to its norm.
     """
     result = Partial.nothing(len(which), states.d, states.z.device)
     for part in torch.arange(len(which)).split(STATES):
-        result.put(part, _some(states[which[part]], shelf, which[part], lists, error[which[part]], share))
+        result.put(part, _some(states[which[part]], shelf, which[part], lists, error[which[part]], tolerance))
     return result
 
 
-def _some(states: States, shelf: Shelf, which: Tensor, lists: Lists, error: Tensor, share: float) -> Partial:
+def blur(states: States, shelf: Shelf) -> Tensor:
+    """(P, T) bound on what float64 rounds of a listed row's logit."""
+    terms = (states.d + 8) * U64
+    return terms * (states.slope * states.norm * (shelf.reach + states.centre.norm()) + states.curve * shelf.reach**2)
+
+
+def _some(states: States, shelf: Shelf, which: Tensor, lists: Lists, error: Tensor, tolerance: float) -> Partial:
     centred, slope, curve, norm = states.centred[:, 0], states.slope[:, 0], states.curve[:, 0], states.norm[:, 0]
     sides = [centred, shelf.mirror(centred)] if shelf.bank.flips else [centred]
-    may = share * (-2 * error).exp()
-    found = compiled.listed(torch.stack(sides), lists, which, slope * shelf.step, curve, may, *shelf.resident_rows)
+    # Logits that are only known to within many nats say nothing about shares.
+    may = torch.where(error < 50, LEFT * (-2 * error.clamp(max=50)).exp(), -1.0)
+    # Values of 8-bit rows are digits but for their rounding to float32. Where that moves no logit by much, it is left out.
+    rounding = slope * norm * shelf.rounded
+    rough = rounding < tolerance / 4
+    found = compiled.listed(torch.stack(sides), lists, which, (slope, curve, may, states.centre, rough), shelf)
     high, top, mass, square, tilt, mass2, (moment, *mirrored) = found
     moment = (moment + shelf.mirror(mirrored[0]) if mirrored else moment) * shelf.step
     seen = mass.clamp(min=1e-300)
     size, own = (square / seen).sqrt(), torch.linalg.vector_norm(moment, dim=1) / seen
     spread = (size.square() - own.square()).clamp(min=0).sqrt() + 1e-6 * size
-    # Weights are off by what float64 rounds of a logit and what 8-bit values leave of a row, and are rounded to float32 in the end.
-    off = slope * norm * shelf.rounded + (states.d + 8) * U64 * (slope * norm * shelf.reach + curve * shelf.reach**2)
-    off = torch.expm1(off.clamp(max=50)) + 2.0**-22
-    wrong = off * spread + shelf.rounded + compiled.DEPTH * 2.0**-24 * size + share * (shelf.reach + own)
+    # Weights are off by what float64 rounds of a logit, and are rounded to float32 in the end.
+    off = torch.expm1((blur(states, shelf)[:, 0] + rough * rounding).clamp(max=50)) + 2.0**-22
+    wrong = off * spread + shelf.rounded + compiled.DEPTH * 2.0**-24 * size + LEFT * (shelf.reach + own)
     none = ~(mass > 0)
     return Partial(
         torch.where(none, -torch.inf, high - 0.5 * states.precision[:, 0] * norm**2),
@@ -60,7 +70,7 @@ def _some(states: States, shelf: Shelf, which: Tensor, lists: Lists, error: Tens
         square,
         tilt,
         mass2,
-        (off + share) * mass,
+        (off + LEFT) * mass,
         wrong * mass,
         torch.full_like(mass, torch.inf),
     )

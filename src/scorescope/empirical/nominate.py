@@ -109,10 +109,19 @@ class Nominator:
     """One pass of a family over the rows."""
 
     def __init__(
-        self, family: Family, shelf: Shelf, margin: Tensor, few: int, ranks: Ranks, near: bool = True, some: int | None = None
+        self,
+        family: Family,
+        shelf: Shelf,
+        margin: Tensor,
+        few: int,
+        ranks: Ranks,
+        near: bool = True,
+        paired: Tensor | int | None = None,
+        some: int = 0,
     ) -> None:
         self.family, self.shelf, self.few, self.ranks = family, shelf, few, ranks
-        self.some = max(few, some or 0)
+        # States with more rows than `paired` (Q,) keep them in lists, up to `some`.
+        self.paired, self.some = few if paired is None else paired, max(few, some)
         states = family.states
         self.d, (p, t) = states.d, states.sigma.shape
         self.error = ranks.largest(error_of(family, shelf, U32))
@@ -138,7 +147,7 @@ class Nominator:
         self.lists: Lists | None = None
         self.near_lists: Lists | None = None
         if self.compiled:
-            self.lists, self.near_lists = Lists(p * t, max(CROWD * few, 2 * self.some)), Lists(p * t, CROWD * few)
+            self.lists, self.near_lists = Lists(p * t, max(CROWD * few, self.some)), Lists(p * t, CROWD * few)
         self.groups = max(1, VALUES // (8192 * max(t, family.norms.shape[1] + 1)))
         self.room = torch.empty(0, dtype=torch.float32, device=states.z.device)
 
@@ -153,8 +162,9 @@ class Nominator:
         self.best = -torch.stack(best)
         low, high = self._limits()
         least, near_least, near_most = self.peak - self.margin, -low - self.most_blur, high + self.most_blur
-        near_state, near_row, _ = self._left(self.found_near, self.near_lists, near_least, near_most, self.many_near, self.few)
-        state, row, some = self._left(self.found, self.lists, least, torch.full_like(least, torch.inf), self.many, self.some)
+        near_state, near_row, _ = self._left(self.found_near, self.near_lists, (near_least, near_most), self.many_near, self.few, self.few)
+        within = (least, torch.full_like(least, torch.inf))
+        state, row, some = self._left(self.found, self.lists, within, self.many, self.paired, self.some)
         known = (self.peak.double(), self.error.flatten(), self.many, self.many_near)
         return Nominations(state, row, near_state, near_row, *known, some, self.lists)
 
@@ -162,15 +172,16 @@ class Nominator:
         self,
         found: list[tuple[Tensor, Tensor, Tensor]],
         lists: Lists | None,
-        least: Tensor,
-        most: Tensor,
+        within: tuple[Tensor, Tensor],
         many: Tensor,
+        paired: Tensor | int,
         limit: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The (state, row) pairs that still matter at the end of the pass, of states that have few, and which states (Q,) have some.
+        """The (state, row) pairs that still matter at the end of the pass, of states with at most `paired`, and which states have more.
 
         `many` learns which states have more than `limit`.
         """
+        least, most = within
         if lists is not None:
             lists.keep(least, most)
             count = lists.used.clone()
@@ -183,7 +194,7 @@ class Nominator:
         # What one process has given up is too many for all.
         count = self.ranks.total(count + many * (limit + 1))
         many |= (count > limit) & ~self.at_data
-        some = (count > self.few) & ~many & ~self.at_data
+        some = (count > paired) & ~many & ~self.at_data
         if lists is not None:
             return *lists.pairs(~many & ~some), some
         kept = ~(many | some)[state]

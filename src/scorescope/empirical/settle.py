@@ -13,6 +13,7 @@ from scorescope.empirical.shelf import Shelf
 
 U64 = 2.0**-53
 VALUES = 1 << 22  # float64 values of one step
+CACHED = 1 << 18  # the same, where there is hardly more to do than to read and write them
 
 
 def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ranks) -> Partial:
@@ -33,7 +34,7 @@ def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Rank
         mine = torch.isin(state, shared)
         _shared(states, shelf, shared, state[mine], row[mine], result, ranks)
     single = (counts == 1) & ~torch.isin(found, shared)
-    for part in ends[single].sub(1).split(max(1, VALUES // states.d)):
+    for part in ends[single].sub(1).split(max(1, CACHED // states.d)):
         _lone(states, shelf, state[part], row[part], result)
     several = (counts > 1) & ~torch.isin(found, shared)
     several, ends, counts = found[several], ends[several], counts[several]

@@ -77,13 +77,17 @@ class Shelf:
     def centre(self) -> Tensor:
         """What is subtracted, (d,) float64: the value of the stored 128, or the bank's mean."""
         if self.exact:
-            value = self.bank.low + (self.bank.high - self.bank.low) * 128 / 255
-            return torch.full((self.bank.d,), value, dtype=torch.float64, device=self.device)
+            return torch.full((self.bank.d,), self.zero, dtype=torch.float64, device=self.device)
         if self.bank.shadow is not None:
             return torch.from_numpy(self.bank.shadow.mean).to(self.device, torch.float64)
         mean = self.bank.mean.double()
         mean = (mean + mean.flip(-1)) / 2 if self.bank.flips else mean
         return mean.float().double().flatten().to(self.device)
+
+    @property
+    def zero(self) -> float:
+        """The value of the digit 0 of 8-bit rows: of the stored 128."""
+        return self.bank.low + (self.bank.high - self.bank.low) * 128 / 255
 
     @cached_property
     def step(self) -> float:
@@ -204,11 +208,16 @@ class Shelf:
         index = self._kept[0].index - self.own.start
         return torch.empty_like(index).scatter_(0, index, torch.arange(len(index), device=self.device))
 
+    @cached_property
+    def even(self) -> bool:
+        """Whether the values of 8-bit rows are those of `zero` + step·q rounded to float32, all 256."""
+        found = (self.zero + self.step * torch.arange(-128, 128, device=self.device, dtype=torch.float64)).float()
+        return self.exact and bool((found == self._table).all())
+
     @property
-    def resident_rows(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
-        """Digits (n, d) of rows that are kept, where each of one's own is among them, their squares, one's first row, all stored rows."""
-        kept = self._kept[0]
-        return kept.q, self._place, kept.square, self.own.start, len(self.bank.rows)
+    def kept(self) -> tuple[Rows, Tensor, int, int]:
+        """The rows that stay in memory, where each of one's own is among them, the first of one's own, and how many rows are stored."""
+        return self._kept[0], self._place, self.own.start, len(self.bank.rows)
 
     def fetch(self, index: Tensor) -> Tensor:
         """Rows as they are (not centred), flat and float64, by index; exact."""

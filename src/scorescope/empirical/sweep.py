@@ -19,7 +19,7 @@ from scorescope.empirical.products import Products
 from scorescope.empirical.walk import Walk, level
 from scorescope.schedule import Schedule
 
-TOGETHER = 8  # timesteps of one chunk, unless the rows come from disk
+TOGETHER = 16  # timesteps of one chunk, unless the rows come from disk
 FAR = 64  # timesteps towards the data that share a basis; others share that of their chunk
 GROUP, LEAST = 128, 16  # trajectories that go together at most; that are worth a pass over the rows
 LAX = 1.9  # how much more than wanted the digits of crowded states may let a mean drift
@@ -35,6 +35,13 @@ def chunk(engine: Engine, count: int, times: int) -> int:
     return max(1, min(times, int(engine.ranks.smallest(torch.tensor(size, device=shelf.device)))))
 
 
+def vacant(engine: Engine) -> Room:
+    """Memory of an earlier sweep, if one has ended: a sweep's products are large, and fresh memory is slow to touch."""
+    room = engine.rooms.pop() if engine.rooms else Room()
+    room.begin()
+    return room
+
+
 class PairSweep:
     """Posteriors of pairs x, eps (P, d) float64 of one class, or of all, at times (T,) in the order of falling σ."""
 
@@ -45,7 +52,8 @@ class PairSweep:
         self.walk = Walk(x, eps, level(eps, self.margin), shelf)
         every = self._states(slice(0, len(times)), meant=False)
         self.family, digits = pairs(x, eps, every, engine.wanted(every), shelf.step)
-        self.products = Products(shelf, digits, label, shelf.memory // 4)
+        self.room = vacant(engine)
+        self.products = Products(shelf, digits, label, shelf.memory // 4, self.room)
         self.lost = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
     def _states(self, part: slice, meant: bool = True, which: Tensor | None = None) -> States:
@@ -121,7 +129,7 @@ class TrajectorySweep:
         self.engine, self.schedule, self.z, self.times, self.label = engine, schedule, z, times, label
         alpha, sigma, *_ = schedule(times)
         self.sparse = engine.sparse(alpha**2 / sigma.clamp(min=1e-300) ** 2)
-        self.range, self.room, self.memory = slice(0, 0), Room(), engine.shelf.memory // 4
+        self.range, self.room, self.memory = slice(0, 0), vacant(engine), engine.shelf.memory // 4
         self.shares = True
 
     def run(self, part: slice) -> Posterior:
@@ -178,6 +186,15 @@ def sweep(
     engine: Engine, runs: list[tuple[Tensor, PairSweep | TrajectorySweep]], count: int, order: Tensor
 ) -> Iterator[tuple[int, Posterior]]:
     """(k, posterior of all P) for each timestep; `runs` are (which of the P, their sweep), `order` (T,) the timesteps by falling σ."""
+    try:
+        yield from _steps(engine, runs, count, order)
+    finally:
+        engine.rooms += [run.room for _, run in runs]
+
+
+def _steps(
+    engine: Engine, runs: list[tuple[Tensor, PairSweep | TrajectorySweep]], count: int, order: Tensor
+) -> Iterator[tuple[int, Posterior]]:
     size = chunk(engine, count, len(order))
     for start in range(0, len(order), size):
         part = slice(start, min(start + size, len(order)))
