@@ -106,7 +106,8 @@ def nominate(nominator: Any, exact: Tensor, square: Tensor, rounded: Tensor | No
 def prune(lists: Any, least: Tensor, most: Tensor) -> None:
     """Leave in the lists of all states what is within the limits."""
     limits = (least.numpy(), most.numpy())
-    shared(len(lists.used), lists.row.shape[1], lambda first, last: kernels.prune(*lists.arrays, first, last, *limits))
+    rows = lists.arrays[:3]
+    shared(len(lists.used), lists.row.shape[1], lambda first, last: kernels.prune(*rows, first, last, *limits))
 
 
 def listed(z: Tensor, lists: Any, which: Tensor, known: tuple[Tensor, ...], shelf: Any) -> tuple[Tensor, ...]:
@@ -116,7 +117,7 @@ def listed(z: Tensor, lists: Any, which: Tensor, known: tuple[Tensor, ...], shel
     into = [value.numpy() for value in (sums[0], top, *sums[1:], moment)]
     rows, place, own, stored = shelf.kept
     fixed = [value.numpy() for value in (*known, rows.q, place, rows.square)]
-    states, arrays, chosen = z.numpy(), lists.arrays, which.numpy()
+    states, arrays, chosen = z.numpy(), lists.arrays[:3], which.numpy()
 
     def work(first: int, last: int) -> None:
         kernels.listed(states, *arrays, chosen, first, last, *fixed, own, stored, shelf.zero, shelf.step, *into)
@@ -128,7 +129,7 @@ def listed(z: Tensor, lists: Any, which: Tensor, known: tuple[Tensor, ...], shel
 def draw(candidates: Any, part: slice, exact: Tensor, square: Tensor, index: Tensor) -> None:
     """`Candidates`' pass over one tile of products with the states of `part`."""
     c = candidates
-    own = [value[part].numpy() for value in (c.columns, c.key, c.at_data, c.wide, c.best, c.many)]
+    own = [value[part].numpy() for value in (c.columns, c.key, c.at_data, c.wide, c.best)]
     (columns, *state), lists = own, [values[part] for values in c.lists.arrays]
     rows, products = (square.numpy(), index.numpy()), exact.numpy()
     shared(len(columns), exact.shape[2], lambda first, last: kernels.draw(products, columns, first, last, *rows, *state, *lists))

@@ -15,7 +15,7 @@ from scorescope.empirical import compiled
 from scorescope.empirical.chance import gumbel
 from scorescope.empirical.engine import Engine
 from scorescope.empirical.family import Family, States, alone
-from scorescope.empirical.nominate import Lists, error_of
+from scorescope.empirical.nominate import Lists, Pairs, error_of
 from scorescope.empirical.partial import LAST
 from scorescope.empirical.products import Products, Tile
 from scorescope.empirical.ranks import Ranks
@@ -42,14 +42,12 @@ class Candidates:
         self.columns = torch.cat([scale, -0.5 * states.curve[..., None]], 2)[:, 0]
         self.at_data = states.at_data[:, 0]  # the nearest row takes all, whatever its G
         self.best = torch.full_like(self.wide, -torch.inf)
-        self.many = torch.zeros_like(self.at_data)
-        self.compiled = compiled.usable(key.device)
-        self.lists = Lists(len(key), LISTED) if self.compiled else None
-        self.found: list[tuple[Tensor, Tensor, Tensor]] = []
+        able = compiled.usable(key.device)
+        self.lists = Lists(len(key), LISTED) if able else Pairs(len(key), LISTED, device=key.device)
 
     def see(self, tile: Tile, part: slice) -> None:
         """Take in the rows of a tile for the states of `part`, whose products it has."""
-        if self.compiled:
+        if isinstance(self.lists, Lists):
             compiled.draw(self, part, tile.exact, tile.rows.square, tile.index)
             return
         columns = self.columns[part]
@@ -59,22 +57,20 @@ class Candidates:
             value += columns[some, -1:] * tile.rows.square
             value += torch.where(self.at_data[own, None], 0.0, gumbel(self.key[own, None], tile.index))
             self.best[own] = torch.maximum(self.best[own], value.amax(1))
-            matters = value >= (self.best - self.wide)[own, None]
-            self.many[own] |= matters.sum(1) > LISTED
-            state, column = (matters & ~self.many[own, None]).nonzero(as_tuple=True)
-            self.found.append((own.to(state.device)[state], tile.index[column], value[state, column]))
+            self.lists.add(value, value >= self.least[own, None], int(own[0]), tile.index)
+
+    @property
+    def least(self) -> Tensor:
+        """(B,) how large a row's number must be; lists are in float32."""
+        least = self.best - self.wide
+        return least - SLACK * least.abs()
 
     def listed(self, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
         """(state, row) pairs, and for which states (B,) there are too many to list."""
-        self.many = ranks.any(self.many)
-        least = self.best - self.wide
-        if self.lists is not None:
-            self.lists.keep(least - SLACK * least.abs())
-            return *self.lists.pairs(~self.many), self.many
-        empty = torch.zeros(0, dtype=torch.int64, device=self.key.device)
-        state, row, value = (torch.cat(part) for part in zip(*self.found, strict=True)) if self.found else (empty, empty, empty.double())
-        kept = (value >= least[state]) & ~self.many[state]
-        return state[kept], row[kept], self.many
+        least = self.least
+        self.lists.keep(least, torch.full_like(least, torch.inf))
+        many = ranks.any(self.lists.dropped >= least)
+        return *self.lists.pairs(~many), many
 
 
 def draw(engine: Engine, states: States, key: Tensor, parts: Parts) -> Tensor:

@@ -30,6 +30,7 @@ from scorescope.empirical.shelf import Shelf
 FEW = 128  # rows that are settled one by one
 ALONE = 4  # rows that are settled where the others are listed
 SOME = 5120  # rows that are listed, if they can be asked one by one faster than all at once
+PAIR = 64  # rows that float64 sums in the time in which it settles one
 SMALL = 1 << 20  # values of a bank that float64 sums as soon
 FINE = 3e-6  # a tighter tolerance than this is left to float64
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
@@ -60,10 +61,18 @@ class Engine:
         return self.shelf.exact and self.tolerance >= FINE and len(bank.rows) * bank.d > SMALL
 
     @cached_property
-    def some(self) -> int:
-        """Rows of a state that are worth a list."""
+    def lists(self) -> bool:
+        """Whether states with some rows are answered from lists of them, on all ranks."""
         able = self.digits_suffice and self.shelf.resident and self.shelf.even and compiled.usable(self.shelf.device)
-        return int(self.ranks.smallest(torch.tensor(SOME if able else 0, device=self.shelf.device)))
+        return bool(self.ranks.smallest(torch.tensor(int(able), device=self.shelf.device)))
+
+    @cached_property
+    def some(self) -> int:
+        """Rows of a state, at most, that are asked one by one."""
+        if self.lists:
+            return SOME
+        # Where the way for more is through all rows in float64, a pair of state and row costs as much as `PAIR` of these.
+        return FEW if self.digits_suffice else max(FEW, min(SOME, self.rows(None) // PAIR))
 
     def rows(self, label: int | None) -> int:
         """Rows of a class, or all, of the whole bank."""
@@ -105,7 +114,7 @@ class Engine:
 
     def crowded(self, states: States) -> Tensor:
         """(P, T) whether so many rows are expected to matter that more digits of a state are worth asking for at once."""
-        limit = CROWDED if self.some else CROWDED_UNLISTED
+        limit = CROWDED if self.lists else CROWDED_UNLISTED
         return self.digits_suffice & (states.alpha > 0) & ~states.at_data & (states.curve * self.shelf.bank.radius**2 < limit)
 
     def alone(self, states: States, label: int | None) -> Posterior:
@@ -115,7 +124,10 @@ class Engine:
         made = []
         for which in parts:
             some = states[which]
-            made.append(alone(some, 1.5 * self.sharp(some), random=True) if crowded[which[0], 0] else alone(some))
+            if crowded[which[0], 0]:
+                made.append(alone(some, 1.5 * self.sharp(some), random=True))
+            else:  # one plane of digits, or where the way for many rows is long, as many as leave few
+                made.append(alone(some, None if self.digits_suffice else self.wanted(some)))
         shared = together(self.shelf, [digits for _, digits in made], label, self.shelf.memory // 8, self.room)
         result = Posterior.empty(len(states.z), self.shelf.bank.shape, self.shelf.device)
         for which, (family, _), products in zip(parts, made, shared, strict=True):
@@ -136,7 +148,8 @@ class Engine:
         count, apart, _ = self.margin(label)
         margin = torch.full_like(states.alpha, apart).masked_fill(states.at_data, 0.0)
         # Differences in float64 tell near-ties apart, products in float64 do so where they round little.
-        paired = torch.where(blur(flat, self.shelf)[:, 0] < BLURRED * self.tolerance, ALONE, FEW) if self.some else None
+        clear = blur(flat, self.shelf)[:, 0] < BLURRED * self.tolerance
+        paired = torch.where(clear, ALONE, FEW) if self.lists else self.some
         found = Nominator(family, self.shelf, margin, FEW, self.ranks, paired=paired, some=self.some).run(products)
         total = settle(flat, self.shelf, found.state, found.row, self.ranks)
         rest = found.many | found.many_near
@@ -157,7 +170,9 @@ class Engine:
             part.ratio = total.ratio[which]
             total.put(which, part)
         self.work["few rows, float64 differences"] += int((~rest & ~blunt & ~found.some).sum())
-        for chosen, summed in ((rest & found.many, True), (rest & ~found.many, False)):
+        # All rows of floats are asked but once, whatever for.
+        summed_all = found.many if self.shelf.exact else torch.ones_like(rest)
+        for chosen, summed in ((rest & summed_all, True), (rest & ~summed_all, False)):
             which = chosen.nonzero().flatten()
             if not len(which):
                 continue

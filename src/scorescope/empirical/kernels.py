@@ -140,22 +140,37 @@ def _limits(above: float, below: float, off: float, blur: float, d: int) -> Any:
 
 
 @loop
-def _room(s: int, least: float, most: float, rows: Any, values: Any, used: Any) -> bool:
-    """Drop from the full list of state s what is beyond the limits. False, and the list empty, if it stays too full."""
+def _room(s: int, least: float, most: float, rows: Any, values: Any, used: Any, dropped: Any, near: bool, patient: bool) -> None:
+    """Make room in the full list of state s: what is beyond the limits goes, and if that is not enough the worse half, or all of it.
+
+    All goes if not `patient`. The largest values are the best, or if `near` those nearest to 0; `dropped` learns the best of what went,
+    as a distance with its sign turned if `near`.
+    """
     cap, kept = rows.shape[1], 0
     for i in range(cap):
         if values[s, i] >= least and values[s, i] <= most:
             values[s, kept], rows[s, kept] = values[s, i], rows[s, i]
             kept += 1
-    used[s] = kept if kept < cap - cap // 8 else 0
-    return used[s] > 0
+    used[s] = kept
+    if kept < cap - cap // 8:
+        return
+    if not patient:
+        dropped[s], used[s] = np.inf, 0
+        return
+    worth = -np.abs(values[s, :kept]) if near else values[s, :kept].copy()
+    dropped[s], kept = np.partition(worth, kept // 2)[kept // 2], 0
+    for i in range(used[s]):
+        if (-abs(values[s, i]) if near else values[s, i]) > dropped[s]:
+            values[s, kept], rows[s, kept] = values[s, i], rows[s, i]
+            kept += 1
+    used[s] = kept
 
 
 @loop
 def nominate(
     exact: Any, place: Any, columns: Any, first: int, last: int, square: Any, index: Any, blur: Any, most_blur: Any, rounded: Any,
     shell: Any, at_data: Any, margin: Any, off: Any, d: int, peak: Any, best: Any, many: Any, many_near: Any,
-    rows: Any, values: Any, used: Any, near_rows: Any, near_values: Any, near_used: Any,
+    rows: Any, values: Any, used: Any, dropped: Any, near_rows: Any, near_values: Any, near_used: Any, near_dropped: Any,
 ) -> None:  # fmt: skip
     """The rows that can matter to the posterior or to r*, as `Nominator` keeps them; states (P, T) flat, their logits in float32."""
     t, count, n = columns.shape[1], exact.shape[1], exact.shape[2]
@@ -206,7 +221,7 @@ def nominate(
             if many[s] and many_near[s]:
                 continue
             i = s - s0
-            floor = F32(peak[s] - margin[s])
+            floor = max(F32(peak[s] - margin[s]), dropped[s])
             low, top_limit = _limits(best[0, s], best[1, s], off[s], most_blur[s], d)
             for b in range(parts):
                 begin = b * PART
@@ -216,21 +231,21 @@ def nominate(
                         value = keep[i, j] + (blur[s] * rounded[j] if len(rounded) else F32(0))
                         if value < floor:
                             continue
-                        if used[s] == rows.shape[1] and not _room(s, floor, np.inf, rows, values, used):
-                            # Who sums all rows looks for the nearest to the shell, too.
-                            many[s] = many_near[s] = True
-                            break
+                        if used[s] == rows.shape[1]:
+                            _room(s, floor, np.inf, rows, values, used, dropped, False, len(rounded) > 0)
+                            floor = max(floor, dropped[s])
+                            if floor == np.inf:
+                                break
                         rows[s, used[s]], values[s, used[s]] = index[j], value
                         used[s] += 1
                 if (above[i, b] <= top_limit or below[i, b] <= low) and not many_near[s] and not at_data[s]:
-                    least, most = -low - most_blur[s], top_limit + most_blur[s]
                     for j in range(begin, stop):
                         a, wide = keep[i, j] - shell[s], blur[s] * rounded[j] if len(rounded) else F32(0)
-                        if a - wide > top_limit or a + wide < -low:
+                        a = max(a - wide, F32(0)) if a >= 0 else min(a + wide, F32(0))
+                        if a > top_limit or a < -low or abs(a) > -near_dropped[s]:
                             continue
-                        if near_used[s] == near_rows.shape[1] and not _room(s, least, most, near_rows, near_values, near_used):
-                            many_near[s] = True
-                            break
+                        if near_used[s] == near_rows.shape[1]:
+                            _room(s, -low, top_limit, near_rows, near_values, near_used, near_dropped, True, True)
                         near_rows[s, near_used[s]], near_values[s, near_used[s]] = index[j], a
                         near_used[s] += 1
         s0 = end
@@ -317,7 +332,7 @@ def _hash(key: Any, row: Any) -> Any:
 @loop
 def draw(
     exact: Any, columns: Any, first: int, last: int, square: Any, index: Any, key: Any, at_data: Any, wide: Any,
-    best: Any, many: Any, rows: Any, values: Any, used: Any,
+    best: Any, rows: Any, values: Any, used: Any, dropped: Any,
 ) -> None:  # fmt: skip
     """The rows that may be largest in logit + Gumbel number, as `draw.Candidates` keeps them."""
     count, n = exact.shape[1], exact.shape[2]
@@ -326,8 +341,6 @@ def draw(
     lot = np.empty(BLOCK, np.int64)
     for s in range(first, last):
         for begin in range(0, n, BLOCK):
-            if many[s]:
-                break
             size = min(BLOCK, n - begin)
             _convert(exact[s], begin, size, room)
             _logits(columns[s], room, square[begin : begin + size], logit[:size])
@@ -352,11 +365,10 @@ def draw(
                     best[s] = max(best[s], value)
                     floor = best[s] - wide[s]
                     floor -= SLACK * abs(floor)  # lists are in float32
-                    if value < floor:
+                    if value < max(floor, dropped[s]):
                         continue
-                    if used[s] == rows.shape[1] and not _room(s, floor, np.inf, rows, values, used):
-                        many[s] = True
-                        break
+                    if used[s] == rows.shape[1]:
+                        _room(s, floor, np.inf, rows, values, used, dropped, False, True)
                     rows[s, used[s]], values[s, used[s]] = index[begin + j], value
                     used[s] += 1
 

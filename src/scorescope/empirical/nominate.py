@@ -83,26 +83,91 @@ def stacked(room: Tensor, groups: int, count: int, n: int) -> Tensor:
 
 
 class Lists:
-    """Room for `most` rows of each of `count` states, and for their values."""
+    """Room for `most` rows of each of `count` states, and for their values; the worse half goes when it is full.
+
+    The largest values are the best, or those nearest to 0. Where logits are sure, what is too much for now is so in the end, and all goes.
+
+    Attributes:
+        used: (Q,) how many rows each state has.
+        dropped: (Q,) the largest value, or the least distance from 0 with its sign turned, of what went.
+    """
 
     def __init__(self, count: int, most: int) -> None:
         self.row, self.value = torch.empty(count, most, dtype=torch.int64), torch.empty(count, most, dtype=torch.float32)
-        self.used = torch.zeros(count, dtype=torch.int64)
+        self.used, self.dropped = torch.zeros(count, dtype=torch.int64), torch.full((count,), -torch.inf, dtype=torch.float32)
 
     @property
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows, values and how many there are, to be written to."""
-        return self.row.numpy(), self.value.numpy(), self.used.numpy()
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Rows, values, how many there are and what went, to be written to."""
+        return self.row.numpy(), self.value.numpy(), self.used.numpy(), self.dropped.numpy()
 
-    def keep(self, least: Tensor, most: Tensor | None = None) -> None:
+    def keep(self, least: Tensor, most: Tensor) -> None:
         """Drop what is below `least` or above `most`, (Q,) each."""
-        compiled.prune(self, least.double(), torch.full_like(least, torch.inf).double() if most is None else most.double())
+        compiled.prune(self, least.double(), most.double())
 
     def pairs(self, which: Tensor) -> tuple[Tensor, Tensor]:
         """(state, row) of the states `which` (Q,) bool."""
         used = self.used * which
         state = torch.repeat_interleave(torch.arange(len(used)), used)
         return state, self.row[state, torch.arange(len(state)) - (used.cumsum(0) - used)[state]]
+
+
+class Pairs:
+    """The same on any device, by PyTorch: rows of all states as they were found. If not `patient`, all of a state goes, not the half."""
+
+    def __init__(self, count: int, most: int, near: bool = False, device: torch.device | str = "cpu", patient: bool = True) -> None:
+        self.most, self.near, self.patient = most, near, patient
+        self.state, self.row = (torch.empty(0, dtype=torch.int64, device=device) for _ in range(2))
+        self.value = torch.empty(0, dtype=torch.float32, device=device)
+        self.found: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.dropped = torch.full((count,), -torch.inf, dtype=torch.float32, device=device)
+
+    @property
+    def used(self) -> Tensor:
+        """(Q,) how many rows each state has."""
+        return torch.bincount(self.state, minlength=len(self.dropped))
+
+    def add(self, value: Tensor, matters: Tensor, start: int, index: Tensor) -> None:
+        """Those of the values (m, n) that matter, of states from `start` on and the rows `index` (n,)."""
+        state, column = (matters & (self._worth(value) > self.dropped[start : start + len(value), None])).nonzero(as_tuple=True)
+        self.found.append((state + start, index[column], value[state, column].float()))
+        if sum(len(some) for some, *_ in self.found) > self.most * len(self.dropped) // 2:
+            self._gather()
+
+    def _worth(self, value: Tensor) -> Tensor:
+        return -value.abs() if self.near else value
+
+    def _gather(self) -> None:
+        """All that was found as one; of states with too many rows the better half stays."""
+        known = [(self.state, self.row, self.value), *self.found]
+        self.state, self.row, self.value = (torch.cat(part) for part in zip(*known, strict=True))
+        self.found = []
+        used = self.used
+        if not bool((used > self.most).any()):
+            return
+        if not self.patient:
+            self.dropped[used > self.most] = torch.inf
+            self._only(self.dropped[self.state] < torch.inf)
+            return
+        order = self._worth(self.value).argsort(descending=True)
+        order = order[self.state[order].argsort(stable=True)]
+        place = torch.arange(len(order), device=order.device) - (used.cumsum(0) - used)[self.state[order]]
+        gone = order[(place >= self.most // 2) & (used > self.most)[self.state[order]]]
+        self.dropped.scatter_reduce_(0, self.state[gone], self._worth(self.value[gone]), "amax")
+        self._only(self._worth(self.value) > self.dropped[self.state])
+
+    def _only(self, kept: Tensor) -> None:
+        self.state, self.row, self.value = self.state[kept], self.row[kept], self.value[kept]
+
+    def keep(self, least: Tensor, most: Tensor) -> None:
+        """Drop what is below `least` or above `most`, (Q,) each."""
+        self._gather()
+        self._only((self.value >= least[self.state]) & (self.value <= most[self.state]))
+
+    def pairs(self, which: Tensor) -> tuple[Tensor, Tensor]:
+        """(state, row) of the states `which` (Q,) bool."""
+        kept = which[self.state]
+        return self.state[kept], self.row[kept]
 
 
 class Nominator:
@@ -141,13 +206,16 @@ class Nominator:
         # (2, Q) how far above and below the shell's the nearest logits are, at most.
         self.best = torch.full((2, p * t), torch.inf, dtype=torch.float32, device=states.z.device)
         self.many_near = self.many | (not near)
-        self.found: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.found_near: list[tuple[Tensor, Tensor, Tensor]] = []
         self.compiled = compiled.usable(states.z.device)
-        self.lists: Lists | None = None
-        self.near_lists: Lists | None = None
+        count, most, device = p * t, max(CROWD * few, self.some), states.z.device
+        self.lists: Lists | Pairs
+        self.near_lists: Lists | Pairs
         if self.compiled:
-            self.lists, self.near_lists = Lists(p * t, max(CROWD * few, self.some)), Lists(p * t, CROWD * few)
+            self.lists, self.near_lists = Lists(count, most), Lists(count, CROWD * few)
+        else:
+            self.lists = Pairs(count, most, device=device, patient=not shelf.exact)
+            self.near_lists = Pairs(count, CROWD * few, near=True, device=device)
+        self.asleep = self.many & self.many_near
         self.groups = max(1, VALUES // (8192 * max(t, family.norms.shape[1] + 1)))
         self.room = torch.empty(0, dtype=torch.float32, device=states.z.device)
 
@@ -161,44 +229,31 @@ class Nominator:
         self.peak, *best = self.ranks.largest(torch.stack([self.peak, *-self.best]))
         self.best = -torch.stack(best)
         low, high = self._limits()
-        least, near_least, near_most = self.peak - self.margin, -low - self.most_blur, high + self.most_blur
-        near_state, near_row, _ = self._left(self.found_near, self.near_lists, (near_least, near_most), self.many_near, self.few, self.few)
-        within = (least, torch.full_like(least, torch.inf))
-        state, row, some = self._left(self.found, self.lists, within, self.many, self.paired, self.some)
+        near_state, near_row, _ = self._left(self.near_lists, (-low, high), -torch.maximum(low, high), self.many_near, self.few, self.few)
+        least = self.peak - self.margin
+        state, row, some = self._left(self.lists, (least, torch.full_like(least, torch.inf)), least, self.many, self.paired, self.some)
         known = (self.peak.double(), self.error.flatten(), self.many, self.many_near)
-        return Nominations(state, row, near_state, near_row, *known, some, self.lists)
+        return Nominations(state, row, near_state, near_row, *known, some, self.lists if isinstance(self.lists, Lists) else None)
 
     def _left(
         self,
-        found: list[tuple[Tensor, Tensor, Tensor]],
-        lists: Lists | None,
+        lists: Lists | Pairs,
         within: tuple[Tensor, Tensor],
+        worst: Tensor,
         many: Tensor,
         paired: Tensor | int,
         limit: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The (state, row) pairs that still matter at the end of the pass, of states with at most `paired`, and which states have more.
 
-        `many` learns which states have more than `limit`.
+        `many` learns which states have more than `limit`, or have lost what is as good as `worst`.
         """
-        least, most = within
-        if lists is not None:
-            lists.keep(least, most)
-            count = lists.used.clone()
-        else:
-            empty = torch.zeros(0, dtype=torch.int64, device=self.peak.device)
-            state, row, value = (torch.cat(part) for part in zip(*found, strict=True)) if found else (empty, empty, empty.float())
-            kept = (value >= least[state]) & (value <= most[state])
-            state, row = state[kept], row[kept]
-            count = torch.bincount(state, minlength=len(many))
+        lists.keep(*within)
         # What one process has given up is too many for all.
-        count = self.ranks.total(count + many * (limit + 1))
-        many |= (count > limit) & ~self.at_data
+        count = self.ranks.total(lists.used + (many | (lists.dropped >= worst)) * (limit + 1))
+        many |= (count > limit) & ~(self.at_data & (lists.dropped < worst))
         some = (count > paired) & ~many & ~self.at_data
-        if lists is not None:
-            return *lists.pairs(~many & ~some), some
-        kept = ~(many | some)[state]
-        return state[kept], row[kept], some
+        return *lists.pairs(~many & ~some), some
 
     def _limits(self) -> tuple[Tensor, Tensor]:
         """(Q,) float64 how far below and above the shell's the logit of a row can be that is nearest to it, in |ratio − 1|."""
@@ -218,7 +273,7 @@ class Nominator:
         for start in range(0, p, self.groups):
             part = slice(start, min(start + self.groups, p))
             which = slice(part.start * t, part.stop * t)
-            if bool((self.many & self.many_near)[which].all()):
+            if bool(self.asleep[which].all()):
                 continue
             if r == 1 and t == 1:
                 logit = family.products(exact, part)[:, 0].float().mul_(self.columns[part, 0, :1])
@@ -241,28 +296,9 @@ class Nominator:
             torch.minimum(self.best[side, which], sure, out=self.best[side, which])
         # A row counts at its best.
         logit = logit if blur is None else logit.add_(blur)
-        matters = logit >= (self.peak - self.margin)[which, None]
-        self._note(logit, matters, which.start, tile.index, self.many, self.found)
+        assert isinstance(self.lists, Pairs)
+        assert isinstance(self.near_lists, Pairs)
+        self.lists.add(logit, logit >= (self.peak - self.margin)[which, None], which.start, tile.index)
         low, high = (limit[which, None].float() * (1 + 1e-6) for limit in self._limits())
-        matters = torch.where(above >= 0, away <= (high if blur is None else high + blur), away <= (low if blur is None else low + blur))
-        self._note(above, matters & ~self.at_data[which, None], which.start, tile.index, self.many_near, self.found_near)
-
-    def _note(
-        self,
-        value: Tensor,
-        matters: Tensor,
-        start: int,
-        index: Tensor,
-        given_up: Tensor,
-        found: list[tuple[Tensor, Tensor, Tensor]],
-    ) -> None:
-        """Note the rows (m, n) that matter to the states from `start` on; states with many times too many are given up."""
-        some = (matters.any(1) & ~given_up[start : start + len(value)]).nonzero().flatten()
-        place, column = matters[some].nonzero(as_tuple=True)
-        states = some + start
-        # The limits still tighten while the pass goes on.
-        too_many = (torch.bincount(place, minlength=len(some)) > CROWD * self.few) & ~self.at_data[states]
-        given_up[states] |= too_many
-        kept = ~too_many[place]
-        place, column = place[kept], column[kept]
-        found.append((states[place], index[column], value[some[place], column]))
+        above = above if blur is None else above.sign() * (away - blur).clamp(min=0)
+        self.near_lists.add(above, (above <= high) & (above >= -low) & ~self.at_data[which, None], which.start, tile.index)
