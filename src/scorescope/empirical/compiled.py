@@ -122,7 +122,7 @@ def listed(z: Tensor, lists: Any, which: Tensor, known: tuple[Tensor, ...], shel
     def work(first: int, last: int) -> None:
         kernels.listed(states, *arrays, chosen, first, last, *fixed, own, stored, shelf.zero, shelf.step, *into)
 
-    shared(len(which), z.shape[2], work)
+    shared(len(which), int(lists.used[which].sum()) * z.shape[2] // len(which), work)
     return (sums[0], top, *sums[1:], moment)
 
 

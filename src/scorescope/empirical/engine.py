@@ -36,6 +36,7 @@ FINE = 3e-6  # a tighter tolerance than this is left to float64
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
 BLUNT = 1e-2  # error of a logit that is small enough there, in units of the same distances
 CROWDED = 80.0  # the same distances, below which more rows are expected to matter than are listed, so that more digits are asked for
+CLOSE = 250.0  # the same, below which one plane of digits would list too many rows
 CROWDED_UNLISTED = 300.0  # where no rows are listed
 BLURRED = 0.1  # of the tolerance, what products in float64 may round of a logit
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
@@ -119,15 +120,17 @@ class Engine:
 
     def alone(self, states: States, label: int | None) -> Posterior:
         """Posteriors of states (B, 1, d) that share nothing: by one plane of digits, or by more where many rows are expected to matter."""
-        crowded = self.crowded(states)
-        parts = [which for many in (True, False) if len(which := (crowded[:, 0] == many).nonzero().flatten())]
-        made = []
-        for which in parts:
-            some = states[which]
-            if crowded[which[0], 0]:
-                made.append(alone(some, 1.5 * self.sharp(some), random=True))
-            else:  # one plane of digits, or where the way for many rows is long, as many as leave few
-                made.append(alone(some, None if self.digits_suffice else self.wanted(some)))
+        crowded = self.crowded(states)[:, 0]
+        # A second plane where one would list too many rows, or where the way for many is long.
+        close = ~crowded & ((states.curve[:, 0] * self.shelf.bank.radius**2 < CLOSE) | (not self.digits_suffice))
+        parts, made = [], []
+        for chosen in (crowded, close, ~crowded & ~close):
+            which = chosen.nonzero().flatten()
+            if len(which):
+                some = states[which]
+                wanted = 1.5 * self.sharp(some) if chosen is crowded else self.wanted(some) if chosen is close else None
+                parts.append(which)
+                made.append(alone(some, wanted, random=chosen is crowded))
         shared = together(self.shelf, [digits for _, digits in made], label, self.shelf.memory // 8, self.room)
         result = Posterior.empty(len(states.z), self.shelf.bank.shape, self.shelf.device)
         for which, (family, _), products in zip(parts, made, shared, strict=True):
