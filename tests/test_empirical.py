@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scorescope as ss
-from scorescope.empirical import shelf
+from scorescope.empirical import compiled, shelf
 from scorescope.empirical.digits import arithmetic
 from scorescope.empirical.partial import Partial
 from tests.definition import agrees, bank_of, definition, state_of, states_of, unresolved
@@ -21,7 +21,7 @@ SCHEDULES = [ss.LinearSchedule(), ss.VPSchedule(), ss.CosineSchedule(), ss.VESch
 TIMES = [0.001, 0.005, 0.02, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.97, 0.999]
 KINDS = ["shell", "tie", "near tie", "off", "mean", "outside"]
 SUMMED = f"all rows, {arithmetic(torch.device('cpu'))} digits"
-
+LISTED = ["some rows, float64 products"] * compiled.usable(torch.device("cpu"))
 
 pytestmark = pytest.mark.usefixtures("digits_however_small")
 
@@ -144,7 +144,7 @@ def test_ties_between_crowds_of_duplicates(kind):
 @pytest.mark.parametrize(
     ("kind", "tolerance", "paths"),
     [
-        ("bytes noise", 1e-4, {"few rows, float64 differences", SUMMED}),
+        ("bytes noise", 1e-4, {"few rows, float64 differences", *LISTED, SUMMED}),
         ("bytes noise", 1e-8, {"few rows, float64 differences", "all rows, float64"}),
         ("bytes nearly white", 1e-4, {SUMMED, "again, all rows, float64"}),
         ("gauss", 1e-4, {"few rows, float64 differences", "all rows, float64"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scorescope as ss
-from scorescope.empirical import dense, double, nominate, settle, shelf
+from scorescope.empirical import compiled, dense, double, nominate, settle, shelf
 from scorescope.empirical.engine import FEW
 from scorescope.empirical.family import States, alone
 from scorescope.empirical.nominate import Nominator
@@ -146,31 +147,61 @@ def test_a_walk_drops_no_row_that_matters_later(seed, d, size, spread):
 )
 def test_nomination_misses_no_row_that_matters(seed, kind, state, t, flips, apart):
     """Every row within the margin of the best, and the one nearest to the shell, is listed; or the state is named as one of many."""
-    bank = bank_of(kind, 120, (1, 3, 4), seed=seed, flips=flips)
-    truth = ss.EmpiricalScore(bank)
     if t == 0 and "tie" in state:
         return
-    z, times, _ = states_of(bank, truth.schedule, [t] * 3, [state], seed)
+    for few, here in ((FEW, True), (6, True), (6, False)):
+        with patch.object(nominate, "CROWD", 2 if few < FEW else nominate.CROWD), patch.object(compiled, "HERE", here and compiled.HERE):
+            misses_nothing(bank_of(kind, 120, (1, 3, 4), seed=seed, flips=flips), [state], [t] * 3, seed, apart, few)
+
+
+def misses_nothing(bank, kinds, times, seed, apart, few):
+    """Nominations of states at `times` hold to the law; returns them."""
+    truth = ss.EmpiricalScore(bank)
+    z, times, names = states_of(bank, truth.schedule, times, kinds, seed)
     states = States.of(z.flatten(1)[:, None], times[:, None], truth.schedule, truth.shelf.centre)
     family, vectors = alone(states)
     margin = torch.where(states.at_data, 0.0, torch.tensor(apart, dtype=torch.float64))
-    found = Nominator(family, truth.shelf, margin, FEW, truth.engine.ranks).run(Products(truth.shelf, vectors, None, 0))
+    found = Nominator(family, truth.shelf, margin, few, truth.engine.ranks).run(Products(truth.shelf, vectors, None, 0))
     rows = bank[np.arange(len(bank))].flatten(1).double()
-    alpha = float(states.alpha[0])
-    square = (z.flatten(1)[:, None] - alpha * rows).square().sum(2)
+    square = (z.flatten(1)[:, None] - states.alpha[:, :, None] * rows).square().sum(2)
     logit = -0.5 * states.precision * square
-    floor = 1e-9 * float((states.precision[0] * square[0].max()).max()) * 1e-4
-    for q in range(3):
+    for q, name in enumerate(names):
+        at_data = bool(states.at_data[q])
+        floor = 1e-13 * float(states.precision[q] * square[q].max())
         if not found.many[q]:
             listed = set(found.row[found.state == q].tolist())
             wanted = (logit[q] >= logit[q].max() - float(margin[q]) + floor).nonzero().flatten().tolist()
             wanted += [int(logit[q].argmax())]
-            assert set(wanted) <= listed
-        if not found.many_near[q] and t > 0:
+            assert set(wanted) <= listed, name
+        if not found.many_near[q] and not at_data:
             away = (square[q].sqrt() / (float(states.sigma[q]) * math.sqrt(bank.d)) - 1).abs()
             listed = found.near_row[found.near_state == q]
-            assert len(listed)
-            assert float(away[listed].min()) <= float(away.min()) * (1 + 1e-9) + 1e-12
+            assert len(listed), name
+            assert float(away[listed].min()) <= float(away.min()) * (1 + 1e-9) + 1e-12, name
+    return found
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_rows_that_come_before_the_best_do_not_fill_its_list(here, monkeypatch):
+    """Digits of floats tell little until the best row is seen; were a full list given up, all such states would ask all rows."""
+    rng, n, few = np.random.default_rng(0), 9000, 24
+    x = rng.standard_normal((n, 1, 8, 8)).astype(np.float32)
+    x *= 32 / np.linalg.norm(x.reshape(n, -1), axis=1)[:, None, None, None]
+    x[n - 20 :] /= 8  # the last rows are the states' own
+    bank = ss.Bank.from_arrays(x)
+    truth = ss.EmpiricalScore(bank)
+    monkeypatch.setattr(compiled, "HERE", here and compiled.HERE)
+    monkeypatch.setattr(nominate, "CROWD", 2)
+    t = torch.full((20, 1), 0.2, dtype=torch.float64)
+    z = 0.8 * bank[np.arange(n - 20, n)].double() + 0.2 * torch.from_numpy(rng.standard_normal((20, *bank.shape)))
+    states = States.of(z.flatten(1)[:, None], t, truth.schedule, truth.shelf.centre)
+    family, vectors = alone(states)
+    nominator = Nominator(family, truth.shelf, torch.full_like(t, 300.0), few, truth.engine.ranks)
+    found = nominator.run(Products(truth.shelf, vectors, None, 0))
+    assert not bool(found.many.any())
+    assert bool((torch.bincount(found.state, minlength=20) >= 1).all())
+    assert set(range(n - 20, n)) <= set(found.row.tolist())
+    assert bool((nominator.lists.dropped > -torch.inf).any())  # or the lists were never full
 
 
 # ---- what must make no difference ---------------------------------------------------------------------------------------------

@@ -27,10 +27,11 @@ SETTLED = 96  # rows with which a pair enters its walk
 
 
 def chunk(engine: Engine, count: int, times: int) -> int:
-    """Timesteps to answer at a time: the more the fewer passes over rows that do not fit into memory."""
-    shelf, size = engine.shelf, TOGETHER
-    if bool(engine.ranks.any(torch.tensor(not shelf.resident, device=shelf.device))):
-        size = shelf.memory // 4 // max(count * shelf.bank.d * 8 * 4, 1)
+    """Timesteps to answer at a time: of rows that do not fit into memory the more the fewer passes, else no more than share their digits."""
+    shelf = engine.shelf
+    size = shelf.memory // 4 // max(count * shelf.bank.d * 8 * 4, 1)
+    if not bool(engine.ranks.any(torch.tensor(not shelf.resident, device=shelf.device))):
+        size = min(size, TOGETHER)
     # The same in all processes, whatever memory each has.
     return max(1, min(times, int(engine.ranks.smallest(torch.tensor(size, device=shelf.device)))))
 
