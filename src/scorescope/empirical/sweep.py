@@ -27,7 +27,7 @@ SETTLED = 96  # rows with which a pair enters its walk
 
 
 def chunk(engine: Engine, count: int, times: int) -> int:
-    """Timesteps to answer at a time: of rows that do not fit into memory the more the fewer passes, else no more than share their digits."""
+    """Timesteps to answer at a time: the more the fewer passes over rows from disk, else no more than share their digits."""
     shelf = engine.shelf
     size = shelf.memory // 4 // max(count * shelf.bank.d * 8 * 4, 1)
     if not bool(engine.ranks.any(torch.tensor(not shelf.resident, device=shelf.device))):
