@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from scorescope import heap
 from scorescope.bank import Bank
 from scorescope.bench import gaussian, workloads
 from scorescope.empirical import EmpiricalScore, compiled, dense, engine, products, sweep
@@ -22,7 +23,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "products of states with rows": [(products, "product")],
     "sums of rows, as products of digits": [(dense, "product")],
     "loops over logits": [(compiled, "nominate"), (compiled, "weigh"), (compiled, "cut")],
-    "direct differences of few rows": [(engine, "settle"), (engine, "ratios")],
+    "few rows and some, one by one": [(engine, "settle"), (engine, "listed"), (engine, "ratios")],
     "digits of states": [(engine, "alone"), (sweep, "pairs"), (sweep, "trajectories")],
     "pairs that walk": [(sweep.PairSweep, "_walked")],
 }
@@ -44,6 +45,7 @@ def timed(function: Callable[..., Any], spent: dict[str, float], part: str) -> C
 
 def main() -> None:
     """Print a table for each workload."""
+    heap.keep()  # as the command line does
     told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     told.add_argument("bank")
     told.add_argument("--pairs", type=int, default=256)

@@ -29,7 +29,8 @@ from scorescope.empirical.shelf import Shelf
 
 FEW = 128  # rows that are settled one by one
 ALONE = 4  # rows that are settled where the others are listed
-SOME = 5120  # rows that are listed, if they can be asked one by one faster than all at once
+SOME = 5120  # rows that are listed at most
+LISTED = 10  # rows whose digits are summed in the time in which one is asked alone
 PAIR = 64  # rows that float64 sums in the time in which it settles one
 SMALL = 1 << 20  # values of a bank that float64 sums as soon
 FINE = 3e-6  # a tighter tolerance than this is left to float64
@@ -67,13 +68,13 @@ class Engine:
         able = self.digits_suffice and self.shelf.resident and self.shelf.even and compiled.usable(self.shelf.device)
         return bool(self.ranks.smallest(torch.tensor(int(able), device=self.shelf.device)))
 
-    @cached_property
-    def some(self) -> int:
+    def some(self, label: int | None) -> int:
         """Rows of a state, at most, that are asked one by one."""
+        rows = self.rows(label)
         if self.lists:
-            return SOME
+            return min(SOME, rows // LISTED)
         # Where the way for more is through all rows in float64, a pair of state and row costs as much as `PAIR` of these.
-        return FEW if self.digits_suffice else max(FEW, min(SOME, self.rows(None) // PAIR))
+        return FEW if self.digits_suffice else max(FEW, min(SOME, rows // PAIR))
 
     def rows(self, label: int | None) -> int:
         """Rows of a class, or all, of the whole bank."""
@@ -152,8 +153,9 @@ class Engine:
         margin = torch.full_like(states.alpha, apart).masked_fill(states.at_data, 0.0)
         # Differences in float64 tell near-ties apart, products in float64 do so where they round little.
         clear = blur(flat, self.shelf)[:, 0] < BLURRED * self.tolerance
-        paired = torch.where(clear, ALONE, FEW) if self.lists else self.some
-        found = Nominator(family, self.shelf, margin, FEW, self.ranks, paired=paired, some=self.some).run(products)
+        some, paired = self.some(label), torch.where(clear, ALONE, FEW) if self.lists else None
+        few = FEW if self.digits_suffice else some
+        found = Nominator(family, self.shelf, margin, few, self.ranks, paired=paired, some=some).run(products)
         total = settle(flat, self.shelf, found.state, found.row, self.ranks)
         rest = found.many | found.many_near
         few = ~rest[found.near_state]  # sums of all rows look for the nearest themselves

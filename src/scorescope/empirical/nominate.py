@@ -21,7 +21,8 @@ from scorescope.empirical.shelf import Shelf
 
 U32 = 2.0**-24
 VALUES = 1 << 20  # logits of one step: what the caches of a processor hold
-CROWD = 16  # times too many rows, and a state is given up while its pass goes on
+CROWD = 16  # a list holds so many times what is few, since what matters is known at the end of the pass alone,
+CAPACITY = 2048  # but no more than this without need
 
 
 @dataclass
@@ -207,14 +208,15 @@ class Nominator:
         self.best = torch.full((2, p * t), torch.inf, dtype=torch.float32, device=states.z.device)
         self.many_near = self.many | (not near)
         self.compiled = compiled.usable(states.z.device)
-        count, most, device = p * t, max(CROWD * few, self.some), states.z.device
+        count, near_most, device = p * t, max(min(CROWD * few, CAPACITY), few), states.z.device
+        most = max(near_most, self.some)
         self.lists: Lists | Pairs
         self.near_lists: Lists | Pairs
         if self.compiled:
-            self.lists, self.near_lists = Lists(count, most), Lists(count, CROWD * few)
+            self.lists, self.near_lists = Lists(count, most), Lists(count, near_most)
         else:
             self.lists = Pairs(count, most, device=device, patient=not shelf.exact)
-            self.near_lists = Pairs(count, CROWD * few, near=True, device=device)
+            self.near_lists = Pairs(count, near_most, near=True, device=device)
         self.asleep = self.many & self.many_near
         self.groups = max(1, VALUES // (8192 * max(t, family.norms.shape[1] + 1)))
         self.room = torch.empty(0, dtype=torch.float32, device=states.z.device)
