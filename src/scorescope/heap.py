@@ -1,7 +1,8 @@
 """The heap of a process of our own: glibc's, told to keep what is freed.
 
 By default every block above 32 MB is given back to the system when it is freed, and the next one is made of pages that must be cleared
-before they are touched, which a sweep would pay for again and again. A library leaves its user's allocator alone; the command line is on its own.
+before they are touched, which a sweep would pay for again and again. A library leaves its user's allocator alone; the command line is its
+own program.
 """
 
 from __future__ import annotations

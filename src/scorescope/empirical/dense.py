@@ -173,7 +173,8 @@ class Dense:
         self.below *= torch.exp(-highest)
         told = self.ranks.total(torch.cat([self.sums[[0, 2]], self.below, self.above, torch.full_like(self.sums[:1], self.square)]))
         (mass, mass2), (below, above), square = told[:2], told[2:-1].chunk(2), told[-1]
-        size, levels = self.size, torch.tensor(LEVELS, dtype=torch.float64, device=self.device)
+        size = self.size
+        levels = torch.tensor(LEVELS, dtype=torch.float64, device=self.device)[:, None] + highest  # they were below the old start
         if size is None:  # means of few rows are longer than those of many; whatever the guess, the bound tells
             size = self.shelf.bank.radius * (0.5 * (mass2 / mass.square()).clamp(max=1) ** 0.15).clamp(min=0.1)
         allowed = 0.6 * self.tolerance * size * mass
@@ -181,14 +182,14 @@ class Dense:
         self.unit = torch.ldexp(torch.floor(fraction * 256) / 256, power)  # the last bits of a sum may depend on the number of ranks
         fits = below <= allowed / (3 * max(self.shelf.reach, 1e-300))
         level = torch.where(fits.any(0), fits.long().argmax(0), len(LEVELS) - 1)
-        self.deep = torch.exp(-levels[level]).float()
+        self.deep = torch.exp(-levels.gather(0, level[None])[0]).float()
         self.planes = torch.full_like(self.top, self._most_planes())
         if self.compiled:
             costs = [torch.where(fits.any(0), above.gather(0, level[None])[0] * WORTH, torch.inf)]
             for planes in range(1, MOST + 1):
                 # Rows that so many digits can't hold are summed by themselves: about as many as lie above the next level.
                 held = -(self.unit * ONE * float(BASE) ** (planes - 1)).log()
-                beyond = (levels[:, None] < held).sum(0).clamp(max=len(LEVELS) - 1)
+                beyond = (levels < held).sum(0).clamp(max=len(LEVELS) - 1)
                 rows = torch.where(held < 0, 0.0, above.gather(0, beyond[None])[0])
                 costs.append(rows * WORTH + self.count * planes)
             self.planes = torch.stack(costs).argmin(0)

@@ -158,8 +158,8 @@ class Engine:
         found = Nominator(family, self.shelf, margin, few, self.ranks, paired=paired, some=some).run(products)
         total = settle(flat, self.shelf, found.state, found.row, self.ranks)
         rest = found.many | found.many_near
-        few = ~rest[found.near_state]  # sums of all rows look for the nearest themselves
-        ratios(flat, self.shelf, found.near_state[few], found.near_row[few], total.ratio)
+        near = ~rest[found.near_state]  # sums of all rows look for the nearest themselves
+        ratios(flat, self.shelf, found.near_state[near], found.near_row[near], total.ratio)
         # Rounding may differ among processes, what they do next may not.
         blunt = self.ranks.any(rest & (family.drift > 2 * self.sharp(states)).flatten() & (flat.alpha[:, 0] > 0))
         which = blunt.nonzero().flatten()

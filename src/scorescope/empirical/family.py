@@ -18,7 +18,7 @@ from scorescope.empirical.digits import BASE, planes
 from scorescope.schedule import Schedule
 
 KEPT = 0.6  # share of what may be left that directions leave; the rest is for their rounding
-STRIDE = 150.0  # what the first plane of principal directions may leave of the states, as a factor
+STRIDE = 80.0  # what the first plane of principal directions may leave of the states, as a factor
 TOGETHER = 8  # trajectories whose states the caches of a processor hold
 VALUES = 1 << 19  # float64 values of one step: what the caches hold
 MOST = 7  # planes of a vector: 127·254⁶ is beyond what float64 resolves

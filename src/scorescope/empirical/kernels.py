@@ -185,6 +185,12 @@ def nominate(
     while s0 < last:
         p = s0 // t
         end = min(s0 + RUN, last, (p + 1) * t)
+        idle = True
+        for s in range(s0, end):
+            idle = idle and many_near[s] and (many[s] or dropped[s] == np.inf)
+        if idle:
+            s0 = end
+            continue
         for b in range(blocks):
             begin = b * BLOCK
             size = min(BLOCK, n - begin)
@@ -235,6 +241,7 @@ def nominate(
                             _room(s, floor, np.inf, rows, values, used, dropped, False, len(rounded) > 0)
                             floor = max(floor, dropped[s])
                             if floor == np.inf:
+                                many_near[s] = True  # who sums all rows looks for the nearest to the shell, too
                                 break
                         rows[s, used[s]], values[s, used[s]] = index[j], value
                         used[s] += 1
