@@ -115,7 +115,7 @@ def listed(z: Tensor, lists: Any, which: Tensor, known: tuple[Tensor, ...], shel
     sums = [torch.zeros(len(which), dtype=torch.float64) for _ in range(5)]
     top, moment = torch.full((len(which),), torch.iinfo(torch.int64).max), torch.zeros_like(z)
     into = [value.numpy() for value in (sums[0], top, *sums[1:], moment)]
-    rows, place, own, stored = shelf.kept
+    rows, place, own, stored = shelf.in_memory
     fixed = [value.numpy() for value in (*known, rows.q, place, rows.square)]
     states, arrays, chosen = z.numpy(), lists.arrays[:3], which.numpy()
 

@@ -273,8 +273,9 @@ class Dense:
         error = error_of(self.family, shelf, U64, rest=False).flatten()[self.wanted].clamp(max=50)
         moved = (torch.expm1(error) * error.exp() + 2.0**-22) * (spread + 1e-6 * shelf.reach) + shelf.rounded
         moved += (drift + rest * torch.expm1((4 * rest * (shelf.reach + own)).clamp(max=100))) * spread**2
-        # Exponentials are right to 2^-22, and sums of single rows pass `DEPTH` roundings in float32.
-        moved += compiled.DEPTH * 2.0**-24 * size * single / seen
+        # Exponentials are right to 2^-22, and sums of single rows pass `DEPTH` roundings in float32; by Cauchy–Schwarz these rows'
+        # Σ w ‖x‖ is no more than the root of their mass times Σ w ‖x‖².
+        moved += compiled.DEPTH * 2.0**-24 * size * (single / seen).sqrt()
         # Σ ‖x − mean‖² is that of the bank about the mean.
         away = (squares - 2 * lean + rows * own**2).clamp(min=0).sqrt() * (1 + 1e-9)
         self.bound = moved + torch.where(self.planes > 0, SAFE * self.unit * away, lost * (shelf.reach + own)) / seen

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -124,15 +125,18 @@ class Engine:
         crowded = self.crowded(states)[:, 0]
         # A second plane where one would list too many rows, or where the way for many is long.
         close = ~crowded & ((states.curve[:, 0] * self.shelf.bank.radius**2 < CLOSE) | (not self.digits_suffice))
+        digits: list[tuple[Tensor, Callable[[States], Tensor] | None]] = [
+            (crowded, lambda some: 1.5 * self.sharp(some)),
+            (close, self.wanted),
+            (~crowded & ~close, None),
+        ]
         parts, made = [], []
-        for chosen in (crowded, close, ~crowded & ~close):
+        for chosen, wanted in digits:
             which = chosen.nonzero().flatten()
             if len(which):
-                some = states[which]
-                wanted = 1.5 * self.sharp(some) if chosen is crowded else self.wanted(some) if chosen is close else None
                 parts.append(which)
-                made.append(alone(some, wanted, random=chosen is crowded))
-        shared = together(self.shelf, [digits for _, digits in made], label, self.shelf.memory // 8, self.room)
+                made.append(alone(states[which], wanted and wanted(states[which]), random=chosen is crowded))
+        shared = together(self.shelf, [stack for _, stack in made], label, self.shelf.memory // 8, self.room)
         result = Posterior.empty(len(states.z), self.shelf.bank.shape, self.shelf.device)
         for which, (family, _), products in zip(parts, made, shared, strict=True):
             self.posterior(family, products, label).scatter_to(result, which)

@@ -140,18 +140,26 @@ def _limits(above: float, below: float, off: float, blur: float, d: int) -> Any:
 
 
 @loop
+def _within(s: int, least: float, most: float, rows: Any, values: Any, used: Any) -> None:
+    """Leave in the list of state s what is within the limits."""
+    kept = 0
+    for i in range(used[s]):
+        if values[s, i] >= least and values[s, i] <= most:
+            values[s, kept], rows[s, kept] = values[s, i], rows[s, i]
+            kept += 1
+    used[s] = kept
+
+
+@loop
 def _room(s: int, least: float, most: float, rows: Any, values: Any, used: Any, dropped: Any, near: bool, patient: bool) -> None:
     """Make room in the full list of state s: what is beyond the limits goes, and if that is not enough the worse half, or all of it.
 
     All goes if not `patient`. The largest values are the best, or if `near` those nearest to 0; `dropped` learns the best of what went,
     as a distance with its sign turned if `near`.
     """
-    cap, kept = rows.shape[1], 0
-    for i in range(cap):
-        if values[s, i] >= least and values[s, i] <= most:
-            values[s, kept], rows[s, kept] = values[s, i], rows[s, i]
-            kept += 1
-    used[s] = kept
+    cap = rows.shape[1]
+    _within(s, least, most, rows, values, used)
+    kept = used[s]
     if kept < cap - cap // 8:
         return
     if not patient:
@@ -482,12 +490,7 @@ def cut(
 def prune(rows: Any, values: Any, used: Any, first: int, last: int, least: Any, most: Any) -> None:
     """Leave in the lists of some states what is within the limits."""
     for s in range(first, last):
-        kept = 0
-        for i in range(used[s]):
-            if values[s, i] >= least[s] and values[s, i] <= most[s]:
-                values[s, kept], rows[s, kept] = values[s, i], rows[s, i]
-                kept += 1
-        used[s] = kept
+        _within(s, least[s], most[s], rows, values, used)
 
 
 @loop

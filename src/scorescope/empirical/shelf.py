@@ -215,7 +215,7 @@ class Shelf:
         return self.exact and bool((found == self._table).all())
 
     @property
-    def kept(self) -> tuple[Rows, Tensor, int, int]:
+    def in_memory(self) -> tuple[Rows, Tensor, int, int]:
         """The rows that stay in memory, where each of one's own is among them, the first of one's own, and how many rows are stored."""
         return self._kept[0], self._place, self.own.start, len(self.bank.rows)
 
