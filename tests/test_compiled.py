@@ -75,7 +75,7 @@ def test_random_digits_drift_less_than_their_bound():
     bank = bank_of("bytes", 50, (3, 16, 16))
     z = torch.from_numpy(rng.standard_normal((20, 1, bank.d)))
     states = States.of(z, torch.full((20, 1), 0.8), ss.LinearSchedule(), torch.zeros(bank.d, dtype=torch.float64))
-    family, digits = alone(states, torch.full((20, 1), 1e-3, dtype=torch.float64), random=True)
+    family, digits = alone(states, torch.full((20, 1), 1e-3, dtype=torch.float64))
     rest = states.centred[:, 0] - (family.coefficients[:, 0, :, None] * digits.double()).sum(1)
     assert bool((family.drift < family.rest).all())
     assert bool((rest.norm(dim=1, keepdim=True) <= family.rest * (1 + 1e-9)).all())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SAFE = 0.5 + 4.0  # standard errors of McDiarmid's bound: beyond it with a probability of e⁻³²
+CERTAIN = 32.0  # a bound holds but for a probability of e⁻³²
+SAFE = 0.5 + (CERTAIN / 2) ** 0.5  # units that McDiarmid's inequality then allows the norm of a sum
 GOLDEN, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # of SplitMix64, as signed 64-bit integers
 
 

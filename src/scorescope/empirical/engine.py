@@ -38,7 +38,7 @@ FINE = 3e-6  # a tighter tolerance than this is left to float64
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
 BLUNT = 1e-2  # error of a logit that is small enough there, in units of the same distances
 CROWDED = 80.0  # the same distances, below which more rows are expected to matter than are listed, so that more digits are asked for
-CLOSE = 250.0  # the same, below which one plane of digits would list too many rows
+CLOSE = 100.0  # the same, below which one plane of digits would list too many rows
 CROWDED_UNLISTED = 300.0  # where no rows are listed
 BLURRED = 0.1  # of the tolerance, what products in float64 may round of a logit
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
@@ -135,7 +135,7 @@ class Engine:
             which = chosen.nonzero().flatten()
             if len(which):
                 parts.append(which)
-                made.append(alone(states[which], wanted and wanted(states[which]), random=chosen is crowded))
+                made.append(alone(states[which], wanted and wanted(states[which])))
         shared = together(self.shelf, [stack for _, stack in made], label, self.shelf.memory // 8, self.room)
         result = Posterior.empty(len(states.z), self.shelf.bank.shape, self.shelf.device)
         for which, (family, _), products in zip(parts, made, shared, strict=True):
@@ -169,7 +169,7 @@ class Engine:
         which = blunt.nonzero().flatten()
         if len(which) and self.shelf.exact and not last:
             # Their own digits, more of them: then few rows are left, or sums are exact.
-            own, digits = alone(flat[which], 1.5 * self.sharp(flat[which]), random=True)
+            own, digits = alone(flat[which], 1.5 * self.sharp(flat[which]))
             total.put(which, self._partials(own, Products(self.shelf, digits, label, self.shelf.memory // 8), label, last=True))
             rest, found.some = rest & ~blunt, found.some & ~blunt
         which = found.some.nonzero().flatten()
@@ -229,7 +229,7 @@ class Engine:
             return None
         self.work["again, more digits"] += len(states.z)
         wanted = self.sharp(states) / 16
-        family, digits = alone(states, wanted, random=True)
+        family, digits = alone(states, wanted)
         return self._partials(family, Products(self.shelf, digits, label, self.shelf.memory // 8), label, last=True)
 
     def _float64(self, states: States, size: Tensor, label: int | None) -> Partial:

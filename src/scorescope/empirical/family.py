@@ -6,6 +6,7 @@ all states of the group, and ‖rest‖ bounds what the product does not know (C
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scorescope.empirical.chance import SAFE, lots, uniform
+from scorescope.empirical.chance import CERTAIN, SAFE, lots, uniform
 from scorescope.empirical.digits import BASE, planes
 from scorescope.schedule import Schedule
 
@@ -126,6 +127,14 @@ class Family:
     place: Tensor
     drift: Tensor
 
+    def astray(self, rows: int) -> Tensor:
+        """(P, T) bound on |⟨rest, x⟩| / ‖x‖ for each of so many vectors x: ‖rest‖, or less where the rest is random.
+
+        By Hoeffding's inequality a rest in units that were rounded at random goes beyond s·unit·‖x‖ with a probability of 2e^(−2s²):
+        all rows together do so with one of e⁻³², at d = 3,072 beyond a quarter of what its norm allows.
+        """
+        return torch.minimum(self.rest, self.drift * (((CERTAIN + math.log(2 * rows)) / 2) ** 0.5 / SAFE))
+
     def some(self, states: States, which: Tensor | slice, times: slice) -> Family:
         """The groups `which` at some of the times, whose `states` are given; their products stay where they are."""
         rest, drift = self.rest[which][:, times], self.drift[which][:, times]
@@ -140,27 +149,27 @@ class Family:
         return bool((self.place == torch.arange(len(self.place), device=self.place.device)).all())
 
 
-def alone(states: States, wanted: Tensor | None = None, random: bool = False) -> tuple[Family, Tensor]:
+def alone(states: States, wanted: Tensor | None = None) -> tuple[Family, Tensor]:
     """States as groups of one (B, 1, d) with their own digits, and these digits (B, R, d) int8.
 
-    One plane, or as many as leave every state no more than `wanted` (B, 1); if `random`, no more drift than that. Then the last plane is
-    rounded up or down at random, right on average, by lots of the coordinates; a covariance C of trace 1 makes of such a rest, by
-    McDiarmid's inequality, no more than SAFE·unit but for a probability of e⁻³², at d = 3,072 a quarter of what its norm allows.
+    One plane, or as many as leave no state more drift than `wanted` (B, 1). The last plane is rounded up or down at random, right on
+    average, by lots of the coordinates; a covariance C of trace 1 makes of such a rest, by McDiarmid's inequality, no more than SAFE·unit
+    but for a probability of e⁻³², at d = 3,072 a quarter of what its norm allows.
     """
     centred = states.centred[:, 0]
     unit = (centred.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float64).tiny)
     digits, columns, rest = [], [], centred
     drift = torch.full_like(unit, torch.inf)
-    for _ in range(1 if wanted is None else MOST):
+    for _ in range(MOST):
         before = rest
         plane, rest = planes(rest, unit, 1)
-        if random and wanted is not None and bool((unit * SAFE <= wanted).all()):
+        if wanted is None or bool((unit * SAFE <= wanted).all()):
             plane = torch.floor(before / unit + lots(torch.arange(states.d, device=rest.device))).clamp_(-128, 127).to(torch.int8)[None]
             rest, drift = before - plane[0] * unit, unit * SAFE
         digits.append(plane[0])
         columns.append(unit)
         unit = unit / BASE
-        if wanted is not None and bool((torch.minimum(rest.norm(dim=1, keepdim=True), drift) <= wanted).all()):
+        if wanted is None or bool((torch.minimum(rest.norm(dim=1, keepdim=True), drift) <= wanted).all()):
             break
     stack, left = torch.stack(digits, 1), rest.norm(dim=1, keepdim=True)
     place = torch.arange(len(stack), device=rest.device)

@@ -54,7 +54,7 @@ def error_of(family: Family, shelf: Shelf, unit: float, rest: bool = True) -> Te
     What the digits of float rows leave differs from row to row and is not in it; without `rest`, neither is that of the states'.
     """
     states = family.states
-    left = family.rest * (shelf.reach if rest else 0.0)
+    left = family.astray(shelf.count) * (shelf.reach if rest else 0.0)
     if shelf.exact:
         left = left + (states.norm + family.rest) * shelf.rounded
     terms = (family.norms.shape[1] + 6) * unit

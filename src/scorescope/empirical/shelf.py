@@ -59,6 +59,7 @@ class Shelf:
                 f"at least {-(-least // 2**20)} MiB",
             )
         self.resident = len(self.own) * bank.d + numbers <= memory // 2
+        self.count = len(bank)
         self._totals: dict[int | None, Tensor] = {}
         self.block = int(max(LEAST, min(BLOCK, (memory // 4 - numbers // 2) // (bank.d * 16))))
 
