@@ -69,13 +69,14 @@ def test_lots_are_even_and_belong_to_the_row():
     assert torch.equal(lots(index[1234:1240]), drawn[1234:1240])
 
 
-def test_random_digits_drift_less_than_their_bound():
-    """A covariance of trace 1, however lopsided, makes of the rest no more than `drift`."""
+@pytest.mark.parametrize("wanted", [None, torch.full((20, 1), 1e-3, dtype=torch.float64)])
+def test_random_digits_drift_less_than_their_bound(wanted):
+    """A covariance of trace 1, however lopsided, makes of the rest no more than `drift`, and a row no more than `astray`."""
     rng = np.random.default_rng(0)
     bank = bank_of("bytes", 50, (3, 16, 16))
     z = torch.from_numpy(rng.standard_normal((20, 1, bank.d)))
     states = States.of(z, torch.full((20, 1), 0.8), ss.LinearSchedule(), torch.zeros(bank.d, dtype=torch.float64))
-    family, digits = alone(states, torch.full((20, 1), 1e-3, dtype=torch.float64))
+    family, digits = alone(states, wanted)
     rest = states.centred[:, 0] - (family.coefficients[:, 0, :, None] * digits.double()).sum(1)
     assert bool((family.drift < family.rest).all())
     assert bool((rest.norm(dim=1, keepdim=True) <= family.rest * (1 + 1e-9)).all())
@@ -90,17 +91,24 @@ def test_random_digits_of_trajectories_drift_less_than_their_bound():
     path = np.cumsum(rng.standard_normal((9, 12, bank.d)) * 0.1, axis=1) + rng.standard_normal((9, 1, bank.d))
     times = torch.linspace(0.9, 0.6, 12, dtype=torch.float64)
     states = States.of(torch.from_numpy(path), times.expand(9, -1), ss.LinearSchedule(), torch.zeros(bank.d, dtype=torch.float64))
-    fewer = []
+    random = []
     for allowed in (3e-2, 1e-2, 3e-3, 1e-3, 3e-4):
         wanted = torch.full((9, 12), allowed, dtype=torch.float64)
-        family, digits = trajectories(states, wanted, random=wanted > 0)
+        family, digits = trajectories(states, wanted)
         rest = states.centred - family.coefficients @ digits.double()
         assert bool((rest.norm(dim=2) <= family.rest * (1 + 1e-9)).all())
         assert bool((torch.minimum(family.drift, family.rest) <= wanted).all())
         drifts_less(rest.flatten(0, 1), family.drift.flatten(), rng)
-        fewer.append(trajectories(states, wanted)[1].shape[1] - digits.shape[1])
-    assert min(fewer) >= 0
-    assert max(fewer) > 0, "drift is had for fewer digits than norm"
+        random.append(bool((family.drift < 0.9 * family.rest).all()))
+        strays_less(rest.flatten(0, 1), family.astray(100).flatten(), rng)
+    assert any(random), "drift is less than the norm of what is left"
+
+
+def strays_less(rest, astray, rng):
+    """No vector x, even or lopsided, has more of `rest` (Q, d) in it than `astray` (Q,) times its norm."""
+    x = torch.from_numpy(rng.standard_normal((100, rest.shape[1])) * np.linspace(0.0, 1.0, 100)[:, None] ** np.arange(rest.shape[1]))
+    x = x[x.norm(dim=1) > 0]
+    assert bool(((rest @ x.T).abs() <= astray[:, None] * x.norm(dim=1)).all())
 
 
 def drifts_less(rest, drift, rng):

@@ -177,7 +177,7 @@ class Dense:
         levels = torch.tensor(LEVELS, dtype=torch.float64, device=self.device)[:, None] + highest  # they were below the old start
         if size is None:  # means of few rows are longer than those of many; whatever the guess, the bound tells
             size = self.shelf.bank.radius * (0.5 * (mass2 / mass.square()).clamp(max=1) ** 0.15).clamp(min=0.1)
-        allowed = 0.6 * self.tolerance * size * mass
+        allowed = 0.4 * self.tolerance * size * mass
         fraction, power = torch.frexp((allowed / (SAFE * 1.2 * square.clamp(min=1e-300).sqrt())).clamp(min=1e-30))
         self.unit = torch.ldexp(torch.floor(fraction * 256) / 256, power)  # the last bits of a sum may depend on the number of ranks
         fits = below <= allowed / (3 * max(self.shelf.reach, 1e-300))
@@ -209,25 +209,33 @@ class Dense:
         sides = 2 if self.shelf.bank.flips else 1
         moment = torch.zeros(sides, len(self.wanted), self.family.states.d, dtype=torch.float64, device=self.device)
         total = torch.zeros(sides, int(self.planes.sum()), moment.shape[2], dtype=torch.int32, device=self.device)
-        digits = torch.empty(0, 0, dtype=torch.int8, device=self.device)
-        rows, room = 0, Room()
+        cut: list[tuple[int, Tensor, Tensor]] = []  # digits of weights, and those of the rows that they are to be multiplied with
+        rows, held = 0, 0
         for tile in products:
             n, side, dither = len(tile.index), int(tile.mirrored), lots(tile.index)
-            if rows + n > EXACT:
-                self._carry(total, moment)
-                rows = 0
-            rows += n
-            if digits.shape[1] != n:
-                digits = torch.empty(total.shape[1], n, dtype=torch.int8, device=self.device)
+            if rows + n > EXACT or held > self.shelf.memory // 16:
+                self._add(cut, total)
+                if rows + n > EXACT:
+                    self._carry(total, moment)
+                    rows = 0
+                cut, held = [], 0
+            digits = torch.empty(total.shape[1], n, dtype=torch.int8, device=self.device)
             if self.compiled:
                 compiled.cut(self, tile.exact, tile.rows.square, tile.rows.q, dither, digits, moment[side])
             else:
                 self._cut(tile, dither, digits)
-            if len(digits):
-                room.begin()
-                total[side] += product(digits, tile.rows.q, room.take(len(digits), total.shape[2], self.device))
+            cut.append((side, digits, tile.rows.q))
+            rows, held = rows + n, held + digits.numel() + tile.rows.q.numel()
+        self._add(cut, total)
         self._carry(total, moment)
         return moment[0] + self.shelf.mirror(moment[1]) if sides == 2 else moment[0]
+
+    def _add(self, cut: list[tuple[int, Tensor, Tensor]], total: Tensor) -> None:
+        """Add the products of digits of weights and rows to their sums: many at a time, since products and loops wake different threads."""
+        room = Room()
+        for side, digits, q in cut if total.shape[1] else []:
+            room.begin()
+            total[side] += product(digits, q, room.take(len(digits), total.shape[2], self.device))
 
     def _carry(self, total: Tensor, moment: Tensor) -> None:
         """Add the sums of digits to the moments, and begin them anew."""

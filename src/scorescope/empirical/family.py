@@ -226,14 +226,13 @@ def pairs(x: Tensor, eps: Tensor, states: States, wanted: Tensor, step: float) -
     return Family(states, _norms(digits), coefficients, rest, torch.arange(len(x), device=x.device), rest), digits
 
 
-def trajectories(states: States, wanted: Tensor, random: Tensor | None = None) -> tuple[Family, Tensor]:
+def trajectories(states: States, wanted: Tensor) -> tuple[Family, Tensor]:
     """Trajectories by their principal directions, and the digits of these: one plane each, then the directions of what is left.
 
-    Where `random` (P, T), drift may be what is `wanted`. The last plane is then rounded up or down at random, by lots of direction and
-    coordinate: as in `alone`, with Σ_r C_pkr² in the place of a squared unit, and what the directions leave added to it.
+    No state is left more drift than `wanted` (P, T). The last plane is rounded up or down at random, by lots of direction and coordinate:
+    as in `alone`, with Σ_r C_pkr² in the place of a squared unit, and what the directions leave added to it.
     """
     rest = states.centred
-    random = torch.zeros_like(states.at_data) if random is None else random
     parts = torch.arange(len(rest), device=rest.device).split(TOGETHER)
     digits: list[Tensor] = []
     columns: list[Tensor] = []
@@ -249,10 +248,10 @@ def trajectories(states: States, wanted: Tensor, random: Tensor | None = None) -
             column[part] = weights[part] * unit.mT
             own.div_(unit)
         last = False
-        if bool(random.any()) and bool((torch.where(random, SAFE, states.d**0.5) * column.norm(dim=2) <= wanted).all()):
+        if bool((SAFE * column.norm(dim=2) <= wanted).all()):
             gone = [torch.baddbmm(rest[part], column[part], own, alpha=-1) for part, own in zip(parts, directions, strict=True)]
             bound = SAFE * column.norm(dim=2) + torch.cat([torch.linalg.vector_norm(some, dim=2) for some in gone])
-            last = bool((bound <= wanted)[random].all())
+            last = bool((bound <= wanted).all())
             drift = bound if last else drift  # no bound on a plane that is rounded to the nearest
         row = torch.arange(states.d, device=rest.device)
         dither = uniform(torch.arange(1, 1 + column.shape[2], device=rest.device)[:, None], row) if last else None

@@ -178,7 +178,7 @@ class TrajectorySweep:
         states = States.of(self.z[which, part].double(), self.times[part].expand(len(which), -1), self.schedule, self.engine.shelf.centre)
         crowd = self.engine.crowded(states)
         wanted = self.engine.wanted(states)
-        family, digits = trajectories(states, torch.where(crowd, LAX * wanted, wanted), crowd)
+        family, digits = trajectories(states, torch.where(crowd, LAX * wanted, wanted))
         self.room.begin()
         return family, Products(self.engine.shelf, digits, self.label, self.memory, self.room)
 
