@@ -131,7 +131,7 @@ class Dense:
 
     def _parts(self, tile: Tile) -> Iterator[tuple[slice, Tensor]]:
         """Wanted states [q, q') of some groups, and their logits (m, n) float64 relative to `start`, as many as the caches hold."""
-        size = max(1, VALUES // (8192 * max(self.t, self.r + 1)))
+        size = max(1, VALUES // (len(tile.index) * max(self.t, self.r + 1)))
         first = int(self.group[0])
         while first < int(self.group[-1]) + 1:
             begin, end = torch.searchsorted(self.group, torch.tensor([first, first + size], device=self.device)).tolist()

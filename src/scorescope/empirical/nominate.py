@@ -218,7 +218,6 @@ class Nominator:
             self.lists = Pairs(count, most, device=device, patient=not shelf.exact)
             self.near_lists = Pairs(count, near_most, near=True, device=device)
         self.asleep = self.many & self.many_near
-        self.groups = max(1, VALUES // (8192 * max(t, family.norms.shape[1] + 1)))
         self.room = torch.empty(0, dtype=torch.float32, device=states.z.device)
 
     def run(self, products: Products) -> Nominations:
@@ -271,9 +270,9 @@ class Nominator:
         """Logits of one tile, some groups at a time."""
         (p, r), t, n = self.family.norms.shape, self.columns.shape[1], len(tile.rows.q)
         exact, family = tile.exact, self.family
-        square = tile.rows.square.float()
-        for start in range(0, p, self.groups):
-            part = slice(start, min(start + self.groups, p))
+        square, groups = tile.rows.square.float(), max(1, VALUES // (n * max(t, r + 1)))
+        for start in range(0, p, groups):
+            part = slice(start, min(start + groups, p))
             which = slice(part.start * t, part.stop * t)
             if bool(self.asleep[which].all()):
                 continue

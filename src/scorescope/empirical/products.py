@@ -12,6 +12,8 @@ from scorescope.bank.products import Room
 from scorescope.empirical.digits import product
 from scorescope.empirical.shelf import Rows, Shelf
 
+WHOLE, FEW = 1 << 16, 1 << 27  # rows of a block at most, where all products take no more bytes than this
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -36,13 +38,16 @@ class Products:
         self.digits = torch.cat([flat, shelf.mirror(flat)]) if shelf.bank.flips else flat
         self.sides = 2 if shelf.bank.flips else 1
         self.memory = memory if shelf.resident else 0
+        # Few products are made and looked at faster in large blocks, many in blocks of which caches hold something.
+        rows = shelf.kept(label) if self.memory else slice(0, 0)
+        self.block = WHOLE if 4 * len(self.digits) * (rows.stop - rows.start) <= min(self.memory, FEW) else None
         self.room, self._spare = room, Room()
         self._kept: list[Tile] = []
 
     def __iter__(self) -> Iterator[Tile]:
         yield from self._kept
         known = len(self._kept) // self.sides
-        for number, rows in enumerate(self.shelf.rows(self.label)):
+        for number, rows in enumerate(self.shelf.rows(self.label, self.block)):
             if number < known:
                 continue
             size = 4 * len(self.digits) * len(rows.q)
@@ -65,8 +70,9 @@ class Products:
         index = rows.index + len(self.shelf.bank.rows) * mirrored
         return Tile(rows, exact.view(-1, self.each, len(rows.q)), mirrored, index)
 
-    def take(self, tile: Tile, exact: Tensor) -> None:
-        """Keep the products (P·R, n) of the next tile, made elsewhere."""
+    def take(self, tile: Tile, exact: Tensor, block: int | None) -> None:
+        """Keep the products (P·R, n) of the next tile, made elsewhere in blocks of so many rows."""
+        self.block = block
         self._kept.append(self._tile(tile.rows, exact, tile.mirrored))
 
 
@@ -79,8 +85,9 @@ def together(shelf: Shelf, stacks: list[Tensor], label: int | None, memory: int,
     flat = torch.cat([digits.flatten(0, 1) for digits in stacks])
     rows = len(shelf.indices(label)) * (2 if shelf.bank.flips else 1)
     if shelf.resident and 4 * len(flat) * rows <= memory:
-        for tile in Products(shelf, flat[:, None], label, memory, room):
+        whole = Products(shelf, flat[:, None], label, memory, room)
+        for tile in whole:
             parts = tile.exact[:, 0].split([len(digits.flatten(0, 1)) for digits in stacks])
             for products, part in zip(each, parts, strict=True):
-                products.take(tile, part)
+                products.take(tile, part, whole.block)
     return each

@@ -171,19 +171,23 @@ class Shelf:
         place = where - self.own.start
         return Rows(q, square[place], None if self.exact else rounded[place], where)
 
-    def rows(self, label: int | None) -> Iterator[Rows]:
-        """One's own stored rows of one class, or all, in blocks."""
+    def rows(self, label: int | None, most: int | None = None) -> Iterator[Rows]:
+        """One's own stored rows of one class, or all, in blocks; of up to `most` rows if they stay in memory."""
         if not self.resident:
             index = self.indices(label)
             for start in range(0, len(index), self.block):
                 some = index[start : start + self.block]
                 yield self._with(self._read(some), some)
             return
-        kept, begins = self._kept
-        first, last = (0, len(kept.q)) if label is None else (int(begins[label]), int(begins[label + 1]))
-        for start in range(first, last, self.block):
-            part = slice(start, min(start + self.block, last))
+        kept, whole, size = self._kept[0], self.kept(label), most or self.block
+        for start in range(whole.start, whole.stop, size):
+            part = slice(start, min(start + size, whole.stop))
             yield Rows(kept.q[part], kept.square[part], None if kept.rounded is None else kept.rounded[part], kept.index[part])
+
+    def kept(self, label: int | None) -> slice:
+        """Where the rows of a class, or all, are among one's own that stay in memory."""
+        rows, begins = self._kept
+        return slice(0, len(rows.q)) if label is None else slice(int(begins[label]), int(begins[label + 1]))
 
     def total(self, label: int | None) -> Tensor:
         """Σ (x − centre) over the rows of a class, or all, of the whole bank, with their mirror images, (d,) float64."""
