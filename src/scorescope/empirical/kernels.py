@@ -494,20 +494,53 @@ def prune(rows: Any, values: Any, used: Any, first: int, last: int, least: Any, 
 
 
 @loop
+def _dots(state: Any, q: Any, rows: Any, out: Any) -> None:
+    """⟨state, q[row]⟩ of some rows, in float64; four at a time, for memory takes longer to answer than to read."""
+    count, j = len(rows), 0
+    while j < count:
+        k = min(j + 3, count - 1)  # the last ones of a count that is not a multiple of four are made twice
+        x0, x1, x2, x3 = q[rows[j]], q[rows[min(j + 1, k)]], q[rows[min(j + 2, k)]], q[rows[k]]
+        a, b, c, d = 0.0, 0.0, 0.0, 0.0
+        for i in range(len(state)):
+            z = state[i]
+            a += z * x0[i]
+            b += z * x1[i]
+            c += z * x2[i]
+            d += z * x3[i]
+        out[j], out[min(j + 1, k)], out[min(j + 2, k)], out[k] = a, b, c, d
+        j += 4
+
+
+@loop
+def _exact_dots(state: Any, q: Any, rows: Any, base: float, step: float, out: Any) -> None:
+    """⟨state, value of q[row]⟩ of some rows, the values as float32 has them."""
+    count, j = len(rows), 0
+    while j < count:
+        k = min(j + 1, count - 1)
+        x0, x1 = q[rows[j]], q[rows[k]]
+        a, b = 0.0, 0.0
+        for i in range(len(state)):
+            z = state[i]
+            a += z * F32(base + step * x0[i])
+            b += z * F32(base + step * x1[i])
+        out[j], out[k] = a, b
+        j += 2
+
+
+@loop
 def listed(
     z: Any, rows: Any, values: Any, used: Any, which: Any, first: int, last: int, slope: Any, curve: Any, may: Any,
     centre: Any, rough: Any, q: Any, place: Any, square: Any, own: int, stored: int, base: float, step: float,
     high: Any, top: Any, mass: Any, square_mass: Any, tilt: Any, mass2: Any, moment: Any,
 ) -> None:  # fmt: skip
     """Sums over the listed rows of each state, as `listed.listed` wants them; z (sides, B, d) are states and their mirror images."""
-    d, sides, most = q.shape[1], len(z), rows.shape[1]
-    steps, acc = np.empty(STEPS, np.float64), np.empty(d, np.float32)
-    logit, at = np.empty(most, np.float64), np.empty(most, np.int64)
-    weight, side = np.empty(most, np.float32), np.empty(most, np.int64)
-    picked, heavy = np.empty(most, np.int64), np.empty(most, np.float32)
+    sides, most = len(z), rows.shape[1]
+    steps, acc, ends = np.empty(STEPS, np.float64), np.empty(q.shape[1], np.float32), np.zeros(sides + 1, np.int64)
+    logit, weight = np.empty(most, np.float64), np.empty(most, np.float32)
+    at, named = np.empty(most, np.int64), np.empty(most, np.int64)
     for i in range(first, last):
         s, about = which[i], 0.0
-        for c in range(d):
+        for c in range(q.shape[1]):
             about += z[0, i, c] * centre[c]
         count, largest = used[s], F32(-np.inf)
         for j in range(count):
@@ -521,25 +554,23 @@ def listed(
             cut -= 1
             gone += steps[cut]
         kept, best = 0, -np.inf
-        for j in range(count):
-            if min(STEPS - 1, int((largest - values[s, j]) * 2)) >= cut:
-                continue
-            row = rows[s, j]
-            mirrored = 1 if row >= stored else 0
-            k = place[row - mirrored * stored - own]
-            x, state, dot = q[k], z[mirrored, i], 0.0
+        for side in range(sides):
+            begin = kept
+            for j in range(count):
+                row = rows[s, j]
+                if (row >= stored) == (side == 1) and min(STEPS - 1, int((largest - values[s, j]) * 2)) < cut:
+                    at[kept], named[kept] = place[row - side * stored - own], row
+                    kept += 1
+            ends[side + 1] = kept
             if rough[i]:
-                for c in range(d):
-                    dot += state[c] * x[c]
-                dot *= step
-            else:  # as float32 has the values
-                for c in range(d):
-                    dot += state[c] * F32(base + step * x[c])
-                dot -= about
-            logit[kept], at[kept], side[kept] = slope[i] * dot - 0.5 * curve[i] * square[k], k, mirrored
-            if logit[kept] > best or (logit[kept] == best and row < top[i]):
-                best, top[i] = logit[kept], row
-            kept += 1
+                _dots(z[side, i], q, at[begin:kept], logit[begin:kept])
+            else:
+                _exact_dots(z[side, i], q, at[begin:kept], base, step, logit[begin:kept])
+        for j in range(kept):
+            dot = step * logit[j] if rough[i] else logit[j] - about
+            logit[j] = slope[i] * dot - 0.5 * curve[i] * square[at[j]]
+            if logit[j] > best or (logit[j] == best and named[j] < top[i]):
+                best, top[i] = logit[j], named[j]
         high[i] = best
         for j in range(kept):
             below = logit[j] - best
@@ -549,13 +580,9 @@ def listed(
             mass2[i] += w * w
             square_mass[i] += w * square[at[j]]
             tilt[i] += w * below
-        for mirrored in range(sides):
-            chosen = 0
-            for j in range(kept):
-                if side[j] == mirrored:
-                    picked[chosen], heavy[chosen] = at[j], weight[j]
-                    chosen += 1
-            _gather(q, picked, heavy, chosen, acc, moment[mirrored, i])
+        for side in range(sides):
+            begin, end = ends[side], ends[side + 1]
+            _gather(q, at[begin:end], weight[begin:end], end - begin, acc, moment[side, i])
 
 
 @loop

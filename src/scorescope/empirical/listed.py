@@ -51,7 +51,7 @@ def _some(states: States, shelf: Shelf, which: Tensor, lists: Lists, error: Tens
     may = torch.where(error < 50, LEFT * (-2 * error.clamp(max=50)).exp(), -1.0)
     # Values of 8-bit rows are digits but for their rounding to float32. Where that moves no logit by much, it is left out.
     rounding = slope * norm * shelf.rounded
-    rough = rounding < tolerance / 4
+    rough = rounding < tolerance / 2
     found = compiled.listed(torch.stack(sides), lists, which, (slope, curve, may, states.centre, rough), shelf)
     high, top, mass, square, tilt, mass2, (moment, *mirrored) = found
     moment = (moment + shelf.mirror(mirrored[0]) if mirrored else moment) * shelf.step
