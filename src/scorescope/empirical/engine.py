@@ -19,8 +19,8 @@ from scorescope.empirical.dense import Dense
 from scorescope.empirical.digits import arithmetic
 from scorescope.empirical.double import double
 from scorescope.empirical.family import Family, States, alone
-from scorescope.empirical.listed import blur, listed
-from scorescope.empirical.nominate import Nominator
+from scorescope.empirical.listed import listed
+from scorescope.empirical.nominate import Nominator, rounding
 from scorescope.empirical.partial import Partial
 from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.products import Products, together
@@ -38,7 +38,7 @@ FINE = 3e-6  # a tighter tolerance than this is left to float64
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
 BLUNT = 1e-2  # error of a logit that is small enough there, in units of the same distances
 CROWDED = 80.0  # the same distances, below which more rows are expected to matter than are listed, so that more digits are asked for
-CLOSE = 100.0  # the same, below which one plane of digits would list too many rows
+CLOSE = 80.0  # the same, below which one plane of digits would list too many rows
 CROWDED_UNLISTED = 300.0  # where no rows are listed
 BLURRED = 0.1  # of the tolerance, what products in float64 may round of a logit
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
@@ -156,7 +156,7 @@ class Engine:
         count, apart, _ = self.margin(label)
         margin = torch.full_like(states.alpha, apart).masked_fill(states.at_data, 0.0)
         # Differences in float64 tell near-ties apart, products in float64 do so where they round little.
-        clear = blur(flat, self.shelf)[:, 0] < BLURRED * self.tolerance
+        clear = rounding(flat, self.shelf)[:, 0] < BLURRED * self.tolerance
         some, paired = self.some(label), torch.where(clear, ALONE, FEW) if self.lists else None
         few = FEW if self.digits_suffice else some
         found = Nominator(family, self.shelf, margin, few, self.ranks, paired=paired, some=some).run(products)

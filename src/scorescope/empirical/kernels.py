@@ -586,6 +586,32 @@ def listed(
 
 
 @loop
+def differences(
+    z: Any, rows: Any, values: Any, used: Any, which: Any, first: int, last: int, slope: Any, curve: Any, shell: Any,
+    q: Any, place: Any, square: Any, own: int, stored: int, step: float, away: Any,
+) -> None:  # fmt: skip
+    """As `compiled.differences`; z (sides, Q, d) are states and their mirror images."""
+    most = rows.shape[1]
+    at, slot, dots = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.float64)
+    for i in range(first, last):
+        s = which[i]
+        for side in range(len(z)):
+            count = 0
+            for j in range(used[s]):
+                if (rows[s, j] >= stored) == (side == 1):
+                    at[count], slot[count] = place[rows[s, j] - side * stored - own], j
+                    count += 1
+            _dots(z[side, i], q, at[:count], dots[:count])
+            for j in range(count):
+                a = slope[i] * step * dots[j] - 0.5 * curve[i] * square[at[j]] - shell[i]
+                values[s, slot[j]] = a
+                if a >= 0:
+                    away[0, i] = min(away[0, i], a)
+                else:
+                    away[1, i] = min(away[1, i], -a)
+
+
+@loop
 def fetch(q: Any, place: Any, mirrored: Any, width: int, table: Any, first: int, last: int, out: Any) -> None:
     """Rows of digits as values."""
     for i in range(first, last):

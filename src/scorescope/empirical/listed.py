@@ -12,9 +12,8 @@ from torch import Tensor
 
 from scorescope.empirical import compiled
 from scorescope.empirical.family import States
-from scorescope.empirical.nominate import Lists
+from scorescope.empirical.nominate import Lists, rounding
 from scorescope.empirical.partial import Partial
-from scorescope.empirical.settle import U64
 from scorescope.empirical.shelf import Shelf
 
 STATES = 256  # of one step, in float64
@@ -38,20 +37,14 @@ def listed(states: States, shelf: Shelf, which: Tensor, lists: Lists, error: Ten
     return result
 
 
-def blur(states: States, shelf: Shelf) -> Tensor:
-    """(P, T) bound on what float64 rounds of a listed row's logit."""
-    terms = (states.d + 8) * U64
-    return terms * (states.slope * states.norm * (shelf.reach + states.centre.norm()) + states.curve * shelf.reach**2)
-
-
 def _some(states: States, shelf: Shelf, which: Tensor, lists: Lists, error: Tensor, tolerance: float) -> Partial:
     centred, slope, curve, norm = states.centred[:, 0], states.slope[:, 0], states.curve[:, 0], states.norm[:, 0]
     sides = [centred, shelf.mirror(centred)] if shelf.bank.flips else [centred]
     # Logits that are only known to within many nats say nothing about shares.
     may = torch.where(error < 50, LEFT * (-2 * error.clamp(max=50)).exp(), -1.0)
     # Values of 8-bit rows are digits but for their rounding to float32. Where that moves no logit by much, it is left out.
-    rounding = slope * norm * shelf.rounded
-    rough = rounding < tolerance / 2
+    even = slope * norm * shelf.rounded
+    rough = even < tolerance / 2
     found = compiled.listed(torch.stack(sides), lists, which, (slope, curve, may, states.centre, rough), shelf)
     high, top, mass, square, tilt, mass2, (moment, *mirrored) = found
     moment = (moment + shelf.mirror(mirrored[0]) if mirrored else moment) * shelf.step
@@ -59,7 +52,7 @@ def _some(states: States, shelf: Shelf, which: Tensor, lists: Lists, error: Tens
     size, own = (square / seen).sqrt(), torch.linalg.vector_norm(moment, dim=1) / seen
     spread = (size.square() - own.square()).clamp(min=0).sqrt() + 1e-6 * size
     # Weights are off by what float64 rounds of a logit, and are rounded to float32 in the end.
-    off = torch.expm1((blur(states, shelf)[:, 0] + rough * rounding).clamp(max=50)) + 2.0**-22
+    off = torch.expm1((rounding(states, shelf)[:, 0] + rough * even).clamp(max=50)) + 2.0**-22
     wrong = off * spread + shelf.rounded + compiled.DEPTH * 2.0**-24 * size + LEFT * (shelf.reach + own)
     none = ~(mass > 0)
     return Partial(

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from scorescope.empirical import compiled
-from scorescope.empirical.family import Family
+from scorescope.empirical.family import Family, States
 from scorescope.empirical.products import Products, Tile
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Shelf
 
-U32 = 2.0**-24
+U32, U64 = 2.0**-24, 2.0**-53
 VALUES = 1 << 20  # logits of one step: what the caches of a processor hold
 CROWD = 16  # a list holds so many times what is few, since what matters is known at the end of the pass alone,
 CAPACITY = 2048  # but no more than this without need
+LISTED = 1e-6  # of itself, more than what a list in float32 rounds a value by
 
 
 @dataclass
@@ -59,6 +60,12 @@ def error_of(family: Family, shelf: Shelf, unit: float, rest: bool = True) -> Te
         left = left + (states.norm + family.rest) * shelf.rounded
     terms = (family.norms.shape[1] + 6) * unit
     return states.slope * (left + terms * _size(family) * shelf.reach) + terms * states.curve * shelf.reach**2
+
+
+def rounding(states: States, shelf: Shelf) -> Tensor:
+    """(P, T) bound on what float64 rounds of a logit that is made of products."""
+    terms = (states.d + 8) * U64
+    return terms * (states.slope * states.norm * (shelf.reach + states.centre.norm()) + states.curve * shelf.reach**2)
 
 
 def _size(family: Family) -> Tensor:
@@ -208,7 +215,9 @@ class Nominator:
         self.best = torch.full((2, p * t), torch.inf, dtype=torch.float32, device=states.z.device)
         self.many_near = self.many | (not near)
         self.compiled = compiled.usable(states.z.device)
-        count, near_most, device = p * t, max(min(CROWD * few, CAPACITY), few), states.z.device
+        # Where the rows are at hand, a list of near ones that is too long is asked row by row.
+        self.able = self.compiled and shelf.exact and shelf.resident
+        count, near_most, device = p * t, max(min(CROWD * few, CAPACITY), few, self.some if self.able else 0), states.z.device
         most = max(near_most, self.some)
         self.lists: Lists | Pairs
         self.near_lists: Lists | Pairs
@@ -229,7 +238,7 @@ class Nominator:
                 self._take(tile)
         self.peak, *best = self.ranks.largest(torch.stack([self.peak, *-self.best]))
         self.best = -torch.stack(best)
-        low, high = self._limits()
+        low, high = self._asked()
         near_state, near_row, _ = self._left(self.near_lists, (-low, high), -torch.maximum(low, high), self.many_near, self.few, self.few)
         least = self.peak - self.margin
         state, row, some = self._left(self.lists, (least, torch.full_like(least, torch.inf)), least, self.many, self.paired, self.some)
@@ -255,6 +264,24 @@ class Nominator:
         many |= (count > limit) & ~(self.at_data & (lists.dropped < worst))
         some = (count > paired) & ~many & ~self.at_data
         return *lists.pairs(~many & ~some), some
+
+    def _asked(self) -> tuple[Tensor, Tensor]:
+        """`_limits`, after the near rows of states with too many were asked one by one: what the digits left then hides no difference."""
+        low, high = self._limits()
+        if not self.ranks.smallest(torch.tensor(int(self.able), device=self.off.device)):
+            return low, high
+        assert isinstance(self.near_lists, Lists)
+        self.near_lists.keep(-low, high)
+        lost = self.ranks.any(self.many_near | self.at_data | (self.near_lists.dropped >= -torch.maximum(low, high)))
+        which = ((self.ranks.total(self.near_lists.used) > self.few) & ~lost).nonzero().flatten()
+        if not len(which):
+            return low, high
+        states, shelf = self.family.states.flat[which], self.shelf
+        away = compiled.differences(states, self.near_lists, which, shelf)
+        self.best[:, which] = -self.ranks.largest(-away).float()
+        rounded = rounding(states, shelf)[:, 0] + (states.slope * states.norm)[:, 0] * shelf.rounded
+        self.off[which] = rounded + LISTED * (1 + torch.maximum(low, high)[which])
+        return self._limits()
 
     def _limits(self) -> tuple[Tensor, Tensor]:
         """(Q,) float64 how far below and above the shell's the logit of a row can be that is nearest to it, in |ratio − 1|."""

@@ -39,8 +39,10 @@ class Products:
         self.sides = 2 if shelf.bank.flips else 1
         self.memory = memory if shelf.resident else 0
         # Few products are made and looked at faster in large blocks, many in blocks of which caches hold something.
-        rows = shelf.kept(label) if self.memory else slice(0, 0)
-        self.block = WHOLE if 4 * len(self.digits) * (rows.stop - rows.start) <= min(self.memory, FEW) else None
+        self.block = None
+        if self.memory:
+            rows = shelf.kept(label)
+            self.block = WHOLE if 4 * len(self.digits) * (rows.stop - rows.start) <= min(self.memory, FEW) else None
         self.room, self._spare = room, Room()
         self._kept: list[Tile] = []
 
