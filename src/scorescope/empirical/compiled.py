@@ -146,6 +146,20 @@ def differences(states: Any, lists: Any, which: Tensor, shelf: Any) -> Tensor:
     return away
 
 
+def highest(columns: Tensor, exact: Tensor, square: Tensor, index: Tensor, best: Tensor, top: Tensor) -> None:
+    """`coarse._highest` over products (B, n)."""
+    own = [value.numpy() for value in (columns, exact, square, index, best, top)]
+    shared(len(best), exact.shape[1], lambda first, last: kernels.highest(*own, first, last))
+
+
+def above(
+    columns: Tensor, exact: Tensor, square: Tensor, lost: Tensor, index: Tensor, floor: Tensor, row: Tensor, used: Tensor
+) -> None:  # fmt: skip
+    """`coarse._above` over products (B, n)."""
+    own = [value.numpy() for value in (columns, exact, square, lost, index, floor, row, used)]
+    shared(len(floor), exact.shape[1], lambda first, last: kernels.above(*own, first, last))
+
+
 def draw(candidates: Any, part: slice, exact: Tensor, square: Tensor, index: Tensor) -> None:
     """`Candidates`' pass over one tile of products with the states of `part`."""
     c = candidates

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scorescope.bank.products import Room
 from scorescope.empirical import compiled
+from scorescope.empirical.coarse import Coarse, matter, suits
 from scorescope.empirical.dense import Dense
 from scorescope.empirical.digits import arithmetic
 from scorescope.empirical.double import double
@@ -39,6 +40,7 @@ SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyon
 BLUNT = 1e-2  # error of a logit that is small enough there, in units of the same distances
 CROWDED = 80.0  # the same distances, below which more rows are expected to matter than are listed, so that more digits are asked for
 CLOSE = 80.0  # the same, below which one plane of digits would list too many rows
+FAR = 700.0  # the same, above which few axes tell nearly all rows from the one that is meant
 CROWDED_UNLISTED = 300.0  # where no rows are listed
 BLURRED = 0.1  # of the tolerance, what products in float64 may round of a logit
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
@@ -68,6 +70,16 @@ class Engine:
         """Whether states with some rows are answered from lists of them, on all ranks."""
         able = self.digits_suffice and self.shelf.resident and self.shelf.even and compiled.usable(self.shelf.device)
         return bool(self.ranks.smallest(torch.tensor(int(able), device=self.shelf.device)))
+
+    @cached_property
+    def coarse(self) -> Coarse | None:
+        """The rows along few axes, where these hold nearly all of them; on all ranks or on none."""
+        bank = self.shelf.bank
+        able = self.shelf.exact and self.shelf.resident and suits(bank) and len(bank.rows) * bank.d > SMALL
+        if not self.ranks.smallest(torch.tensor(int(able), device=self.shelf.device)):
+            return None
+        found = Coarse(self.shelf)
+        return found if found.worth else None
 
     def some(self, label: int | None) -> int:
         """Rows of a state, at most, that are asked one by one."""
@@ -121,14 +133,16 @@ class Engine:
         return self.digits_suffice & (states.alpha > 0) & ~states.at_data & (states.curve * self.shelf.bank.radius**2 < limit)
 
     def alone(self, states: States, label: int | None) -> Posterior:
-        """Posteriors of states (B, 1, d) that share nothing: by one plane of digits, or by more where many rows are expected to matter."""
-        crowded = self.crowded(states)[:, 0]
+        """Posteriors of states (B, 1, d) that share nothing: by few axes where few rows are sure to matter, else by planes of digits."""
+        result = Posterior.empty(len(states.z), self.shelf.bank.shape, self.shelf.device)
+        left = self._far(states, label, result)
+        crowded = left & self.crowded(states)[:, 0]
         # A second plane where one would list too many rows, or where the way for many is long.
-        close = ~crowded & ((states.curve[:, 0] * self.shelf.bank.radius**2 < CLOSE) | (not self.digits_suffice))
+        close = left & ~crowded & ((states.curve[:, 0] * self.shelf.bank.radius**2 < CLOSE) | (not self.digits_suffice))
         digits: list[tuple[Tensor, Callable[[States], Tensor] | None]] = [
             (crowded, lambda some: 1.5 * self.sharp(some)),
             (close, self.wanted),
-            (~crowded & ~close, None),
+            (left & ~crowded & ~close, None),
         ]
         parts, made = [], []
         for chosen, wanted in digits:
@@ -137,10 +151,28 @@ class Engine:
                 parts.append(which)
                 made.append(alone(states[which], wanted and wanted(states[which])))
         shared = together(self.shelf, [stack for _, stack in made], label, self.shelf.memory // 8, self.room)
-        result = Posterior.empty(len(states.z), self.shelf.bank.shape, self.shelf.device)
         for which, (family, _), products in zip(parts, made, shared, strict=True):
             self.posterior(family, products, label).scatter_to(result, which)
         return result
+
+    def _far(self, states: States, label: int | None, result: Posterior) -> Tensor:
+        """Answer those of the states (B, 1, d) that lie so close to a row that few axes tell it from the others; (B,) which are left."""
+        far = (states.curve[:, 0] * self.shelf.bank.radius**2 > FAR) & ~states.at_data[:, 0]
+        left = torch.ones_like(far)
+        if not bool(far.any()) or self.coarse is None:
+            return left
+        which, (_, margin, dropped) = far.nonzero().flatten(), self.margin(label)
+        own = states[which]
+        self.room.begin()
+        state, row, many = matter(own, self.coarse, label, margin, self.ranks, FEW, self.room)
+        total = settle(own, self.shelf, state, row, self.ranks)
+        ratios(own, self.shelf, state, row, total.ratio)
+        done = (~many).nonzero().flatten()
+        self.work["few rows by few axes, float64 differences"] += len(done)
+        total = self.merged(total[done], own[done], dropped)
+        self.checked(total, own[done], label, self.rows(label)).scatter_to(result, which[done])
+        left[which[done]] = False
+        return left
 
     def merged(self, total: Partial, flat: States, dropped: float) -> Partial:
         """The partials of all processes as one; of rows that were left out, no more than the share `dropped` is missing."""

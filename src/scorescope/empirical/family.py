@@ -149,14 +149,14 @@ class Family:
         return bool((self.place == torch.arange(len(self.place), device=self.place.device)).all())
 
 
-def alone(states: States, wanted: Tensor | None = None) -> tuple[Family, Tensor]:
-    """States as groups of one (B, 1, d) with their own digits, and these digits (B, R, d) int8.
+def alone(states: States, wanted: Tensor | None = None, seen: Tensor | None = None) -> tuple[Family, Tensor]:
+    """States as groups of one (B, 1, d) with their own digits (B, R, d) int8, or those (B, R, K) of what is `seen` of them (B, K).
 
     One plane, or as many as leave no state more drift than `wanted` (B, 1). The last plane is rounded up or down at random, right on
     average, by lots of the coordinates; a covariance C of trace 1 makes of such a rest, by McDiarmid's inequality, no more than SAFE·unit
     but for a probability of e⁻³², at d = 3,072 a quarter of what its norm allows.
     """
-    centred = states.centred[:, 0]
+    centred = states.centred[:, 0] if seen is None else seen
     unit = (centred.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float64).tiny)
     digits, columns, rest = [], [], centred
     drift = torch.full_like(unit, torch.inf)
@@ -164,7 +164,7 @@ def alone(states: States, wanted: Tensor | None = None) -> tuple[Family, Tensor]
         before = rest
         plane, rest = planes(rest, unit, 1)
         if wanted is None or bool((unit * SAFE <= wanted).all()):
-            plane = torch.floor(before / unit + lots(torch.arange(states.d, device=rest.device))).clamp_(-128, 127).to(torch.int8)[None]
+            plane = torch.floor(before / unit + lots(torch.arange(rest.shape[1], device=rest.device))).clamp_(-128, 127).to(torch.int8)[None]
             rest, drift = before - plane[0] * unit, unit * SAFE
         digits.append(plane[0])
         columns.append(unit)

@@ -267,6 +267,50 @@ def nominate(
 
 
 @loop
+def highest(columns: Any, exact: Any, square: Any, index: Any, best: Any, top: Any, first: int, last: int) -> None:
+    """The largest logit of each state, and its row, by `columns` for the product and the squared norm."""
+    n = exact.shape[1]
+    logit = np.empty(BLOCK, np.float32)
+    for s in range(first, last):
+        a, b, own = columns[s, 0], columns[s, 1], exact[s]
+        for begin in range(0, n, BLOCK):
+            size, high = min(BLOCK, n - begin), -FAR
+            x, norm = own[begin : begin + size], square[begin : begin + size]
+            for j in range(size):
+                logit[j] = a * F32(x[j]) + b * norm[j]
+                high = max(high, _ranked(logit[j]))
+            if _unranked(high) > best[s]:
+                best[s] = _unranked(high)
+                for j in range(size):
+                    if logit[j] == best[s]:
+                        top[s] = index[begin + j]
+                        break
+
+
+@loop
+def above(
+    columns: Any, exact: Any, square: Any, lost: Any, index: Any, floor: Any, row: Any, used: Any, first: int, last: int
+) -> None:  # fmt: skip
+    """The rows of each state whose logit, with all that may have been lost of it, is not below `floor`."""
+    n = exact.shape[1]
+    logit = np.empty(PART, np.float32)
+    for s in range(first, last):
+        a, b, c, own = columns[s, 0], columns[s, 1], columns[s, 2], exact[s]
+        for begin in range(0, n, PART):
+            size, high = min(PART, n - begin), -FAR
+            x, norm, left = own[begin : begin + size], square[begin : begin + size], lost[begin : begin + size]
+            for j in range(size):
+                logit[j] = a * F32(x[j]) + b * norm[j] + c * left[j]
+                high = max(high, _ranked(logit[j]))
+            if _unranked(high) >= floor[s]:
+                for j in range(size):
+                    if logit[j] >= floor[s]:
+                        if used[s] < row.shape[1]:
+                            row[s, used[s]] = index[begin + j]
+                        used[s] += 1
+
+
+@loop
 def weigh(
     exact: Any, place: Any, columns: Any, group: Any, which: Any, first: int, last: int, square: Any, square32: Any, index: Any,
     start: Any, shell: Any, levels: Any, sums: Any, high: Any, top: Any, best: Any, row: Any, below: Any, above: Any,
