@@ -68,7 +68,8 @@ class Coarse:
         self.shelf, self.bank, self.count, self.reach, self.device = shelf, shelf.bank, shelf.count, shelf.reach, shelf.device
         self.transforms = [cosines(n, self.device) for n in self.bank.shape]
         every = max(1, len(shelf.own) * self.bank.d // SAMPLED)
-        sample = self._transformed(torch.cat([rows.q[::every] for rows in shelf.rows(None)]).double())
+        none = torch.empty(0, self.bank.d, dtype=torch.int8, device=self.device)
+        sample = self._transformed(torch.cat([none, *(rows.q[::every] for rows in shelf.rows(None))]).double())
         chosen = shelf.ranks.total(sample.square().sum(0)).argsort(descending=True)[: self.bank.d // SHARE]
         odd = chosen % self.bank.shape[-1] % 2
         self.parts = chosen[odd == 0], chosen[odd == 1]
@@ -80,11 +81,12 @@ class Coarse:
         for rows in shelf.rows(None, max(1, VALUES // self.bank.d)):
             part = slice(begin, begin + len(rows.q))
             begin = part.stop
-            y = self.project(rows.q.double()) * shelf.step
+            x = rows.q.double().mul_(shelf.step)
+            y, square = self.project(x), torch.linalg.vecdot(x, x)
             whole = (y / self.step).round_().clamp_(-127, 127)
-            left = (rows.square - y.square().sum(1)).clamp(min=0) + 1e-12 * rows.square + (y - self.step * whole).square().sum(1)
-            self.q[part], self.lost[part] = whole, left.sqrt() * ONWARD
-            norms += torch.stack([left.sum(), rows.square.sum()])
+            left = (square - torch.linalg.vecdot(y, y)).clamp_(min=0) + 1e-12 * square + (y - self.step * whole).square().sum(1)
+            self.q[part], self.lost[part] = whole, (left.sqrt() + shelf.rounded) * ONWARD
+            norms += torch.stack([left.sum(), square.sum()])
         norms = shelf.ranks.total(norms)
         self.worth = bool(norms[0] <= PLAIN**2 * norms[1])
         self.rounded = float(shelf.ranks.largest(self.lost.max() if begin else self.lost.new_zeros(())))

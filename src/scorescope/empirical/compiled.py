@@ -28,7 +28,7 @@ else:
     HERE = True
 
 DEPTH = kernels.DEPTH if HERE else 0
-SMALL = 1 << 16  # logits that one thread does as soon
+SMALL = 1 << 19  # logits that one thread does as soon
 
 
 def usable(device: torch.device) -> bool:
@@ -63,6 +63,29 @@ def squares(x: Tensor, z: Tensor, alpha: Tensor, which: Tensor) -> Tensor:
     return out
 
 
+def apart(shelf: Any, index: Tensor, z: Tensor, alpha: Tensor, which: Tensor) -> Tensor:
+    """‖z_which − α_which x‖² (M,) of 8-bit rows in memory, by index (M,)."""
+    out = torch.empty(len(index), dtype=torch.float64)
+    rows, own = _digits(shelf, index), (z.numpy(), alpha.numpy(), which.numpy())
+    shared(len(index), z.shape[1], lambda first, last: kernels.apart(*rows, *own, first, last, out.numpy()))
+    return out
+
+
+def fetch(shelf: Any, index: Tensor) -> Tensor:
+    """8-bit rows in memory (n, d) float64, by index (n,)."""
+    out = torch.empty(len(index), shelf.bank.d, dtype=torch.float64)
+    rows = _digits(shelf, index)
+    shared(len(index), shelf.bank.d, lambda first, last: kernels.fetch(*rows, first, last, out.numpy()))
+    return out
+
+
+def _digits(shelf: Any, index: Tensor) -> tuple[Any, ...]:
+    """Rows by index as the kernels take them."""
+    place, mirrored = shelf.found(index)
+    arrays = [value.numpy() for value in (shelf.in_memory[0].q, place, mirrored)]
+    return (*arrays, shelf.bank.shape[-1], shelf.table.numpy(), shelf.zero, shelf.step if shelf.even else 0.0)
+
+
 def few(
     x: Tensor, row: Tensor, counts: Tensor, wanted: Tensor, z: Tensor, alpha: Tensor, precision: Tensor, at_data: Tensor, centre: Tensor,
     unit: float, given: tuple[Tensor, Tensor] | None,
@@ -81,14 +104,6 @@ def few(
     into = [value.numpy() for value in found]
     shared(len(wanted), len(x) * x.shape[1] // len(wanted), lambda first, last: kernels.few(*own, first, last, unit, *into))
     return found
-
-
-def fetch(q: Tensor, place: Tensor, mirrored: Tensor, width: int, table: Tensor) -> Tensor:
-    """Rows q[place] (n, d) as the values that `table` has for the digits −128 … 127, mirrored along an axis of `width` where asked."""
-    out = torch.empty(len(place), q.shape[1], dtype=torch.float64)
-    own = (q.numpy(), place.numpy(), mirrored.numpy(), width, table.numpy())
-    shared(len(place), q.shape[1], lambda first, last: kernels.fetch(*own, first, last, out.numpy()))
-    return out
 
 
 def nominate(nominator: Any, exact: Tensor, square: Tensor, rounded: Tensor | None, index: Tensor) -> None:

@@ -161,15 +161,16 @@ def alone(states: States, wanted: Tensor | None = None, seen: Tensor | None = No
     digits, columns, rest = [], [], centred
     drift = torch.full_like(unit, torch.inf)
     for _ in range(MOST):
-        before = rest
-        plane, rest = planes(rest, unit, 1)
-        if wanted is None or bool((unit * SAFE <= wanted).all()):
-            plane = torch.floor(before / unit + lots(torch.arange(rest.shape[1], device=rest.device))).clamp_(-128, 127).to(torch.int8)[None]
-            rest, drift = before - plane[0] * unit, unit * SAFE
-        digits.append(plane[0])
+        last = wanted is None or bool((unit * SAFE <= wanted).all())
+        if last:
+            plane = torch.addcdiv(lots(torch.arange(rest.shape[1], device=rest.device)).double(), rest, unit).floor_().clamp_(-128, 127)
+            rest, drift = torch.addcmul(rest, plane, unit, value=-1), unit * SAFE
+        else:
+            (plane,), rest = planes(rest, unit, 1)
+        digits.append(plane.to(torch.int8))
         columns.append(unit)
         unit = unit / BASE
-        if wanted is None or bool((torch.minimum(rest.norm(dim=1, keepdim=True), drift) <= wanted).all()):
+        if last or (wanted is not None and bool((rest.norm(dim=1, keepdim=True) <= wanted).all())):
             break
     stack, left = torch.stack(digits, 1), rest.norm(dim=1, keepdim=True)
     place = torch.arange(len(stack), device=rest.device)

@@ -656,28 +656,55 @@ def differences(
 
 
 @loop
-def fetch(q: Any, place: Any, mirrored: Any, width: int, table: Any, first: int, last: int, out: Any) -> None:
+def _square(state: Any, a: float, x: Any) -> float:
+    total = 0.0
+    for k in range(len(x)):
+        difference = state[k] - a * x[k]
+        total += difference * difference
+    return total
+
+
+@loop
+def _values(row: Any, mirrored: bool, width: int, table: Any, base: float, step: float, out: Any) -> None:
+    """The values of a row of digits: those of the table, which are base + step·digit as float32 has them unless `step` is 0."""
+    if mirrored:
+        for begin in range(0, len(row), width):
+            for k in range(width):
+                out[begin + k] = table[I32(row[begin + width - 1 - k]) + 128]
+    elif step:
+        for k in range(len(row)):
+            out[k] = F32(base + step * row[k])
+    else:
+        for k in range(len(row)):
+            out[k] = table[I32(row[k]) + 128]
+
+
+@loop
+def fetch(
+    q: Any, place: Any, mirrored: Any, width: int, table: Any, base: float, step: float, first: int, last: int, out: Any
+) -> None:  # fmt: skip
     """Rows of digits as values."""
     for i in range(first, last):
-        row = q[place[i]]
-        if mirrored[i]:
-            for begin in range(0, len(row), width):
-                for k in range(width):
-                    out[i, begin + k] = table[I32(row[begin + width - 1 - k]) + 128]
-        else:
-            for k in range(len(row)):
-                out[i, k] = table[I32(row[k]) + 128]
+        _values(q[place[i]], mirrored[i], width, table, base, step, out[i])
+
+
+@loop
+def apart(
+    q: Any, place: Any, mirrored: Any, width: int, table: Any, base: float, step: float, z: Any, alpha: Any, which: Any,
+    first: int, last: int, out: Any,
+) -> None:  # fmt: skip
+    """‖z − αx‖² of pairs, x rows of digits."""
+    x = np.empty(q.shape[1])
+    for i in range(first, last):
+        _values(q[place[i]], mirrored[i], width, table, base, step, x)
+        out[i] = _square(z[which[i]], alpha[which[i]], x)
 
 
 @loop
 def squares(x: Any, z: Any, alpha: Any, which: Any, first: int, last: int, out: Any) -> None:
     """‖z − αx‖² of pairs."""
     for i in range(first, last):
-        state, a, total = z[which[i]], alpha[which[i]], 0.0
-        for k in range(x.shape[1]):
-            apart = state[k] - a * x[i, k]
-            total += apart * apart
-        out[i] = total
+        out[i] = _square(z[which[i]], alpha[which[i]], x[i])
 
 
 @loop
@@ -697,10 +724,7 @@ def few(
             near = begin
             closest[i] = np.inf
             for j in range(begin, end):
-                total = 0.0
-                for k in range(d):
-                    apart = state[k] - a * x[j, k]
-                    total += apart * apart
+                total = _square(state, a, x[j])
                 if total < closest[i] or (total == closest[i] and row[j] < row[near]):
                     closest[i], near = total, j
             nearest, top[i] = x[near], row[near]

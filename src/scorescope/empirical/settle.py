@@ -59,14 +59,10 @@ def _parts(counts: Tensor, room: int) -> list[slice]:
 
 def _lone(states: States, shelf: Shelf, state: Tensor, row: Tensor, result: Partial) -> None:
     """States with one row: its weight is 1."""
-    unique, place = row.unique(return_inverse=True)
-    x = shelf.fetch(unique)
-    alpha = states.alpha[state]
-    centred = (x - states.centre)[place]
-    apart = torch.addcmul(states.z[state, 0], alpha, x[place], value=-1)
-    result.peak[state] = -0.5 * states.precision[state, 0] * apart.square().sum(1)
+    centred = shelf.fetch(row).sub_(states.centre)
+    result.peak[state] = -0.5 * states.precision[state, 0] * squares(states, shelf, state, row)
     result.top[state], result.mass[state], result.mass2[state] = row, 1.0, 1.0
-    result.moment[state], result.square[state] = centred, centred.square().sum(1)
+    result.moment[state], result.square[state] = centred, torch.linalg.vecdot(centred, centred)
 
 
 def _shared(states: States, shelf: Shelf, shared: Tensor, state: Tensor, row: Tensor, result: Partial, ranks: Ranks) -> None:
@@ -167,6 +163,8 @@ def ratios(states: States, shelf: Shelf, state: Tensor, row: Tensor, result: Ten
 
 def squares(states: States, shelf: Shelf, state: Tensor, row: Tensor) -> Tensor:
     """‖z − αx‖² (M,) of (state, row) pairs, from direct differences in float64."""
+    if shelf.exact and shelf.resident and compiled.usable(state.device):
+        return compiled.apart(shelf, row, states.z[:, 0], states.alpha[:, 0], state)
     found = torch.empty(len(state), dtype=torch.float64, device=state.device)
     for part in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
         x, which = shelf.fetch(row[part]), state[part]

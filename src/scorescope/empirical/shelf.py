@@ -203,7 +203,7 @@ class Shelf:
         return flat.reshape(-1, *self.bank.shape).flip(-1).reshape(flat.shape)
 
     @cached_property
-    def _table(self) -> Tensor:
+    def table(self) -> Tensor:
         """Model-space values of the digits −128 … 127 of 8-bit rows."""
         return torch.from_numpy(self.bank.decode(np.arange(256, dtype=np.uint8))).to(self.device, torch.float64)
 
@@ -217,22 +217,26 @@ class Shelf:
     def even(self) -> bool:
         """Whether the values of 8-bit rows are those of `zero` + step·q rounded to float32, all 256."""
         found = (self.zero + self.step * torch.arange(-128, 128, device=self.device, dtype=torch.float64)).float()
-        return self.exact and bool((found == self._table).all())
+        return self.exact and bool((found == self.table).all())
 
     @property
     def in_memory(self) -> tuple[Rows, Tensor, int, int]:
         """The rows that stay in memory, where each of one's own is among them, the first of one's own, and how many rows are stored."""
         return self._kept[0], self._place, self.own.start, len(self.bank.rows)
 
+    def found(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Where rows are among those that stay in memory, and whether they are mirrored, by index."""
+        mirrored = index >= len(self.bank.rows)
+        return self._place[index - mirrored * len(self.bank.rows) - self.own.start], mirrored
+
     def fetch(self, index: Tensor) -> Tensor:
         """Rows as they are (not centred), flat and float64, by index; exact."""
         if self.exact and self.resident:
-            mirrored = index >= len(self.bank.rows)
-            place = self._place[index - mirrored * len(self.bank.rows) - self.own.start]
             if compiled.usable(self.device):
-                return compiled.fetch(self._kept[0].q, place, mirrored, self.bank.shape[-1], self._table)
+                return compiled.fetch(self, index)
+            place, mirrored = self.found(index)
             q = self._kept[0].q[place]
-            x = self._table[q.int() + 128]
+            x = self.table[q.int() + 128]
             if bool(mirrored.any()):
                 x[mirrored] = self.mirror(x[mirrored])
             return x
