@@ -21,6 +21,7 @@ from torch import Tensor
 import scorescope as ss
 from scorescope.distributed import Processes
 from scorescope.empirical import Posterior, engine, reference_posterior
+from tests.test_coarse import pictures
 
 N, SHAPE = 241, (1, 4, 6)
 TIMES = torch.tensor([0.0, 0.005, 0.05, 0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0], dtype=torch.float64)
@@ -247,6 +248,34 @@ def test_near_ties_are_told_apart_across_ranks(tmp_path):
     assert found.top_weight[0].item() == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-9)
     assert found.top_index[0] == 0
     assert found.error_bound[0] < 2 * single.error_bound[0]
+
+
+def few_axes(rank: int, folder: Path) -> None:
+    """States near to rows of other ranks, of a bank whose rows few axes tell apart."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "SMALL", 0)
+        torch.save(along_few_axes(), folder / f"axes {rank}.pt")
+
+
+def along_few_axes() -> dict[str, Tensor]:
+    bank = pictures()
+    truth, rng = ss.sharded_score(bank), torch.Generator().manual_seed(7)
+    t = torch.tensor([0.02, 0.1, 0.2, 0.3], dtype=torch.float64).repeat(6)
+    x = bank[torch.arange(0, 240, 10)].double()
+    z = (1 - t).view(-1, 1, 1, 1) * x + t.view(-1, 1, 1, 1) * torch.randn(x.shape, generator=rng, dtype=torch.float64)
+    found = vars(truth.posterior(z, t))
+    assert truth.engine.work["few rows by few axes, float64 differences"] >= 12
+    return found
+
+
+def test_few_axes_tell_rows_of_all_ranks_apart(tmp_path):
+    assert launched(3, few_axes, tmp_path) == [0] * 3
+    few_axes(3, tmp_path)
+    *several, single = (torch.load(tmp_path / f"axes {rank}.pt") for rank in range(4))
+    for found in several:
+        for field, value in single.items():
+            if field != "error_bound":
+                torch.testing.assert_close(found[field], value, rtol=1e-9, atol=1e-9)
 
 
 def read_own(rank: int, path: Path, folder: Path) -> None:
