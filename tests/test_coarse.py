@@ -41,8 +41,8 @@ def test_axes_are_orthonormal_and_mirrored_projections_are_those_of_mirrored_vec
     coarse = Coarse(ss.EmpiricalScore(bank_of("bytes", 40, shape, flips=True)).shelf)
     d = math.prod(shape)
     axes = coarse.project(torch.eye(d, dtype=torch.float64))
-    assert axes.shape == (d, d // 4)
-    assert torch.allclose(axes.T @ axes, torch.eye(d // 4, dtype=torch.float64), atol=1e-12)
+    assert axes.shape == (d, 2 * (d // 8))
+    assert torch.allclose(axes.T @ axes, torch.eye(axes.shape[1], dtype=torch.float64), atol=1e-12)
     x = torch.randn(5, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(coarse.mirror(coarse.project(x)), coarse.project(coarse.shelf.mirror(x)), atol=1e-12)
 
@@ -57,7 +57,7 @@ def test_what_is_left_of_a_row_bounds_what_products_miss(kind):
     axes = coarse.project(torch.eye(bank.d, dtype=torch.float64))
     seen = coarse.step * rows.q.double() @ axes.T
     assert bool(((x - seen).norm(dim=1) <= rows.rounded).all())
-    assert bool(((x - seen).norm(dim=1) >= rows.rounded - 1e-5).all()), "no more than that"
+    assert bool((rows.rounded**2 <= 1.01 * (x - seen).square().sum(1) + 1e-4 * x.square().sum(1) + 1e-10).all()), "but not by much"
     assert float(rows.rounded.max()) == coarse.rounded
     assert coarse.worth == (kind != "bytes noise")
 

@@ -2,7 +2,7 @@
 
 The axes are orthonormal: of a cosine transform along every axis of a row's shape, the quarter in which the rows have most of their energy
 (of natural images, all but one part in a hundred), mixed among each other so that one step suits all. A row is x = x̂ + (what is left),
-x̂ = step·Σ_k q_k axis_k with digits q, and what is left is known in norm: ‖x − x̂‖² = ‖x‖² − ‖y‖² + ‖y − step·q‖², y the row's projection.
+x̂ = step·Σ_k q_k axis_k with digits q, and what is left is known in norm: ‖x − x̂‖² = ‖x‖² − 2⟨x, x̂⟩ + ‖x̂‖².
 Then |⟨z, x⟩ − step·⟨projection of z, q⟩| ≤ ‖z‖·‖x − x̂‖ by Cauchy–Schwarz. Axes are even or odd under mirroring and are mixed with their
 like, so that the digits of a mirrored state are those of the state, some with their sign turned.
 """
@@ -38,7 +38,7 @@ VALUES = 1 << 21  # float64 values of one step
 
 def suits(bank: Bank) -> bool:
     """Whether rows of this shape may be told apart along few axes, which takes a transform that is soon made."""
-    return bank.d >= LEAST and len(bank.shape) > 1 and max(bank.shape) <= LONGEST
+    return bank.d >= LEAST and len(bank.shape) > 1 < bank.shape[-1] and max(bank.shape) <= LONGEST
 
 
 def cosines(n: int, device: torch.device) -> Tensor:
@@ -69,57 +69,65 @@ class Coarse:
         self.transforms = [cosines(n, self.device) for n in self.bank.shape]
         every = max(1, len(shelf.own) * self.bank.d // SAMPLED)
         none = torch.empty(0, self.bank.d, dtype=torch.int8, device=self.device)
-        sample = self._transformed(torch.cat([none, *(rows.q[::every] for rows in shelf.rows(None))]).double())
-        chosen = shelf.ranks.total(sample.square().sum(0)).argsort(descending=True)[: self.bank.d // SHARE]
-        odd = chosen % self.bank.shape[-1] % 2
-        self.parts = chosen[odd == 0], chosen[odd == 1]
-        self.mixing = [self._mixing(len(part)) for part in self.parts]
+        sample = self._transformed(torch.cat([none, *(rows.q[::every] for rows in shelf.rows(None))]).float())
+        energy, odd = shelf.ranks.total(sample.double().square().sum(0)), torch.arange(self.bank.d, device=self.device)
+        odd, half = odd % self.bank.shape[-1] % 2 == 1, self.bank.d // SHARE // 2
+        kinds = (energy.masked_fill(kind, -1.0) for kind in (odd, ~odd))
+        self.chosen = torch.stack([kind.argsort(descending=True)[:half] for kind in kinds])
+        first = next(n for n in range(math.isqrt(half), 0, -1) if half % n == 0)
+        self.mixing = cosines(first, self.device), cosines(half // first, self.device)
+        signs = torch.where(uniform(0, torch.arange(half, device=self.device)) < 0.5, -1.0, 1.0)
+        self.signs = signs.view(first, half // first).double()
         self.step = self._best_step(self._mixed(sample) * shelf.step)
-        self.q = torch.empty(len(shelf.own), len(chosen), dtype=torch.int8, device=self.device)
+        self.q = torch.empty(len(shelf.own), 2 * half, dtype=torch.int8, device=self.device)
         self.lost = torch.empty(len(shelf.own), dtype=torch.float64, device=self.device)
+        # A product of float32 matrices of n terms is off by no more than n·2⁻²⁴ times that of their magnitudes, whose norm is √n at most.
+        off = 2.0**-22 + 1.01 * 2.0**-24 * sum(n**1.5 for n in (*self.bank.shape, first, half // first))
         begin, norms = 0, torch.zeros(2, dtype=torch.float64, device=self.device)
         for rows in shelf.rows(None, max(1, VALUES // self.bank.d)):
             part = slice(begin, begin + len(rows.q))
             begin = part.stop
-            x = rows.q.double().mul_(shelf.step)
-            y, square = self.project(x), torch.linalg.vecdot(x, x)
-            whole = (y / self.step).round_().clamp_(-127, 127)
-            left = (square - torch.linalg.vecdot(y, y)).clamp_(min=0) + 1e-12 * square + (y - self.step * whole).square().sum(1)
-            self.q[part], self.lost[part] = whole, (left.sqrt() + shelf.rounded) * ONWARD
-            norms += torch.stack([left.sum(), square.sum()])
+            y = self.project(rows.q.float()).mul_(shelf.step / self.step)
+            self.q[part] = y.round().clamp_(-127, 127)
+            seen, y = self.q[part].double().mul_(self.step), y.double().mul_(self.step)
+            kept, square = torch.linalg.vecdot(seen, seen), (rows.square.sqrt() + shelf.rounded).square()
+            # ‖x − x̂‖² = ‖x‖² − 2⟨y, x̂⟩ + ‖x̂‖², with the y that float32 knows.
+            left = square - 2 * torch.linalg.vecdot(y, seen) + kept + 2 * off * (square * kept).sqrt() + 1e-12 * square
+            self.lost[part] = left.clamp(min=0).sqrt() * ONWARD + shelf.rounded
+            norms += torch.stack([self.lost[part].square().sum(), square.sum()])
         norms = shelf.ranks.total(norms)
         self.worth = bool(norms[0] <= PLAIN**2 * norms[1])
         self.rounded = float(shelf.ranks.largest(self.lost.max() if begin else self.lost.new_zeros(())))
 
-    def _mixing(self, n: int) -> Tensor:
-        """(n, n) orthonormal: every axis gets a like part of every other."""
-        signs = torch.where(uniform(0, torch.arange(n, device=self.device)) < 0.5, -1.0, 1.0).double()
-        return cosines(n, self.device) * signs
-
     def _best_step(self, y: Tensor) -> float:
         """The step that loses least of the projections (n, K) of some rows."""
         most = self.shelf.ranks.largest(y.abs().amax() if len(y) else y.new_zeros(()))
-        steps = most / 127 * torch.linspace(1 / STEPS, 1, STEPS, dtype=torch.float64, device=self.device)
+        steps = most / 127 * torch.linspace(1 / STEPS, 1, STEPS, device=self.device)
         lost = torch.stack([(y - step * (y / step).round_().clamp_(-127, 127)).square().sum() for step in steps])
-        return float(steps[self.shelf.ranks.total(lost).argmin()].clamp(min=1e-30))
+        return float(steps[self.shelf.ranks.total(lost.double()).argmin()].clamp(min=1e-30))
 
     def _transformed(self, x: Tensor) -> Tensor:
-        """The cosine transform of vectors (n, d) float64."""
-        x = x.view(-1, *self.bank.shape)
-        for axis, transform in enumerate(self.transforms, 1):
-            x = torch.movedim(torch.movedim(x, axis, -1) @ transform.T, -1, axis)
-        return x.flatten(1)
+        """The cosine transform of vectors (n, d)."""
+        width = self.bank.d
+        for n, transform in zip(self.bank.shape, self.transforms, strict=True):
+            width //= n
+            transform = transform.to(x.dtype)
+            x = x.view(-1, n) @ transform.T if width == 1 else transform @ x.view(-1, n, width)
+        return x.view(-1, self.bank.d)
 
     def _mixed(self, transformed: Tensor) -> Tensor:
-        return torch.cat([transformed[:, part] @ mixing.T for part, mixing in zip(self.parts, self.mixing, strict=True)], 1)
+        """The chosen of transformed vectors (n, d), in two halves, each mixed so that every axis has a like part of every other."""
+        first, second = (mixing.to(transformed.dtype) for mixing in self.mixing)
+        found = transformed[:, self.chosen.flatten()].view(-1, 2, *self.signs.shape) * self.signs.to(transformed.dtype)
+        return (first @ (found @ second.T)).flatten(1)
 
     def project(self, x: Tensor) -> Tensor:
-        """Projections (n, K) of vectors (n, d) float64."""
+        """Projections (n, K) of vectors (n, d)."""
         return self._mixed(self._transformed(x))
 
     def mirror(self, y: Tensor) -> Tensor:
         """Projections, or digits, of mirrored vectors."""
-        even = len(self.parts[0])
+        even = self.chosen.shape[1]
         return torch.cat([y[..., :even], -y[..., even:]], -1)
 
     def kept(self, label: int | None) -> slice:

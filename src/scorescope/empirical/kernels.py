@@ -580,7 +580,7 @@ def listed(
     """Sums over the listed rows of each state, as `listed.listed` wants them; z (sides, B, d) are states and their mirror images."""
     sides, most = len(z), rows.shape[1]
     steps, acc, ends = np.empty(STEPS, np.float64), np.empty(q.shape[1], np.float32), np.zeros(sides + 1, np.int64)
-    logit, weight = np.empty(most, np.float64), np.empty(most, np.float32)
+    logit, weight = np.empty(SOON, np.float64), np.empty(SOON, np.float32)
     at, named = np.empty(most, np.int64), np.empty(most, np.int64)
     for i in range(first, last):
         s, about = which[i], 0.0
@@ -597,36 +597,55 @@ def listed(
         while cut > 1 and gone + steps[cut - 1] <= may[i] * total:
             cut -= 1
             gone += steps[cut]
-        kept, best = 0, -np.inf
+        kept = 0
         for side in range(sides):
-            begin = kept
             for j in range(count):
                 row = rows[s, j]
                 if (row >= stored) == (side == 1) and min(STEPS - 1, int((largest - values[s, j]) * 2)) < cut:
                     at[kept], named[kept] = place[row - side * stored - own], row
                     kept += 1
             ends[side + 1] = kept
-            if rough[i]:
-                _dots(z[side, i], q, at[begin:kept], logit[begin:kept])
-            else:
-                _exact_dots(z[side, i], q, at[begin:kept], base, step, logit[begin:kept])
-        for j in range(kept):
-            dot = step * logit[j] if rough[i] else logit[j] - about
-            logit[j] = slope[i] * dot - 0.5 * curve[i] * square[at[j]]
-            if logit[j] > best or (logit[j] == best and named[j] < top[i]):
-                best, top[i] = logit[j], named[j]
+        # Weights are relative to the largest logit, or to one that is known to be about as large: then rows are summed while they are near.
+        best, level = -np.inf, float(largest)
+        known = may[i] >= 0
+        for summed in range(1 if known else 0, 2):
+            if not known and summed:
+                level = best
+            for side in range(sides):
+                for begin in range(ends[side], ends[side + 1], SOON):
+                    end = min(begin + SOON, ends[side + 1])
+                    some = at[begin:end]
+                    if rough[i]:
+                        _dots(z[side, i], q, some, logit)
+                    else:
+                        _exact_dots(z[side, i], q, some, base, step, logit)
+                    for j in range(end - begin):
+                        dot = step * logit[j] if rough[i] else logit[j] - about
+                        norm, name = square[some[j]], named[begin + j]
+                        logit[j] = slope[i] * dot - 0.5 * curve[i] * norm
+                        if logit[j] > best or (logit[j] == best and name < top[i]):
+                            best, top[i] = logit[j], name
+                        if summed:
+                            below = logit[j] - level
+                            w = F32(math.exp(below))
+                            weight[j] = w
+                            mass[i] += w
+                            mass2[i] += w * w
+                            square_mass[i] += w * norm
+                            tilt[i] += w * below
+                    if summed:
+                        _gather(q, some, weight, end - begin, acc, moment[side, i])
         high[i] = best
-        for j in range(kept):
-            below = logit[j] - best
-            w = F32(math.exp(below))
-            weight[j] = w
-            mass[i] += w
-            mass2[i] += w * w
-            square_mass[i] += w * square[at[j]]
-            tilt[i] += w * below
+        if kept == 0:
+            continue
+        factor = math.exp(level - best)
+        tilt[i] = factor * (tilt[i] + mass[i] * (level - best))
+        mass[i] *= factor
+        mass2[i] *= factor * factor
+        square_mass[i] *= factor
         for side in range(sides):
-            begin, end = ends[side], ends[side + 1]
-            _gather(q, at[begin:end], weight[begin:end], end - begin, acc, moment[side, i])
+            for c in range(q.shape[1]):
+                moment[side, i, c] *= factor
 
 
 @loop
