@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from scorescope import heap
+from scorescope import process
 from scorescope.bank import Bank
 from scorescope.bench import gaussian, workloads
 from scorescope.empirical import EmpiricalScore, compiled, dense, engine, products, sweep
@@ -45,7 +45,7 @@ def timed(function: Callable[..., Any], spent: dict[str, float], part: str) -> C
 
 def main() -> None:
     """Print a table for each workload."""
-    heap.keep()  # as the command line does
+    process.keep_memory()  # as the command line does
     told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     told.add_argument("bank")
     told.add_argument("--pairs", type=int, default=256)

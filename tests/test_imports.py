@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "errors": (),
     "seeds": (),
     "files": (),
-    "heap": (),
+    "process": (),
     "progress": (),
     "statistics": (),
     "nets": (),
@@ -61,7 +61,7 @@ MAY_IMPORT = {
     ),
     "cli": (
         *("adapters", "bank", "training", "demo", "plan", "examination"),
-        *("heap", "progress", "results", "charts", "findings", "report", "bench", "evaluate", "monitor", "distributed"),
+        *("process", "progress", "results", "charts", "findings", "report", "bench", "evaluate", "monitor", "distributed"),
     ),
     "__main__": ("cli",),
 }

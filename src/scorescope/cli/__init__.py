@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 
-from scorescope import __version__, heap
+from scorescope import __version__, process
 from scorescope.errors import InputError, unknown
 
 VERBS = {
@@ -23,6 +23,8 @@ VERBS = {
     "report": "draw the report of a finished run again",
     "bench": "compare the exact empirical score, or training steps, with what else one could use",
 }
+
+TRAINING = ("train", "sample")  # networks alone, whose many small operations are faster with threads that stay awake
 
 HELP = """scorescope shows where a diffusion model has learned the empirical score of its training set, where it extrapolates,
 and whether it memorizes.
@@ -71,7 +73,9 @@ def _run(words: list[str]) -> int:
         return 0
     if words[0] not in VERBS:
         raise unknown("verb", words[0], VERBS)
-    heap.keep()
+    process.keep_memory()
+    if words[0] not in TRAINING:
+        process.wait_asleep()
     return int(importlib.import_module(f"scorescope.cli.{words[0]}").main(words[1:]) or 0)
 
 
