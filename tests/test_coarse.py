@@ -103,6 +103,18 @@ def test_answers_are_those_of_the_definition(flips, tolerance, labelled):
     assert truth.engine.work[FAR] >= 12
 
 
+@pytest.mark.usefixtures("digits_however_small", "here")
+@pytest.mark.parametrize("t", [1e-6, 1e-12, 1e-16, 1e-20, 1e-30])
+def test_times_that_are_as_good_as_0(t):
+    if t < 1e-17 and not compiled.HERE:
+        pytest.skip("the passes of PyTorch in float32 end before")
+    truth = ss.EmpiricalScore(pictures())
+    x = truth.bank[np.arange(10, 16)].double()
+    post = truth.posterior((1 - t) * x + t * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64), t)
+    assert post.top_index.tolist() == list(range(10, 16))
+    assert torch.equal(post.mean, x)
+
+
 def test_rows_that_few_axes_do_not_hold_are_asked_along_all(monkeypatch):
     monkeypatch.setattr(engine, "SMALL", 0)
     for kind, shape, used in (("bytes noise", (3, 20, 24), False), ("bytes", (3, 4, 4), False), ("bytes", (1440,), False)):

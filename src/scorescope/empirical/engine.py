@@ -41,6 +41,7 @@ BLUNT = 1e-2  # error of a logit that is small enough there, in units of the sam
 CROWDED = 80.0  # the same distances, below which more rows are expected to matter than are listed, so that more digits are asked for
 CLOSE = 130.0  # the same, below which one plane of digits would list too many rows
 FAR = 550.0  # the same, above which few axes tell nearly all rows from the one that is meant
+BEYOND = 1e30  # the same, above which float32 has no logits
 CROWDED_UNLISTED = 300.0  # where no rows are listed
 BLURRED = 0.1  # of the tolerance, what products in float64 may round of a logit
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
@@ -157,7 +158,8 @@ class Engine:
 
     def _far(self, states: States, label: int | None, result: Posterior) -> Tensor:
         """Answer those of the states (B, 1, d) that lie so close to a row that few axes tell it from the others; (B,) which are left."""
-        far = (states.curve[:, 0] * self.shelf.bank.radius**2 > FAR) & ~states.at_data[:, 0]
+        apart = states.curve[:, 0] * self.shelf.bank.radius**2
+        far = (apart > FAR) & (apart < BEYOND) & ~states.at_data[:, 0]
         left = torch.ones_like(far)
         if not bool(far.any()) or self.coarse is None:
             return left

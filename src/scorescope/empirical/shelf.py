@@ -159,7 +159,7 @@ class Shelf:
         tags = np.zeros(len(self.own), dtype=np.int64) if bank.labels is None else bank.labels[own]
         sorting = np.argsort(tags, kind="stable")
         order = self.own.start + sorting
-        q = torch.from_numpy(np.empty((len(order), bank.d), np.int8)).to(self.device)
+        q = torch.empty((len(order), bank.d), dtype=torch.int8, device=self.device)
         for start in range(0, len(order), LEAST):
             q[start : start + LEAST] = self._read(order[start : start + LEAST])
         return self._with(q, order), np.searchsorted(tags[sorting], np.arange(max(bank.classes, 1) + 1))
