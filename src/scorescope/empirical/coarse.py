@@ -50,7 +50,7 @@ def cosines(n: int, device: torch.device) -> Tensor:
 
 
 class Coarse:
-    """Projections of the rows of a resident shelf, in digits; `Products` and `error_of` take it for a shelf of floats.
+    """Projections of the rows of a resident shelf, in digits; to `Products` and `error_of` a shelf of floats.
 
     Attributes:
         q: (n, K) int8 digits of one's own rows, in the order in which the shelf keeps them.
@@ -150,7 +150,7 @@ def matter(states: States, coarse: Coarse, label: int | None, margin: float, ran
     row that is the best by its projection is asked exactly; by it all others are judged.
     """
     family, digits = alone(states, seen=coarse.project(states.centred[:, 0]))
-    products = Products(coarse, digits, label, coarse.shelf.memory // 8, room)  # type: ignore[arg-type]
+    products = Products(coarse, digits, label, coarse.shelf.memory // 8, room)
     slope, curve, norm = (value[:, 0] for value in (states.slope, states.curve, states.norm))
     scale = slope * family.coefficients[:, 0, 0] * coarse.step
     columns = torch.stack([scale, -0.5 * curve, slope * (norm + family.rest[:, 0]) * (1 + 1e-5)], 1).float()
@@ -166,7 +166,7 @@ def matter(states: States, coarse: Coarse, label: int | None, margin: float, ran
     off = (closest.sqrt() / states.sigma[:, 0] - states.d**0.5).abs()
     furthest = torch.maximum(states.precision[:, 0] * closest + 2 * margin, (states.d**0.5 + off) ** 2)
     floor = 0.5 * (states.precision[:, 0] * norm**2 - furthest)
-    floor = (floor - error_of(family, coarse, U32)[:, 0] - 2.0**-20 * floor.abs()).float()  # type: ignore[arg-type]
+    floor = (floor - error_of(family, coarse, U32)[:, 0] - 2.0**-20 * floor.abs()).float()
     row, used = torch.empty(len(norm), few, dtype=torch.int64, device=norm.device), torch.zeros_like(top)
     for tile in products:
         _above(columns, tile.exact[:, 0], tile.rows, tile.index, floor, row, used)

@@ -17,7 +17,7 @@ from scorescope.empirical import compiled
 from scorescope.empirical.family import Family, States
 from scorescope.empirical.products import Products, Tile
 from scorescope.empirical.ranks import Ranks
-from scorescope.empirical.shelf import Shelf
+from scorescope.empirical.shelf import Readable, Shelf
 
 U32, U64 = 2.0**-24, 2.0**-53
 VALUES = 1 << 20  # logits of one step: what the caches of a processor hold
@@ -49,7 +49,7 @@ class Nominations:
     lists: Lists | None
 
 
-def error_of(family: Family, shelf: Shelf, unit: float, rest: bool = True) -> Tensor:
+def error_of(family: Family, shelf: Readable, unit: float, rest: bool = True) -> Tensor:
     """(P, T) bound on the error of a logit from a family's products: what the digits leave, and rounding with unit `unit`.
 
     What the digits of float rows leave differs from row to row and is not in it; without `rest`, neither is that of the states'.

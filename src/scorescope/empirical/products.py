@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scorescope.bank.products import Room
 from scorescope.empirical.digits import product
-from scorescope.empirical.shelf import Rows, Shelf
+from scorescope.empirical.shelf import Readable, Rows, Shelf
 
 WHOLE, FEW = 1 << 16, 1 << 27  # rows of a block at most, where all products take no more bytes than this
 
@@ -31,7 +31,7 @@ class Products:
     A tile that is not kept is gone when the next is made; those that are lie in `room`, if one is given, until it is begun anew.
     """
 
-    def __init__(self, shelf: Shelf, digits: Tensor, label: int | None, memory: int, room: Room | None = None) -> None:
+    def __init__(self, shelf: Readable, digits: Tensor, label: int | None, memory: int, room: Room | None = None) -> None:
         self.shelf, self.label, self.each = shelf, label, digits.shape[1]
         flat = digits.flatten(0, 1)
         # Rows are read once, for the states and for their mirror images.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -35,6 +36,43 @@ class Rows:
     square: Tensor
     rounded: Tensor | None
     index: Tensor
+
+
+class Readable(Protocol):
+    """Rows that products can be made with, and what bounds their logits: a `Shelf`, or the projections of one's rows (`coarse`)."""
+
+    @property
+    def bank(self) -> Bank:
+        """Whose rows these are."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the digits are the rows."""
+
+    @property
+    def resident(self) -> bool:
+        """Whether the digits stay in memory."""
+
+    @property
+    def count(self) -> int:
+        """How many rows there are, mirror images among them."""
+
+    @property
+    def reach(self) -> float:
+        """The largest norm of all rows."""
+
+    @property
+    def rounded(self) -> float:
+        """The largest norm of what digits leave of a row."""
+
+    def mirror(self, flat: Tensor, /) -> Tensor:
+        """Vectors, or their digits, mirrored."""
+
+    def kept(self, label: int | None) -> slice:
+        """Where the rows of a class, or all, are among those in memory."""
+
+    def rows(self, label: int | None, most: int | None = None) -> Iterator[Rows]:
+        """The rows of a class, or all, in blocks."""
 
 
 class Shelf:
