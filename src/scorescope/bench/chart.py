@@ -165,8 +165,8 @@ def _names(rows: Sequence[Row], x: Log, y: Log, hint: bool) -> list[Row]:
         beside = [max(right, middle + 2) + AWAY - 2, min(left, middle - 2) - AWAY + 2 - long]
         # Above or below, but rather not on the side of the mark that is nearest.
         others = [(abs(x1 - middle) + abs(y1 - up), y1) for _, x1, _, y1 in spans if (x1, y1) != (middle, up)]
-        lift = LINE if not others or min(others)[1] <= up else -LINE
-        spots = [(at, up) for at in beside] + [(at, up + more * lift) for more in (1, -1, 2, -2) for at in (middle - long / 2, *beside)]
+        aside = LINE if not others or min(others)[1] <= up else -LINE
+        spots = [(at, up) for at in beside] + [(at, up + more * aside) for more in (1, -1, 2, -2) for at in (middle - long / 2, *beside)]
         boxes = [(at, lift - LINE / 2, at + long, lift + LINE / 2) for at, lift in spots]
         inside = [box for box in boxes if box[0] >= 0 and box[2] <= x.pixels and box[1] >= 0 and box[3] <= y.pixels] or boxes[:1]
         best = min(inside, key=lambda box: sum(_overlap(box, other) for other in taken))

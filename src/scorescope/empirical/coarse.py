@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from scorescope.bank import Bank
-from scorescope.bank.products import Room
+from scorescope.bank.products import U32, Room
 from scorescope.empirical import compiled
 from scorescope.empirical.chance import uniform
 from scorescope.empirical.family import States, alone
-from scorescope.empirical.nominate import U32, error_of
+from scorescope.empirical.nominate import error_of
 from scorescope.empirical.partial import LAST
 from scorescope.empirical.products import Products
 from scorescope.empirical.ranks import Ranks

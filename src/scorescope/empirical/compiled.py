@@ -141,21 +141,21 @@ def listed(z: Tensor, lists: Any, which: Tensor, known: tuple[Tensor, ...], shel
     return (sums[0], top, *sums[1:], moment)
 
 
-def differences(states: Any, lists: Any, which: Tensor, shelf: Any) -> Tensor:
-    """Logits minus the shell's of the listed rows of `which`, whose `states` (Q, 1, d) are given, exactly; they are the lists' values then.
+def differences(states: Any, z: Tensor, lists: Any, which: Tensor, shelf: Any) -> Tensor:
+    """Logits minus the shell's of the listed rows of `which`, exactly; they are the lists' values then.
+
+    The `states` (Q, 1, d) are those of `which`, and z (sides, Q, d) they and their mirror images, centred.
 
     Returns:
         (2, Q) float64 how far above and below 0 the nearest are, infinite where there is none.
     """
     away = torch.full((2, len(which)), torch.inf, dtype=torch.float64)
-    sides = [states.centred[:, 0]]
-    z = torch.stack([*sides, shelf.mirror(sides[0])] if shelf.bank.flips else sides).numpy()
     rows, place, own, stored = shelf.in_memory
     fixed = [value.numpy() for value in (states.slope[:, 0], states.curve[:, 0], states.shell[:, 0], rows.q, place, rows.square)]
     arrays, chosen = lists.arrays[:3], which.numpy()
 
     def work(first: int, last: int) -> None:
-        kernels.differences(z, *arrays, chosen, first, last, *fixed, own, stored, shelf.step, away.numpy())
+        kernels.differences(z.numpy(), *arrays, chosen, first, last, *fixed, own, stored, shelf.step, away.numpy())
 
     shared(len(which), int(lists.used[which].sum()) * z.shape[2] // len(which), work)
     return away

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from scorescope.bank.products import Room
+from scorescope.bank.products import U64, Room
 from scorescope.empirical import compiled
 from scorescope.empirical.chance import SAFE, lots
 from scorescope.empirical.digits import BASE, product
@@ -28,7 +28,6 @@ from scorescope.empirical.nominate import error_of, stacked
 from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.products import Products, Tile
 from scorescope.empirical.ranks import Ranks
-from scorescope.empirical.settle import U64
 from scorescope.empirical.shelf import Shelf
 
 VALUES = 1 << 20  # weights of one step where PyTorch makes them

@@ -11,20 +11,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scorescope.bank.products import U64
 from scorescope.empirical import compiled
 from scorescope.empirical.chance import gumbel
 from scorescope.empirical.engine import Engine
 from scorescope.empirical.family import Family, States, alone
-from scorescope.empirical.nominate import Lists, Pairs, error_of
+from scorescope.empirical.nominate import SLACK, Lists, Pairs, error_of
 from scorescope.empirical.partial import LAST
 from scorescope.empirical.products import Products, Tile
 from scorescope.empirical.ranks import Ranks
-from scorescope.empirical.settle import U64, squares
+from scorescope.empirical.settle import squares
 from scorescope.empirical.shelf import Shelf
 
 LISTED = 1024  # rows among which a draw looks at direct differences
 BLUNT = 2e-4  # error of a logit that leaves few rows, in units of what sets rows apart
-SLACK = 1e-6  # more than what logarithms and lists in float32 round
 
 Parts = list[tuple[int | None, slice]]
 

@@ -115,12 +115,16 @@ class Engine:
         """(P, T) how much of a state its digits should leave: less where many rows are expected to matter."""
         reach = max(self.shelf.reach, torch.finfo(torch.float32).tiny)
         # An error of a few thousandths of what sets rows apart leaves few of them.
-        loose = (BLUNT * states.curve * self.shelf.bank.radius**2).clamp(min=1.0) / (states.slope.clamp(min=1e-12) * reach)
+        loose = (BLUNT * self.apart(states.curve)).clamp(min=1.0) / (states.slope.clamp(min=1e-12) * reach)
         return torch.where(self.crowded(states), self.sharp(states), torch.maximum(loose, self.sharp(states)))
+
+    def apart(self, curve: Tensor) -> Tensor:
+        """How far apart rows are where α²/σ² is `curve`: their squared distances in units of 2σ²/α², on average."""
+        return curve * self.shelf.bank.radius**2
 
     def sparse(self, curve: Tensor) -> Tensor:
         """Whether few rows are expected to matter where α²/σ² is `curve`."""
-        return curve * self.shelf.bank.radius**2 > SPARSE
+        return self.apart(curve) > SPARSE
 
     def posterior(self, family: Family, products: Products, label: int | None) -> Posterior:
         """Posteriors of a family's states, flat (P·T)."""
@@ -131,7 +135,7 @@ class Engine:
     def crowded(self, states: States) -> Tensor:
         """(P, T) whether so many rows are expected to matter that more digits of a state are worth asking for at once."""
         limit = CROWDED if self.lists else CROWDED_UNLISTED
-        return self.digits_suffice & (states.alpha > 0) & ~states.at_data & (states.curve * self.shelf.bank.radius**2 < limit)
+        return self.digits_suffice & (states.alpha > 0) & ~states.at_data & (self.apart(states.curve) < limit)
 
     def alone(self, states: States, label: int | None) -> Posterior:
         """Posteriors of states (B, 1, d) that share nothing: by few axes where few rows are sure to matter, else by planes of digits."""
@@ -139,7 +143,7 @@ class Engine:
         left = self._far(states, label, result)
         crowded = left & self.crowded(states)[:, 0]
         # A second plane where one would list too many rows, or where the way for many is long.
-        close = left & ~crowded & ((states.curve[:, 0] * self.shelf.bank.radius**2 < CLOSE) | (not self.digits_suffice))
+        close = left & ~crowded & ((self.apart(states.curve)[:, 0] < CLOSE) | (not self.digits_suffice))
         digits: list[tuple[Tensor, Callable[[States], Tensor] | None]] = [
             (crowded, lambda some: 1.5 * self.sharp(some)),
             (close, self.wanted),
@@ -158,7 +162,7 @@ class Engine:
 
     def _far(self, states: States, label: int | None, result: Posterior) -> Tensor:
         """Answer those of the states (B, 1, d) that lie so close to a row that few axes tell it from the others; (B,) which are left."""
-        apart = states.curve[:, 0] * self.shelf.bank.radius**2
+        apart = self.apart(states.curve)[:, 0]
         far = (apart > FAR) & (apart < BEYOND) & ~states.at_data[:, 0]
         left = torch.ones_like(far)
         if not bool(far.any()) or self.coarse is None:

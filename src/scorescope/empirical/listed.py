@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scorescope.empirical import compiled
 from scorescope.empirical.family import States
-from scorescope.empirical.nominate import Lists, rounding
+from scorescope.empirical.nominate import Lists, rounding, sides
 from scorescope.empirical.partial import Partial
 from scorescope.empirical.shelf import Shelf
 
@@ -38,14 +38,13 @@ def listed(states: States, shelf: Shelf, which: Tensor, lists: Lists, error: Ten
 
 
 def _some(states: States, shelf: Shelf, which: Tensor, lists: Lists, error: Tensor, tolerance: float) -> Partial:
-    centred, slope, curve, norm = states.centred[:, 0], states.slope[:, 0], states.curve[:, 0], states.norm[:, 0]
-    sides = [centred, shelf.mirror(centred)] if shelf.bank.flips else [centred]
+    slope, curve, norm = states.slope[:, 0], states.curve[:, 0], states.norm[:, 0]
     # Logits that are only known to within many nats say nothing about shares.
     may = torch.where(error < 50, LEFT * (-2 * error.clamp(max=50)).exp(), -1.0)
     # Values of 8-bit rows are digits but for their rounding to float32. Where that moves no logit by much, it is left out.
     even = slope * norm * shelf.rounded
     rough = even < tolerance / 2
-    found = compiled.listed(torch.stack(sides), lists, which, (slope, curve, may, states.centre, rough), shelf)
+    found = compiled.listed(sides(states, shelf), lists, which, (slope, curve, may, states.centre, rough), shelf)
     high, top, mass, square, tilt, mass2, (moment, *mirrored) = found
     moment = (moment + shelf.mirror(mirrored[0]) if mirrored else moment) * shelf.step
     seen = mass.clamp(min=1e-300)

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorescope.bank.products import U32, U64
 from scorescope.empirical import compiled
 from scorescope.empirical.family import Family, States
 from scorescope.empirical.products import Products, Tile
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Readable, Shelf
 
-U32, U64 = 2.0**-24, 2.0**-53
 VALUES = 1 << 20  # logits of one step: what the caches of a processor hold
 CROWD = 16  # a list holds so many times what is few, since what matters is known at the end of the pass alone,
 CAPACITY = 2048  # but no more than this without need
-LISTED = 1e-6  # of itself, more than what a list in float32 rounds a value by
+SLACK = 1e-6  # of itself, more than what a list in float32 rounds a value by
 
 
 @dataclass
@@ -66,6 +66,12 @@ def rounding(states: States, shelf: Shelf) -> Tensor:
     """(P, T) bound on what float64 rounds of a logit that is made of products."""
     terms = (states.d + 8) * U64
     return terms * (states.slope * states.norm * (shelf.reach + states.centre.norm()) + states.curve * shelf.reach**2)
+
+
+def sides(states: States, shelf: Shelf) -> Tensor:
+    """Centred states (B, 1, d) as (1, B, d), or with their mirror images (2, B, d) where the rows have theirs."""
+    centred = states.centred[:, 0]
+    return torch.stack([centred, shelf.mirror(centred)] if shelf.bank.flips else [centred])
 
 
 def _size(family: Family) -> Tensor:
@@ -277,10 +283,10 @@ class Nominator:
         if not len(which):
             return low, high
         states, shelf = self.family.states.flat[which], self.shelf
-        away = compiled.differences(states, self.near_lists, which, shelf)
+        away = compiled.differences(states, sides(states, shelf), self.near_lists, which, shelf)
         self.best[:, which] = -self.ranks.largest(-away).float()
         rounded = rounding(states, shelf)[:, 0] + (states.slope * states.norm)[:, 0] * shelf.rounded
-        self.off[which] = rounded + LISTED * (1 + torch.maximum(low, high)[which])
+        self.off[which] = rounded + SLACK * (1 + torch.maximum(low, high)[which])
         return self._limits()
 
     def _limits(self) -> tuple[Tensor, Tensor]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scorescope.bank.products import U64
 from scorescope.empirical import compiled
 from scorescope.empirical.family import States
 from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Shelf
 
-U64 = 2.0**-53
 VALUES = 1 << 22  # float64 values of one step
 CACHED = 1 << 18  # the same, where there is hardly more to do than to read and write them
 
