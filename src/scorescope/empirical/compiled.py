@@ -7,6 +7,7 @@ one against the other. States are shared among as many threads as PyTorch may us
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Callable
@@ -27,7 +28,7 @@ except ImportError:  # no numba for this Python or machine: PyTorch does it
 else:
     HERE = True
 
-DEPTH = kernels.DEPTH if HERE else 0
+DEPTH, LEFT = (kernels.DEPTH, kernels.LEFT) if HERE else (0, 0.0)
 SMALL = 1 << 19  # logits that one thread does as soon
 
 
@@ -44,6 +45,19 @@ def shared(count: int, each: int, work: Callable[[int, int], object]) -> None:
         return
     size = max(1, math.ceil(count / (4 * threads)))
     for done in [_pool(threads).submit(work, first, min(first + size, count)) for first in range(0, count, size)]:
+        done.result()
+
+
+def evenly(sizes: Tensor, work: Callable[[int, int], object]) -> None:
+    """`work(first, last)` for all states, by as many threads as PyTorch may use, each with a like share of the `sizes` (Q,)."""
+    threads, ends = torch.get_num_threads(), sizes.cumsum(0)
+    if threads == 1 or len(sizes) < 2 or int(ends[-1]) < SMALL:
+        work(0, len(sizes))
+        return
+    cuts = torch.searchsorted(ends, ends[-1] * torch.arange(1, threads) // threads).tolist()
+    bounds = [0, *(cut + 1 for cut in cuts), len(sizes)]
+    parts = [(first, last) for first, last in itertools.pairwise(bounds) if first < last]
+    for done in [_pool(threads).submit(work, *part) for part in parts]:
         done.result()
 
 
@@ -106,6 +120,15 @@ def few(
     return found
 
 
+def shape(z: Tensor, unit: Tensor, lot: Tensor, bits: Tensor, back: Tensor, share: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Digits (B, d) int8 of states z (B, d) in their `unit` (B,) with shaped errors, and the norms (B,) of what these leave."""
+    digits, left = torch.empty(z.shape, dtype=torch.int8), torch.empty(len(z), dtype=torch.float64)
+    own = [value.numpy() for value in (z, unit, lot, bits, back, share, inside, digits, left)]
+    groups = -(-len(z) // kernels.LANES) if len(z) else 0
+    shared(groups, kernels.LANES * z.shape[1] * len(bits), lambda first, last: kernels.shape(*own, first, last))
+    return digits, left
+
+
 def nominate(nominator: Any, exact: Tensor, square: Tensor, rounded: Tensor | None, index: Tensor) -> None:
     """`Nominator`'s pass over one tile."""
     n = nominator
@@ -125,6 +148,12 @@ def prune(lists: Any, least: Tensor, most: Tensor) -> None:
     shared(len(lists.used), lists.row.shape[1], lambda first, last: kernels.prune(*rows, first, last, *limits))
 
 
+def thin(lists: Any, which: Tensor, may: Tensor) -> None:
+    """Drop the least rows of the lists `which`, as many as have no more than a share `may` of the weight of all."""
+    rows, chosen, share = lists.arrays[:3], which.numpy(), may.numpy()
+    shared(len(which), lists.row.shape[1], lambda first, last: kernels.thin(*rows, chosen, first, last, share))
+
+
 def listed(z: Tensor, lists: Any, which: Tensor, known: tuple[Tensor, ...], shelf: Any) -> tuple[Tensor, ...]:
     """What `listed.listed` sums over the rows of the lists `which`, of states z (sides, B, d): six numbers and moments (sides, B, d)."""
     sums = [torch.zeros(len(which), dtype=torch.float64) for _ in range(5)]
@@ -137,7 +166,7 @@ def listed(z: Tensor, lists: Any, which: Tensor, known: tuple[Tensor, ...], shel
     def work(first: int, last: int) -> None:
         kernels.listed(states, *arrays, chosen, first, last, *fixed, own, stored, shelf.zero, shelf.step, *into)
 
-    shared(len(which), int(lists.used[which].sum()) * z.shape[2] // len(which), work)
+    evenly(lists.used[which] * z.shape[2], work)
     return (sums[0], top, *sums[1:], moment)
 
 

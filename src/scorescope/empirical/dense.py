@@ -34,7 +34,7 @@ VALUES = 1 << 20  # weights of one step where PyTorch makes them
 EXACT = 1 << 17  # rows whose digits' products 32 bits can add up
 ONE = 126.0  # units that one digit holds
 MOST = 3  # digits beyond which float32 has nothing to tell
-LEVELS = (2.0, 4.0, 6.0, 9.0, 12.0, 15.0, 18.0, 22.0)  # logits below the peak at which rows may be left out
+LEVELS = (1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 12.0, 15.0, 18.0, 22.0)  # logits below the peak at which rows may be left out
 ASTRAY = 40.0  # how far the largest logit may be from where it was expected
 WORTH = 10  # digits of a row that cost as much as the row by itself
 
@@ -175,7 +175,7 @@ class Dense:
         size = self.size
         levels = torch.tensor(LEVELS, dtype=torch.float64, device=self.device)[:, None] + highest  # they were below the old start
         if size is None:  # means of few rows are longer than those of many; whatever the guess, the bound tells
-            size = self.shelf.bank.radius * (0.5 * (mass2 / mass.square()).clamp(max=1) ** 0.15).clamp(min=0.1)
+            size = self.shelf.bank.radius * (0.43 * (mass2 / mass.square()).clamp(max=1) ** 0.15).clamp(min=0.1)
         allowed = 0.4 * self.tolerance * size * mass
         fraction, power = torch.frexp((allowed / (SAFE * 1.2 * square.clamp(min=1e-300).sqrt())).clamp(min=1e-30))
         self.unit = torch.ldexp(torch.floor(fraction * 256) / 256, power)  # the last bits of a sum may depend on the number of ranks

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scorescope.bank.products import Room
-from scorescope.empirical import compiled
+from scorescope.empirical import compiled, shaped
 from scorescope.empirical.coarse import Coarse, matter, suits
 from scorescope.empirical.dense import Dense
 from scorescope.empirical.digits import arithmetic
@@ -27,19 +27,21 @@ from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.products import Products, together
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import ratios, settle
+from scorescope.empirical.shaped import Shaping
 from scorescope.empirical.shelf import Shelf
 
 FEW = 128  # rows that are settled one by one
 ALONE = 4  # rows that are settled where the others are listed
 SOME = 5120  # rows that are listed at most
 LISTED = 10  # rows whose digits are summed in the time in which one is asked alone
+LEFT = 2e-3  # of the tolerance, the share of a state's mass that a long list may lack
 PAIR = 64  # rows that float64 sums in the time in which it settles one
 SMALL = 1 << 20  # values of a bank that float64 sums as soon
 FINE = 3e-6  # a tighter tolerance than this is left to float64
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
 BLUNT = 1e-2  # error of a logit that is small enough there, in units of the same distances
 CROWDED = 80.0  # the same distances, below which more rows are expected to matter than are listed, so that more digits are asked for
-CLOSE = 130.0  # the same, below which one plane of digits would list too many rows
+CLOSE = 130.0  # the same, below which one plane of digits would list too many rows, unless its errors are shaped
 FAR = 550.0  # the same, above which few axes tell nearly all rows from the one that is meant
 BEYOND = 1e30  # the same, above which float32 has no logits
 CROWDED_UNLISTED = 300.0  # where no rows are listed
@@ -80,6 +82,14 @@ class Engine:
         if not self.ranks.smallest(torch.tensor(int(able), device=self.shelf.device)):
             return None
         found = Coarse(self.shelf)
+        return found if found.worth else None
+
+    @cached_property
+    def shaping(self) -> Shaping | None:
+        """How rounding errors of single states are shaped, where that is worth it; on all ranks or on none."""
+        if not self.lists or not self.ranks.smallest(torch.tensor(int(shaped.suits(self.shelf)), device=self.shelf.device)):
+            return None
+        found = Shaping(self.shelf)
         return found if found.worth else None
 
     def some(self, label: int | None) -> int:
@@ -143,18 +153,19 @@ class Engine:
         left = self._far(states, label, result)
         crowded = left & self.crowded(states)[:, 0]
         # A second plane where one would list too many rows, or where the way for many is long.
-        close = left & ~crowded & ((self.apart(states.curve)[:, 0] < CLOSE) | (not self.digits_suffice))
-        digits: list[tuple[Tensor, Callable[[States], Tensor] | None]] = [
-            (crowded, lambda some: 1.5 * self.sharp(some)),
-            (close, self.wanted),
-            (left & ~crowded & ~close, None),
+        limit = torch.inf if not self.digits_suffice else 0.0 if self.shaping else CLOSE
+        close = left & ~crowded & (self.apart(states.curve)[:, 0] < limit)
+        digits: list[tuple[Tensor, Callable[[States], tuple[Family, Tensor]]]] = [
+            (crowded, lambda own: alone(own, 1.5 * self.sharp(own))),
+            (close, lambda own: alone(own, self.wanted(own))),
+            (left & ~crowded & ~close, self.shaping.states if self.shaping else alone),
         ]
         parts, made = [], []
-        for chosen, wanted in digits:
+        for chosen, make in digits:
             which = chosen.nonzero().flatten()
             if len(which):
                 parts.append(which)
-                made.append(alone(states[which], wanted and wanted(states[which])))
+                made.append(make(states[which]))
         shared = together(self.shelf, [stack for _, stack in made], label, self.shelf.memory // 8, self.room)
         for which, (family, _), products in zip(parts, made, shared, strict=True):
             self.posterior(family, products, label).scatter_to(result, which)
@@ -196,8 +207,8 @@ class Engine:
         # Differences in float64 tell near-ties apart, products in float64 do so where they round little.
         clear = rounding(flat, self.shelf)[:, 0] < BLURRED * self.tolerance
         some, paired = self.some(label), torch.where(clear, ALONE, FEW) if self.lists else None
-        few = FEW if self.digits_suffice else some
-        found = Nominator(family, self.shelf, margin, few, self.ranks, paired=paired, some=some).run(products)
+        few, left = FEW if self.digits_suffice else some, LEFT * self.tolerance
+        found = Nominator(family, self.shelf, margin, few, self.ranks, paired=paired, some=some, left=left).run(products)
         total = settle(flat, self.shelf, found.state, found.row, self.ranks)
         rest = found.many | found.many_near
         near = ~rest[found.near_state]  # sums of all rows look for the nearest themselves
@@ -213,7 +224,7 @@ class Engine:
         which = found.some.nonzero().flatten()
         if len(which) and found.lists is not None:
             self.work["some rows, float64 products"] += len(which)
-            part = listed(flat, self.shelf, which, found.lists, found.error, self.tolerance)
+            part = listed(flat, self.shelf, which, found.lists, found.error, self.tolerance, left)
             part.ratio = total.ratio[which]
             total.put(which, part)
         self.work["few rows, float64 differences"] += int((~rest & ~blunt & ~found.some).sum())

@@ -108,6 +108,21 @@ class States:
 
 
 @dataclass(frozen=True)
+class Grain:
+    """What is known of a rest that was shaped (`shaped`): |⟨rest, x⟩| is no more than `each` (P, T) times the texture of row x.
+
+    Attributes:
+        each: (P, T).
+        texture: (n,) float64 of one's own rows, in the order of the bank.
+        most: The largest of all rows.
+    """
+
+    each: Tensor
+    texture: Tensor
+    most: float
+
+
+@dataclass(frozen=True)
 class Family:
     """States and what is known of them from products with the rows.
 
@@ -118,6 +133,7 @@ class Family:
         rest: (P, T) bound on the norm of what digits and coefficients leave of a state.
         place: (P,) where the products of a group are among those of all groups.
         drift: (P, T) a bound on ‖C rest‖ for any covariance C of trace 1: that of `rest`, or less where the rest is random.
+        grain: What else is known of the rest, if it was shaped.
     """
 
     states: States
@@ -126,6 +142,7 @@ class Family:
     rest: Tensor
     place: Tensor
     drift: Tensor
+    grain: Grain | None = None
 
     def astray(self, rows: int) -> Tensor:
         """(P, T) bound on |⟨rest, x⟩| / ‖x‖ for each of so many vectors x: ‖rest‖, or less where the rest is random.
@@ -174,10 +191,10 @@ def alone(states: States, wanted: Tensor | None = None, seen: Tensor | None = No
             break
     stack, left = torch.stack(digits, 1), rest.norm(dim=1, keepdim=True)
     place = torch.arange(len(stack), device=rest.device)
-    return Family(states, _norms(stack), torch.stack(columns, 2), left, place, torch.minimum(left, drift)), stack
+    return Family(states, norms_of(stack), torch.stack(columns, 2), left, place, torch.minimum(left, drift)), stack
 
 
-def _norms(digits: Tensor) -> Tensor:
+def norms_of(digits: Tensor) -> Tensor:
     """(P, R) norms of digits (P, R, d)."""
     return torch.cat([some.float().norm(dim=2).double() for some in digits.split(64)])
 
@@ -224,7 +241,7 @@ def pairs(x: Tensor, eps: Tensor, states: States, wanted: Tensor, step: float) -
     weights = torch.stack([states.alpha, states.sigma], 2)
     digits, coefficients, rest = digits_of(directions, weights, wanted, step)
     rest = rest + 2.0**-48 * (states.alpha * directions[:, 0].norm(dim=1)[:, None] + states.sigma * eps.norm(dim=1)[:, None])
-    return Family(states, _norms(digits), coefficients, rest, torch.arange(len(x), device=x.device), rest), digits
+    return Family(states, norms_of(digits), coefficients, rest, torch.arange(len(x), device=x.device), rest), digits
 
 
 def trajectories(states: States, wanted: Tensor) -> tuple[Family, Tensor]:
@@ -273,10 +290,10 @@ def trajectories(states: States, wanted: Tensor) -> tuple[Family, Tensor]:
         digits, columns = [torch.zeros_like(rest[:, :1], dtype=torch.int8)], [torch.zeros_like(rest[:, :, :1])]
     stack, coefficients = torch.cat(digits, 1), torch.cat(columns, 2)
     # And what the rounding of these very differences may hide.
-    hidden = 2.0**-48 * (states.norm + (coefficients.abs() * _norms(stack)[:, None]).sum(2))
+    hidden = 2.0**-48 * (states.norm + (coefficients.abs() * norms_of(stack)[:, None]).sum(2))
     left = left + hidden
     place = torch.arange(len(stack), device=left.device)
-    return Family(states, _norms(stack), coefficients, left, place, torch.minimum(left, drift + hidden)), stack
+    return Family(states, norms_of(stack), coefficients, left, place, torch.minimum(left, drift + hidden)), stack
 
 
 def principal(rest: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

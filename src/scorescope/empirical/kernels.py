@@ -2,7 +2,8 @@
 
 Every function works on the states `first` … `last` − 1 and touches nothing of others. Logits are made for `BLOCK` rows at a time, in
 memory that the first cache holds, and each loop over them is simple enough to become vector instructions: maxima and minima are those of
-integers, since the bits of floats are in the floats' order, and no index is a sum, which might be negative.
+integers, since the bits of floats are in the floats' order, and no index is a sum, which might be negative. All stand in one file, since
+numba, which keeps machine code on disk, notices changes of a loop's own file alone.
 """
 
 from __future__ import annotations
@@ -10,20 +11,30 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 BLOCK = 1024  # rows whose logits are made at a time
+LANES = 8  # states that are rounded at a time
 PART = 64  # of these whose extremes are noted: only where they are within the limits is each row looked at
 RUN = 8  # states of a group that share the conversion of its products
 SOON = 32  # rows that float32 adds up before float64 takes over, eight at a time
 DEPTH = 9 + SOON // 8  # roundings that a row's share of such a sum passes at most
 ABS = np.int32(0x7FFFFFFF)  # bits of a float32 but its sign
 FAR = np.int32(0x7F800000)  # the bits of infinity
+NEAR = 256  # rows that caches hold while several states take theirs
 STEPS = 160  # half logits below the largest that listed rows are told apart by
 SLACK = 1e-6  # of itself, more than what a list in float32 rounds a value by
+PLANES, BASE = 4, 254  # of the digits of a state whose products with single rows are those of 8-bit integers
+WIDE = 64  # bytes of a vector
+VNNI = hasattr(llvm, "initialize_native_asmparser") and bool(llvm.get_host_cpu_features().get("avx512vnni"))
+if VNNI:
+    llvm.initialize_native_asmparser()
+LEFT = 0.5 / (127 * float(BASE) ** (PLANES - 1)) if VNNI else 0.0  # of a state's largest value, what these digits leave of each
 HOW: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz", "contract", "nnan"}}
 F32, I32 = np.float32, np.int32
 
@@ -172,6 +183,40 @@ def _room(s: int, least: float, most: float, rows: Any, values: Any, used: Any, 
             values[s, kept], rows[s, kept] = values[s, i], rows[s, i]
             kept += 1
     used[s] = kept
+
+
+@loop
+def shape(
+    z: Any, unit: Any, lot: Any, bits: Any, back: Any, share: Any, inside: Any, digits: Any, left: Any, first: int, last: int
+) -> None:  # fmt: skip
+    """As `compiled.shape`, for `LANES` states at a time: place by place, where each state waits for its own errors alone."""
+    d = z.shape[1]
+    error = np.empty((d, LANES), np.float64)
+    value, rest = np.empty(LANES, np.float64), np.empty(LANES, np.float64)
+    for group in range(first, last):
+        begin = group * LANES
+        count = min(LANES, len(z) - begin)
+        rest[:] = 0
+        value[:] = 0
+        for j in range(d):
+            for i in range(count):
+                value[i] = z[begin + i, j] / unit[begin + i]
+            taken = error[j]
+            taken[:] = 0
+            for k in range(len(bits)):
+                if inside[j] & bits[k] == bits[k]:
+                    a, other = share[k], error[j - back[k]]
+                    for i in range(LANES):
+                        taken[i] += a * other[i]
+            for i in range(LANES):
+                whole = np.floor(value[i] - taken[i] + lot[j])
+                gone = value[i] - whole
+                rest[i] += gone * gone
+                value[i], taken[i] = whole, gone - taken[i]
+            for i in range(count):
+                digits[begin + i, j] = np.int8(value[i])
+        for i in range(count):
+            left[begin + i] = math.sqrt(rest[i]) * unit[begin + i]
 
 
 @loop
@@ -465,40 +510,39 @@ def cut(
     deep: Any, unit: Any, planes: Any, base: int, dither: Any, slot: Any, digits: Any, q: Any,
     whole: Any, mass: Any, lost: Any, moment: Any,
 ) -> None:  # fmt: skip
-    """Weights of `Dense`'s second pass: as digits for the states that have planes, and else, or where too large, summed at once."""
+    """Weights of `Dense`'s second pass: as digits for the states that have planes, and else, or where too large, summed at once.
+
+    All states are done with a block of rows before any goes on to the next: rows are brought from memory once for many.
+    """
     count, n = exact.shape[1], exact.shape[2]
     room = np.empty((count, BLOCK), np.float64)
     logit = np.empty(BLOCK, np.float64)
     weight = np.empty(BLOCK, np.float32)
     number = np.empty(BLOCK, np.int32)
     acc = np.empty(q.shape[1], np.float32)
-    listed = np.empty((RUN, n), np.int32)
-    heavy = np.empty((RUN, n), np.float32)
-    used = np.zeros(RUN, np.int64)
-    s0 = first
-    while s0 < last:
-        end = _end_of_run(group, s0, last)
-        p = group[s0]
-        used[:] = 0
-        for begin in range(0, n, BLOCK):
-            size = min(BLOCK, n - begin)
-            _convert(exact[place[p]], begin, size, room)
-            for s in range(s0, end):
-                i, peak = s - s0, start[s]
-                _logits(columns[p, which[s]], room, square[begin : begin + size], logit[:size])
+    listed = np.empty(BLOCK, np.int32)
+    heavy = np.empty(BLOCK, np.float32)
+    for begin in range(0, n, BLOCK):
+        size, held = min(BLOCK, n - begin), -1
+        for s in range(first, last):
+            p, peak, used = group[s], start[s], 0
+            if p != held:
+                _convert(exact[place[p]], begin, size, room)
+                held = p
+            _logits(columns[p, which[s]], room, square[begin : begin + size], logit[:size])
+            for j in range(size):
+                weight[j] = _exp(logit[j] - peak)
+            if planes[s] == 0:  # the rows that matter, one by one
+                under, gone = F32(deep[s]), F32(0)
                 for j in range(size):
-                    weight[j] = _exp(logit[j] - peak)
-                if planes[s] == 0:  # the rows that matter, one by one
-                    under, gone = F32(deep[s]), F32(0)
-                    for j in range(size):
-                        gone += weight[j] if weight[j] < under else F32(0)
-                    lost[s] += gone
-                    for j in range(size):
-                        if weight[j] >= under:
-                            listed[i, used[i]], heavy[i, used[i]] = begin + j, weight[j]
-                            mass[s] += weight[j]
-                            used[i] += 1
-                    continue
+                    gone += weight[j] if weight[j] < under else F32(0)
+                lost[s] += gone
+                for j in range(size):
+                    if weight[j] >= under:
+                        listed[used], heavy[used] = begin + j, weight[j]
+                        mass[s] += weight[j]
+                        used += 1
+            else:
                 inverse, largest, total = F32(1 / unit[s]), I32(0), np.int64(0)
                 limit = F32((base // 2 - 1) * float(base) ** (planes[s] - 1))
                 lot = dither[begin : begin + size]
@@ -521,13 +565,11 @@ def cut(
                 if _float(largest) > limit:
                     for j in range(size):
                         if weight[j] * inverse > limit:
-                            listed[i, used[i]], heavy[i, used[i]] = begin + j, weight[j]
+                            listed[used], heavy[used] = begin + j, weight[j]
                             mass[s] += weight[j]
-                            used[i] += 1
-        for s in range(s0, end):
-            if used[s - s0]:
-                _gather(q, listed[s - s0], heavy[s - s0], used[s - s0], acc, moment[s])
-        s0 = end
+                            used += 1
+            if used:
+                _gather(q, listed, heavy, used, acc, moment[s])
 
 
 @loop
@@ -538,21 +580,136 @@ def prune(rows: Any, values: Any, used: Any, first: int, last: int, least: Any, 
 
 
 @loop
-def _dots(state: Any, q: Any, rows: Any, out: Any) -> None:
-    """⟨state, q[row]⟩ of some rows, in float64; four at a time, for memory takes longer to answer than to read."""
-    count, j = len(rows), 0
+def thin(rows: Any, values: Any, used: Any, which: Any, first: int, last: int, may: Any) -> None:
+    """Drop the least of the listed rows of each state of `which`, as many as together have no more than a share `may` of all."""
+    steps = np.empty(STEPS, np.float64)
+    for i in range(first, last):
+        s, largest = which[i], F32(-np.inf)
+        count = used[s]
+        for j in range(count):
+            largest = max(largest, values[s, j])
+        # How much the rows weigh that lie so many steps below the largest, by what is known of their logits so far.
+        steps[:] = 0
+        for j in range(count):
+            below = largest - values[s, j]
+            steps[min(STEPS - 1, int(below * 2))] += _exp(-np.float64(below))
+        total, gone, cut = steps.sum(), 0.0, STEPS
+        while cut > 1 and gone + steps[cut - 1] <= may[i] * total:
+            cut -= 1
+            gone += steps[cut]
+        kept = 0
+        for j in range(count):
+            if min(STEPS - 1, int((largest - values[s, j]) * 2)) < cut:
+                values[s, kept], rows[s, kept] = values[s, j], rows[s, j]
+                kept += 1
+        used[s] = kept
+
+
+@intrinsic
+def _products(context: Any, planes: Any, one: Any, two: Any, next_one: Any, next_two: Any, count: Any, sums: Any) -> Any:
+    """Sums over the first `count` places, a multiple of `WIDE`, of each plane times (two rows + 128): int32, plane by plane."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        byte, word, place = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+        vector = ir.VectorType(word, WIDE // 4)
+        arrays = [context.make_array(kind)(context, builder, value) for kind, value in zip(signature.args[:5], values, strict=False)]
+        digits, *rows = (array.data for array in arrays)
+        length = builder.extract_value(arrays[1].shape, 0)
+        out = context.make_array(signature.args[6])(context, builder, values[6]).data
+        ask = builder.module.declare_intrinsic(
+            "llvm.prefetch", [byte.as_pointer()], ir.FunctionType(ir.VoidType(), [byte.as_pointer(), word, word, word])
+        )
+        multiply = ir.FunctionType(vector, [vector] * 3)
+        signs = ir.Constant(vector, [ir.Constant(word, -0x7F7F7F80)] * (WIDE // 4))  # 0x80 in every byte
+        total = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(2 * PLANES)]
+
+        def load(data: Any, at: Any) -> Any:
+            found = builder.load(builder.bitcast(builder.gep(data, [at]), vector.as_pointer()))
+            found.align = 1
+            return found
+
+        with cgutils.for_range_slice(builder, ir.Constant(place, 0), values[5], ir.Constant(place, WIDE)) as (at, _):
+            unsigned = [builder.xor(load(row, at), signs) for row in rows[:2]]
+            for row in rows[2:]:
+                builder.call(ask, [builder.gep(row, [at]), *(ir.Constant(word, how) for how in (0, 3, 1))])
+            for k in range(PLANES):
+                digit = load(digits, builder.add(at, builder.mul(length, ir.Constant(place, k))))
+                for side in range(2):
+                    held = total[2 * k + side]
+                    own = [builder.load(held), unsigned[side], digit]
+                    builder.store(builder.asm(multiply, "vpdpbusd $3, $2, $0", "=v,0,v,v", own, False), held)
+        for k, held in enumerate(total):
+            found = builder.load(held)
+            parts = [builder.extract_element(found, ir.Constant(word, lane)) for lane in range(WIDE // 4)]
+            while len(parts) > 1:
+                parts = [builder.add(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+            builder.store(parts[0], builder.gep(out, [ir.Constant(place, k)]))
+        return context.get_dummy_value()
+
+    return types.void(planes, one, two, next_one, next_two, count, sums), generate
+
+
+@loop
+def _split_digits(state: Any, planes: Any, steps: Any) -> None:
+    """Digits of a state (PLANES, d), and for each plane its unit and 128 times the sum of what `_products` takes of it."""
+    d = len(state)
+    unit, end = max(np.abs(state).max(), 1e-300) / 127, d - d % WIDE
+    rest = state.copy()
+    for k in range(PLANES):
+        total = np.int64(0)
+        for i in range(d):
+            whole = np.floor(rest[i] / unit + 0.5)
+            planes[k, i] = np.int8(whole)
+            rest[i] -= whole * unit
+            if i < end:
+                total += np.int64(whole)
+        steps[0, k], steps[1, k] = unit, 128.0 * total
+        unit /= BASE
+
+
+@loop
+def _dots_digits(state: Any, planes: Any, steps: Any, q: Any, rows: Any, out: Any) -> None:
+    count, d, j = len(rows), q.shape[1], 0
+    end = d - d % WIDE
+    sums = np.empty(2 * PLANES, np.int32)
     while j < count:
-        k = min(j + 3, count - 1)  # the last ones of a count that is not a multiple of four are made twice
-        x0, x1, x2, x3 = q[rows[j]], q[rows[min(j + 1, k)]], q[rows[min(j + 2, k)]], q[rows[k]]
-        a, b, c, d = 0.0, 0.0, 0.0, 0.0
-        for i in range(len(state)):
+        other = min(j + 1, count - 1)  # the last one of an odd count is made twice
+        one, two = q[rows[j]], q[rows[other]]
+        _products(planes, one, two, q[rows[min(j + 2, count - 1)]], q[rows[min(j + 3, count - 1)]], end, sums)
+        a, b = 0.0, 0.0
+        for i in range(end, d):
+            a += state[i] * one[i]
+            b += state[i] * two[i]
+        for k in range(PLANES):
+            a += steps[0, k] * (sums[2 * k] - steps[1, k])
+            b += steps[0, k] * (sums[2 * k + 1] - steps[1, k])
+        out[j], out[other] = a, b
+        j += 2
+
+
+@loop
+def _split_nothing(state: Any, planes: Any, steps: Any) -> None:
+    """States are as they are."""
+
+
+@loop
+def _dots_float64(state: Any, planes: Any, steps: Any, q: Any, rows: Any, out: Any) -> None:
+    count, d, j = len(rows), q.shape[1], 0
+    while j < count:
+        last = min(j + 3, count - 1)  # the last ones of a count that is not a multiple of four are made twice
+        x0, x1, x2, x3 = q[rows[j]], q[rows[min(j + 1, last)]], q[rows[min(j + 2, last)]], q[rows[last]]
+        a, b, c, e = 0.0, 0.0, 0.0, 0.0
+        for i in range(d):
             z = state[i]
             a += z * x0[i]
             b += z * x1[i]
             c += z * x2[i]
-            d += z * x3[i]
-        out[j], out[min(j + 1, k)], out[min(j + 2, k)], out[k] = a, b, c, d
+            e += z * x3[i]
+        out[j], out[min(j + 1, last)], out[min(j + 2, last)], out[last] = a, b, c, e
         j += 4
+
+
+_split, _dots = (_split_digits, _dots_digits) if VNNI else (_split_nothing, _dots_float64)
 
 
 @loop
@@ -573,78 +730,90 @@ def _exact_dots(state: Any, q: Any, rows: Any, base: float, step: float, out: An
 
 @loop
 def listed(
-    z: Any, rows: Any, values: Any, used: Any, which: Any, first: int, last: int, slope: Any, curve: Any, may: Any,
+    z: Any, rows: Any, values: Any, used: Any, which: Any, first: int, last: int, slope: Any, curve: Any, known: Any,
     centre: Any, rough: Any, q: Any, place: Any, square: Any, own: int, stored: int, base: float, step: float,
     high: Any, top: Any, mass: Any, square_mass: Any, tilt: Any, mass2: Any, moment: Any,
 ) -> None:  # fmt: skip
-    """Sums over the listed rows of each state, as `listed.listed` wants them; z (sides, B, d) are states and their mirror images."""
-    sides, most = len(z), rows.shape[1]
-    steps, acc, ends = np.empty(STEPS, np.float64), np.empty(q.shape[1], np.float32), np.zeros(sides + 1, np.int64)
-    logit, weight = np.empty(SOON, np.float64), np.empty(SOON, np.float32)
-    at, named = np.empty(most, np.int64), np.empty(most, np.int64)
+    """Sums over the listed rows of each state, as `listed.listed` wants them; z (sides, B, d) are states and their mirror images.
+
+    All states take their rows from one stretch of the bank before any goes on to the next: a row is brought from memory once for many.
+    """
+    sides, d, count, entries = len(z), q.shape[1], last - first, 0
     for i in range(first, last):
-        s, about = which[i], 0.0
-        for c in range(q.shape[1]):
-            about += z[0, i, c] * centre[c]
-        count, largest = used[s], F32(-np.inf)
-        for j in range(count):
+        entries += used[which[i]]
+    at, named = np.empty(entries, np.int64), np.empty(entries, np.int64)
+    ends, now = np.zeros((count, sides + 1), np.int64), np.empty((count, sides), np.int64)
+    planes, steps = np.empty((count, sides, PLANES, d), np.int8), np.empty((count, sides, 2, PLANES), np.float64)
+    level, about, unknown, kept = np.empty(count, np.float64), np.zeros(count, np.float64), False, 0
+    for i in range(first, last):
+        s, k = which[i], i - first
+        for c in range(d):
+            about[k] += z[0, i, c] * centre[c]
+        largest = F32(-np.inf)
+        for j in range(used[s]):
             largest = max(largest, values[s, j])
-        # How much the rows weigh that lie so many steps below the largest, by what is known of their logits so far.
-        steps[:] = 0
-        for j in range(count):
-            steps[min(STEPS - 1, int((largest - values[s, j]) * 2))] += math.exp(values[s, j] - largest)
-        total, gone, cut = steps.sum(), 0.0, STEPS
-        while cut > 1 and gone + steps[cut - 1] <= may[i] * total:
-            cut -= 1
-            gone += steps[cut]
-        kept = 0
+        # Weights are relative to the largest logit, or to one that is known to be about as large: then rows are asked but once.
+        level[k], unknown = largest, unknown or not known[i]
+        ends[k, 0] = kept
         for side in range(sides):
-            for j in range(count):
+            for j in range(used[s]):
                 row = rows[s, j]
-                if (row >= stored) == (side == 1) and min(STEPS - 1, int((largest - values[s, j]) * 2)) < cut:
+                if (row >= stored) == (side == 1):
                     at[kept], named[kept] = place[row - side * stored - own], row
                     kept += 1
-            ends[side + 1] = kept
-        # Weights are relative to the largest logit, or to one that is known to be about as large: then rows are summed while they are near.
-        best, level = -np.inf, float(largest)
-        known = may[i] >= 0
-        for summed in range(1 if known else 0, 2):
-            if not known and summed:
-                level = best
-            for side in range(sides):
-                for begin in range(ends[side], ends[side + 1], SOON):
-                    end = min(begin + SOON, ends[side + 1])
-                    some = at[begin:end]
-                    if rough[i]:
-                        _dots(z[side, i], q, some, logit)
-                    else:
-                        _exact_dots(z[side, i], q, some, base, step, logit)
-                    for j in range(end - begin):
-                        dot = step * logit[j] if rough[i] else logit[j] - about
-                        norm, name = square[some[j]], named[begin + j]
-                        logit[j] = slope[i] * dot - 0.5 * curve[i] * norm
-                        if logit[j] > best or (logit[j] == best and name < top[i]):
-                            best, top[i] = logit[j], name
-                        if summed:
-                            below = logit[j] - level
+            ends[k, side + 1] = kept
+            if rough[i]:
+                _split(z[side, i], planes[k, side], steps[k, side])
+    high[first:last] = -np.inf
+    acc, logit, weight = np.empty(d, np.float32), np.empty(SOON, np.float64), np.empty(SOON, np.float32)
+    for summed in range(0 if unknown else 1, 2):
+        now[:] = ends[:, :sides]
+        for stretch in range(NEAR, len(q) + NEAR, NEAR):
+            for i in range(first, last):
+                k = i - first
+                if known[i] and not summed:
+                    continue
+                for side in range(sides):
+                    begin, stop = now[k, side], now[k, side]
+                    while stop < ends[k, side + 1] and at[stop] < stretch:
+                        stop += 1
+                    now[k, side] = stop
+                    while begin < stop:
+                        some = at[begin : min(begin + SOON, stop)]
+                        if rough[i]:
+                            _dots(z[side, i], planes[k, side], steps[k, side], q, some, logit)
+                        else:
+                            _exact_dots(z[side, i], q, some, base, step, logit)
+                        for j in range(len(some)):
+                            dot = step * logit[j] if rough[i] else logit[j] - about[k]
+                            norm, name = square[some[j]], named[begin + j]
+                            value = slope[i] * dot - 0.5 * curve[i] * norm
+                            if value > high[i] or (value == high[i] and name < top[i]):
+                                high[i], top[i] = value, name
+                            below = value - level[k]
                             w = F32(math.exp(below))
                             weight[j] = w
-                            mass[i] += w
-                            mass2[i] += w * w
-                            square_mass[i] += w * norm
-                            tilt[i] += w * below
-                    if summed:
-                        _gather(q, some, weight, end - begin, acc, moment[side, i])
-        high[i] = best
-        if kept == 0:
+                            if summed:
+                                mass[i] += w
+                                mass2[i] += w * w
+                                square_mass[i] += w * norm
+                                tilt[i] += w * below
+                        if summed:
+                            _gather(q, some, weight, len(some), acc, moment[side, i])
+                        begin += len(some)
+        for i in range(first, last):
+            level[i - first] = level[i - first] if known[i] else high[i]
+    for i in range(first, last):
+        if used[which[i]] == 0:
             continue
-        factor = math.exp(level - best)
-        tilt[i] = factor * (tilt[i] + mass[i] * (level - best))
+        gap = level[i - first] - high[i]
+        factor = math.exp(gap)
+        tilt[i] = factor * (tilt[i] + mass[i] * gap)
         mass[i] *= factor
         mass2[i] *= factor * factor
         square_mass[i] *= factor
         for side in range(sides):
-            for c in range(q.shape[1]):
+            for c in range(d):
                 moment[side, i, c] *= factor
 
 
@@ -655,7 +824,8 @@ def differences(
 ) -> None:  # fmt: skip
     """As `compiled.differences`; z (sides, Q, d) are states and their mirror images."""
     most = rows.shape[1]
-    at, slot, dots = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.float64)
+    at, slot, found = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.float64)
+    planes, steps = np.empty((PLANES, q.shape[1]), np.int8), np.empty((2, PLANES), np.float64)
     for i in range(first, last):
         s = which[i]
         for side in range(len(z)):
@@ -664,9 +834,10 @@ def differences(
                 if (rows[s, j] >= stored) == (side == 1):
                     at[count], slot[count] = place[rows[s, j] - side * stored - own], j
                     count += 1
-            _dots(z[side, i], q, at[:count], dots[:count])
+            _split(z[side, i], planes, steps)
+            _dots(z[side, i], planes, steps, q, at[:count], found[:count])
             for j in range(count):
-                a = slope[i] * step * dots[j] - 0.5 * curve[i] * square[at[j]] - shell[i]
+                a = slope[i] * step * found[j] - 0.5 * curve[i] * square[at[j]] - shell[i]
                 values[s, slot[j]] = a
                 if a >= 0:
                     away[0, i] = min(away[0, i], a)

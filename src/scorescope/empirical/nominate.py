@@ -23,6 +23,8 @@ from scorescope.empirical.shelf import Readable, Shelf
 VALUES = 1 << 20  # logits of one step: what the caches of a processor hold
 CROWD = 16  # a list holds so many times what is few, since what matters is known at the end of the pass alone,
 CAPACITY = 2048  # but no more than this without need
+KNOWN = 50.0  # nats to within which logits must be known to say anything about shares
+ROOM = 4  # a long list holds so many times what is left of it
 SLACK = 1e-6  # of itself, more than what a list in float32 rounds a value by
 
 
@@ -52,10 +54,11 @@ class Nominations:
 def error_of(family: Family, shelf: Readable, unit: float, rest: bool = True) -> Tensor:
     """(P, T) bound on the error of a logit from a family's products: what the digits leave, and rounding with unit `unit`.
 
-    What the digits of float rows leave differs from row to row and is not in it; without `rest`, neither is that of the states'.
+    What differs from row to row is not in it: what the digits of float rows leave, and those of states if it was shaped. Without `rest`,
+    neither is any of that of the states'.
     """
     states = family.states
-    left = family.astray(shelf.count) * (shelf.reach if rest else 0.0)
+    left = family.astray(shelf.count) * (shelf.reach if rest and family.grain is None else 0.0)
     if shelf.exact:
         left = left + (states.norm + family.rest) * shelf.rounded
     terms = (family.norms.shape[1] + 6) * unit
@@ -66,6 +69,15 @@ def rounding(states: States, shelf: Shelf) -> Tensor:
     """(P, T) bound on what float64 rounds of a logit that is made of products."""
     terms = (states.d + 8) * U64
     return terms * (states.slope * states.norm * (shelf.reach + states.centre.norm()) + states.curve * shelf.reach**2)
+
+
+def asked(states: States, z: Tensor, shelf: Shelf) -> Tensor:
+    """(B,) bound on what `compiled` leaves of a logit where single 8-bit rows are asked, beside `rounding`; `z` are the states' `sides`.
+
+    Values of such rows are digits but for their rounding to float32, and states are digits, too, where the processor multiplies these.
+    """
+    left = z[0].abs().amax(1) * (compiled.LEFT * states.d**0.5)
+    return states.slope[:, 0] * (states.norm[:, 0] * shelf.rounded + left * shelf.reach)
 
 
 def sides(states: States, shelf: Shelf) -> Tensor:
@@ -197,22 +209,27 @@ class Nominator:
         near: bool = True,
         paired: Tensor | int | None = None,
         some: int = 0,
+        left: float = 0.0,
     ) -> None:
         self.family, self.shelf, self.few, self.ranks = family, shelf, few, ranks
         # States with more rows than `paired` (Q,) keep them in lists, up to `some`.
-        self.paired, self.some = few if paired is None else paired, max(few, some)
+        self.paired, self.some, self.left = few if paired is None else paired, max(few, some), left
         states = family.states
         self.d, (p, t) = states.d, states.sigma.shape
         self.error = ranks.largest(error_of(family, shelf, U32))
         # A logit in float32: digits' coefficients, then −curve/2 for the squared norm.
         scale = states.slope[..., None] * family.coefficients * shelf.step
-        # What the digits of a float row leave moves its logit by no more than this times its norm.
+        # What differs from row to row moves a row's logit by no more than this times what is known of the row.
+        self.grain = family.grain
         self.blur = None if shelf.exact else (states.slope * (states.norm + family.rest)).flatten().float() * (1 + 1e-5)
+        if self.grain is not None:
+            self.blur = (states.slope * self.grain.each).flatten().float() * (1 + 1e-5)
         self.columns = torch.cat([scale, -0.5 * states.curve[..., None]], 2).float()
         self.shell = states.shell.flatten().float()
         self.margin = (margin + 2 * self.error).flatten().float() * (1 + 1e-5)
         self.off = self.error.flatten() * (1 + 1e-5)
-        self.most_blur = torch.zeros_like(self.shell) if self.blur is None else self.blur * shelf.rounded
+        most = shelf.rounded if self.grain is None else self.grain.most
+        self.most_blur = torch.zeros_like(self.shell) if self.blur is None else self.blur * most
         self.at_data = states.at_data.flatten()
         self.many = states.alpha.flatten() == 0
         # Without a signal all logits are 0, and nobody looks at them.
@@ -224,7 +241,7 @@ class Nominator:
         # Where the rows are at hand, a list of near ones that is too long is asked row by row.
         self.able = self.compiled and shelf.exact and shelf.resident
         count, near_most, device = p * t, max(min(CROWD * few, CAPACITY), few, self.some if self.able else 0), states.z.device
-        most = max(near_most, self.some)
+        most = max(near_most, self.some if self.grain is None else ROOM * self.some)
         self.lists: Lists | Pairs
         self.near_lists: Lists | Pairs
         if self.compiled:
@@ -239,7 +256,7 @@ class Nominator:
         """Nominations from all tiles, and from those of the other ranks."""
         for tile in products:
             if self.compiled:
-                compiled.nominate(self, tile.exact, tile.rows.square, tile.rows.rounded, tile.index)
+                compiled.nominate(self, tile.exact, tile.rows.square, self._vague(tile), tile.index)
             else:
                 self._take(tile)
         self.peak, *best = self.ranks.largest(torch.stack([self.peak, *-self.best]))
@@ -248,8 +265,12 @@ class Nominator:
         near_state, near_row, _ = self._left(self.near_lists, (-low, high), -torch.maximum(low, high), self.many_near, self.few, self.few)
         least = self.peak - self.margin
         state, row, some = self._left(self.lists, (least, torch.full_like(least, torch.inf)), least, self.many, self.paired, self.some)
-        known = (self.peak.double(), self.error.flatten(), self.many, self.many_near)
+        known = (self.peak.double(), self.error.flatten() + 2 * self.most_blur.double(), self.many, self.many_near)
         return Nominations(state, row, near_state, near_row, *known, some, self.lists if isinstance(self.lists, Lists) else None)
+
+    def _vague(self, tile: Tile) -> Tensor | None:
+        """(n,) what is known of the rows of a tile, for `blur`."""
+        return tile.rows.rounded if self.grain is None else self.grain.texture[tile.rows.index - self.shelf.own.start]
 
     def _left(
         self,
@@ -265,11 +286,23 @@ class Nominator:
         `many` learns which states have more than `limit`, or have lost what is as good as `worst`.
         """
         lists.keep(*within)
+        gone = many | (lists.dropped >= worst)
+        some = (self.ranks.total(lists.used) > paired) & ~self.at_data
+        if limit > self.few:  # more rows than are settled: they go on as lists
+            self._thin(lists, some & ~gone)
         # What one process has given up is too many for all.
-        count = self.ranks.total(lists.used + (many | (lists.dropped >= worst)) * (limit + 1))
+        count = self.ranks.total(lists.used + gone * (limit + 1))
         many |= (count > limit) & ~(self.at_data & (lists.dropped < worst))
-        some = (count > paired) & ~many & ~self.at_data
+        some &= ~many
         return *lists.pairs(~many & ~some), some
+
+    def _thin(self, lists: Lists | Pairs, some: Tensor) -> None:
+        """Drop from the long lists of `some` (Q,) rows that together have no more than a share `left` of a state's mass."""
+        assert isinstance(lists, Lists)
+        error = self.error.flatten() + self.most_blur
+        # Logits that are only known to within many nats say nothing about shares.
+        which = (some & (error < KNOWN)).nonzero().flatten()
+        compiled.thin(lists, which, self.left * (-2 * error[which]).exp())
 
     def _asked(self) -> tuple[Tensor, Tensor]:
         """`_limits`, after the near rows of states with too many were asked one by one: what the digits left then hides no difference."""
@@ -283,10 +316,11 @@ class Nominator:
         if not len(which):
             return low, high
         states, shelf = self.family.states.flat[which], self.shelf
-        away = compiled.differences(states, sides(states, shelf), self.near_lists, which, shelf)
+        z = sides(states, shelf)
+        away = compiled.differences(states, z, self.near_lists, which, shelf)
         self.best[:, which] = -self.ranks.largest(-away).float()
-        rounded = rounding(states, shelf)[:, 0] + (states.slope * states.norm)[:, 0] * shelf.rounded
-        self.off[which] = rounded + SLACK * (1 + torch.maximum(low, high)[which])
+        self.off[which] = rounding(states, shelf)[:, 0] + asked(states, z, shelf) + SLACK * (1 + torch.maximum(low, high)[which])
+        self.most_blur[which] = 0.0
         return self._limits()
 
     def _limits(self) -> tuple[Tensor, Tensor]:
@@ -322,8 +356,9 @@ class Nominator:
         """Note the rows of (m, n) logits that can matter by what is known so far."""
         above = torch.sub(logit, self.shell[which, None])
         away, blur = above.abs(), None
-        if self.blur is not None and tile.rows.rounded is not None:
-            blur = torch.outer(self.blur[which], tile.rows.rounded.float())
+        vague = self._vague(tile)
+        if self.blur is not None and vague is not None:
+            blur = torch.outer(self.blur[which], vague.float())
         torch.maximum(self.peak[which], (logit if blur is None else logit - blur).amax(1), out=self.peak[which])
         for side, inner in enumerate((True, False)):
             sure = torch.where((above >= 0) == inner, away if blur is None else away + blur, torch.inf).amin(1)

@@ -13,7 +13,6 @@ from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Shelf
 
 VALUES = 1 << 22  # float64 values of one step
-CACHED = 1 << 18  # the same, where there is hardly more to do than to read and write them
 
 
 def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ranks) -> Partial:
@@ -26,23 +25,18 @@ def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Rank
     order = torch.argsort(state, stable=True)
     state, row = state[order], row[order]
     found, counts = state.unique_consecutive(return_counts=True)
-    ends = counts.cumsum(0)
     here = torch.zeros(len(states.z), dtype=torch.int64, device=state.device)
     here[found] = 1
     shared = (ranks.total(here) > 1).nonzero().flatten()
     if len(shared):
         mine = torch.isin(state, shared)
         _shared(states, shelf, shared, state[mine], row[mine], result, ranks)
-    single = (counts == 1) & ~torch.isin(found, shared)
-    for part in ends[single].sub(1).split(max(1, CACHED // states.d)):
-        _lone(states, shelf, state[part], row[part], result)
-    several = (counts > 1) & ~torch.isin(found, shared)
-    several, ends, counts = found[several], ends[several], counts[several]
-    room = max(1, VALUES // states.d)
-    for part in _parts(counts, room):
-        first, last = int(ends[part.start] - counts[part.start]), int(ends[part.stop - 1])
-        keep = torch.isin(state[first:last], several[part])
-        _few(states, shelf, several[part], state[first:last][keep], row[first:last][keep], result)
+        here = ~torch.isin(found, shared)
+        found, counts, state, row = found[here], counts[here], state[~mine], row[~mine]
+    ends = counts.cumsum(0)
+    for part in _parts(counts, max(1, VALUES // states.d)):
+        own = slice(int(ends[part.start] - counts[part.start]), int(ends[part.stop - 1]))
+        _few(states, shelf, found[part], state[own], row[own], result)
     return result
 
 
@@ -55,14 +49,6 @@ def _parts(counts: Tensor, room: int) -> list[slice]:
             start, held = k, 0
         held += count
     return [*parts, slice(start, len(counts))] if held else parts
-
-
-def _lone(states: States, shelf: Shelf, state: Tensor, row: Tensor, result: Partial) -> None:
-    """States with one row: its weight is 1."""
-    centred = shelf.fetch(row).sub_(states.centre)
-    result.peak[state] = -0.5 * states.precision[state, 0] * squares(states, shelf, state, row)
-    result.top[state], result.mass[state], result.mass2[state] = row, 1.0, 1.0
-    result.moment[state], result.square[state] = centred, torch.linalg.vecdot(centred, centred)
 
 
 def _shared(states: States, shelf: Shelf, shared: Tensor, state: Tensor, row: Tensor, result: Partial, ranks: Ranks) -> None:
@@ -90,8 +76,11 @@ def _few(
 ) -> None:
     """States `wanted` with several rows each, or with the nearest row `given`: its squared distance and itself."""
     slot = torch.searchsorted(wanted, state)
-    unique, place = row.unique(return_inverse=True)
-    x = shelf.fetch(unique)[place]
+    if shelf.exact and shelf.resident:
+        x = shelf.fetch(row)
+    else:
+        unique, place = row.unique(return_inverse=True)
+        x = shelf.fetch(unique)[place]
     if compiled.usable(x.device):
         counts = torch.bincount(slot, minlength=len(wanted))
         own = (states.z[:, 0], states.alpha[:, 0], states.precision[:, 0], states.at_data[:, 0], states.centre)
