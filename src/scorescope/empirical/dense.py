@@ -31,6 +31,7 @@ from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Shelf
 
 VALUES = 1 << 20  # weights of one step where PyTorch makes them
+SAMPLE = 1024  # rows that tell how large logits are
 EXACT = 1 << 17  # rows whose digits' products 32 bits can add up
 ONE = 126.0  # units that one digit holds
 MOST = 3  # digits beyond which float32 has nothing to tell
@@ -47,7 +48,7 @@ class Dense:
         shelf: The rows.
         wanted: (Q,) flat indices p·T + k.
         summed: Whether the posterior is wanted; r* alone otherwise.
-        start: (Q,) about the largest logit, the same on all ranks.
+        start: (Q,) about the largest logit, the same on all ranks; that of a few rows where None.
         count: Rows that are summed on all ranks.
         tolerance: Error of a mean, relative to its norm, half of which weights may cause.
         ranks: Who else sums.
@@ -60,13 +61,13 @@ class Dense:
         shelf: Shelf,
         wanted: Tensor,
         summed: bool,
-        start: Tensor,
+        start: Tensor | None,
         count: int,
         tolerance: float,
         ranks: Ranks,
         size: Tensor | None = None,
     ) -> None:
-        self.family, self.shelf, self.wanted, self.summed, self.start = family, shelf, wanted, summed, start
+        self.family, self.shelf, self.wanted, self.summed = family, shelf, wanted, summed
         self.count, self.tolerance, self.ranks, self.size = count, tolerance, ranks, size
         states, self.r, self.t = family.states, family.norms.shape[1], family.states.sigma.shape[1]
         self.device, many = states.z.device, len(wanted)
@@ -78,6 +79,7 @@ class Dense:
         self.nearest = Nearest(many, self.device)
         self.levels = torch.tensor(LEVELS, dtype=torch.float32, device=self.device)
         none = torch.zeros(many, dtype=torch.float64, device=self.device)
+        self.start, self.known = none.clone() if start is None else start, start is not None
         # Of the second pass: units in digits, mass that was summed row by row, mass that was left out.
         self.whole, self.mass, self.lost = (none.clone() for _ in range(3))
         self.room = torch.empty(0, dtype=torch.float64, device=self.device)
@@ -85,11 +87,17 @@ class Dense:
     def run(self, products: Products) -> tuple[Partial, Nearest]:
         """The partials, and the rows of each state that are nearest to its shell."""
         self.label = products.label
+        if not self.known:
+            self.start = self._expected(products)
         self._look(products)
         highest = self.ranks.largest(self.high)
-        if self.summed and bool((highest.abs() > ASTRAY).any()):
-            self.start = self.start + highest
-            self._look(products)
+        astray = (highest.abs() > ASTRAY).nonzero().flatten()
+        if self.summed and len(astray):
+            self.start = torch.where(highest.abs() > ASTRAY, self.start + highest, self.start)
+            own = self._of(astray)
+            own._look(products)
+            for name in ("sums", "high", "top", "below", "above"):
+                getattr(self, name)[..., astray] = getattr(own, name)
         if not self.summed:
             return Partial.nothing(len(self.wanted), self.family.states.d, self.device), self.nearest
         self._decide()
@@ -98,18 +106,30 @@ class Dense:
             self._mend(result, products)
         return result, self.nearest
 
+    def _of(self, some: Tensor, size: Tensor | None = None) -> Dense:
+        """The same for some of the states."""
+        return Dense(
+            self.family, self.shelf, self.wanted[some], True, self.start[some], self.count, self.tolerance, self.ranks, size
+        )  # fmt: skip
+
     def _mend(self, result: Partial, products: Products) -> None:
         """Sum again, with finer units, for means that turned out shorter than they were guessed to be."""
         size = self.norm.clamp(min=1e-3 * self.shelf.bank.radius)
         short = (self.bound > 0.9 * self.tolerance * size.clamp(max=self.shelf.bank.radius)).nonzero().flatten()
         if not len(short):
             return
-        finer = Dense(
-            self.family, self.shelf, self.wanted[short], True, self.start[short], self.count, self.tolerance, self.ranks, size[short] / 2
-        )
-        result.put(short, finer.run(products)[0])
+        result.put(short, self._of(short, size[short] / 2).run(products)[0])
 
     # ---- first pass -------------------------------------------------------------------------------------------------------
+
+    def _expected(self, products: Products) -> Tensor:
+        """(Q,) the largest logit of a few rows."""
+        found = torch.full_like(self.start, -torch.inf)
+        for tile in products:
+            for part, logit in self._parts(tile.first(SAMPLE)):
+                found[part] = logit.amax(1)
+            break
+        return self.ranks.largest(found)
 
     def _look(self, products: Products) -> None:
         """What can be known of the weights before they are rounded."""
@@ -175,7 +195,7 @@ class Dense:
         size = self.size
         levels = torch.tensor(LEVELS, dtype=torch.float64, device=self.device)[:, None] + highest  # they were below the old start
         if size is None:  # means of few rows are longer than those of many; whatever the guess, the bound tells
-            size = self.shelf.bank.radius * (0.43 * (mass2 / mass.square()).clamp(max=1) ** 0.15).clamp(min=0.1)
+            size = self.shelf.bank.radius * (0.4 * (mass2 / mass.square()).clamp(max=1) ** 0.15).clamp(min=0.1)
         allowed = 0.4 * self.tolerance * size * mass
         fraction, power = torch.frexp((allowed / (SAFE * 1.2 * square.clamp(min=1e-300).sqrt())).clamp(min=1e-30))
         self.unit = torch.ldexp(torch.floor(fraction * 256) / 256, power)  # the last bits of a sum may depend on the number of ranks

@@ -40,7 +40,7 @@ SMALL = 1 << 20  # values of a bank that float64 sums as soon
 FINE = 3e-6  # a tighter tolerance than this is left to float64
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
 BLUNT = 1e-2  # error of a logit that is small enough there, in units of the same distances
-CROWDED = 80.0  # the same distances, below which more rows are expected to matter than are listed, so that more digits are asked for
+CROWDED = 60.0  # the same distances, below which more rows are expected to matter than are listed, so that more digits are asked for
 CLOSE = 130.0  # the same, below which one plane of digits would list too many rows, unless its errors are shaped
 FAR = 550.0  # the same, above which few axes tell nearly all rows from the one that is meant
 BEYOND = 1e30  # the same, above which float32 has no logits
@@ -147,10 +147,12 @@ class Engine:
         limit = CROWDED if self.lists else CROWDED_UNLISTED
         return self.digits_suffice & (states.alpha > 0) & ~states.at_data & (self.apart(states.curve) < limit)
 
-    def alone(self, states: States, label: int | None) -> Posterior:
-        """Posteriors of states (B, 1, d) that share nothing: by few axes where few rows are sure to matter, else by planes of digits."""
-        result = Posterior.empty(len(states.z), self.shelf.bank.shape, self.shelf.device)
-        left = self._far(states, label, result)
+    def alone(self, states: States, label: int | None, result: Posterior, place: Tensor) -> None:
+        """Posteriors of states (B, 1, d) that share nothing, written into `result` at `place` (B,).
+
+        By few axes where few rows are sure to matter, else by planes of digits.
+        """
+        left = self._far(states, label, result, place)
         crowded = left & self.crowded(states)[:, 0]
         # A second plane where one would list too many rows, or where the way for many is long.
         limit = torch.inf if not self.digits_suffice else 0.0 if self.shaping else CLOSE
@@ -168,10 +170,17 @@ class Engine:
                 made.append(make(states[which]))
         shared = together(self.shelf, [stack for _, stack in made], label, self.shelf.memory // 8, self.room)
         for which, (family, _), products in zip(parts, made, shared, strict=True):
-            self.posterior(family, products, label).scatter_to(result, which)
-        return result
+            found = self._many(family, products) if bool(crowded[which[0]]) else self.posterior(family, products, label)
+            found.scatter_to(result, place[which])
 
-    def _far(self, states: States, label: int | None, result: Posterior) -> Tensor:
+    def _many(self, family: Family, products: Products) -> Posterior:
+        """Posteriors of a family's states to which so many rows are expected to matter that none is listed."""
+        flat, label = family.states.flat, products.label
+        which = torch.arange(len(flat.z), device=flat.z.device)
+        total = self._dense(family, products, which, None, torch.full_like(flat.shell[:, 0], torch.inf))
+        return self.checked(self.merged(total, flat, 0.0), flat, label, self.rows(label))
+
+    def _far(self, states: States, label: int | None, result: Posterior, place: Tensor) -> Tensor:
         """Answer those of the states (B, 1, d) that lie so close to a row that few axes tell it from the others; (B,) which are left."""
         apart = self.apart(states.curve)[:, 0]
         far = (apart > FAR) & (apart < BEYOND) & ~states.at_data[:, 0]
@@ -186,9 +195,11 @@ class Engine:
         ratios(own, self.shelf, state, row, total.ratio)
         done = (~many).nonzero().flatten()
         self.work["few rows by few axes, float64 differences"] += len(done)
-        total = self.merged(total[done], own[done], dropped)
-        self.checked(total, own[done], label, self.rows(label)).scatter_to(result, which[done])
-        left[which[done]] = False
+        if len(done) < len(own.z):
+            total, own, which = total[done], own[done], which[done]
+        total = self.merged(total, own, dropped)
+        self.checked(total, own, label, self.rows(label)).scatter_to(result, place[which])
+        left[which] = False
         return left
 
     def merged(self, total: Partial, flat: States, dropped: float) -> Partial:
@@ -202,7 +213,7 @@ class Engine:
         """Partials of a family's states, flat, with their r*; `last`: these are the most digits that a state can have."""
         states = family.states
         flat = states.flat
-        count, apart, _ = self.margin(label)
+        _, apart, _ = self.margin(label)
         margin = torch.full_like(states.alpha, apart).masked_fill(states.at_data, 0.0)
         # Differences in float64 tell near-ties apart, products in float64 do so where they round little.
         clear = rounding(flat, self.shelf)[:, 0] < BLURRED * self.tolerance
@@ -244,16 +255,27 @@ class Engine:
                         total.put(some, part)
                     total.ratio[some] = part.ratio
                 continue
-            way = Dense(family, self.shelf, which, summed, found.peak[which], count, self.tolerance, self.ranks)
-            part, nearest = way.run(products)
-            part.ratio = total.ratio[which]
-            ratios(flat[which], self.shelf, *nearest.pairs(), part.ratio)
+            part = self._dense(family, products, which, found.peak[which], total.ratio[which], summed)
             if summed:
-                self.work[f"all rows, {arithmetic(self.shelf.device)} digits"] += len(which)
                 total.put(which, part)
             else:
                 total.ratio[which] = part.ratio
         return total
+
+    def _dense(
+        self, family: Family, products: Products, which: Tensor, start: Tensor | None, ratio: Tensor, summed: bool = True
+    ) -> Partial:  # fmt: skip
+        """Partials of the states `which` (flat indices) from digits of all rows, with their r*; without `summed` r* alone.
+
+        The largest logits are about `start`, if that is known, and `ratio` is what is known of r* so far.
+        """
+        flat = family.states.flat[which]
+        way = Dense(family, self.shelf, which, summed, start, self.rows(products.label), self.tolerance, self.ranks)
+        part, nearest = way.run(products)
+        part.ratio = ratio
+        ratios(flat, self.shelf, *nearest.pairs(), part.ratio)
+        self.work[f"all rows, {arithmetic(self.shelf.device)} digits"] += len(which) * summed
+        return part
 
     def checked(self, total: Partial, flat: States, label: int | None, count: int) -> Posterior:
         """The posterior, after another look at those whose bound is too wide: with more digits, then in float64."""

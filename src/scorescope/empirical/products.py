@@ -24,6 +24,12 @@ class Tile:
     mirrored: bool
     index: Tensor
 
+    def first(self, n: int) -> Tile:
+        """The tile of its first rows alone."""
+        rows = self.rows
+        some = Rows(rows.q[:n], rows.square[:n], None if rows.rounded is None else rows.rounded[:n], rows.index[:n])
+        return Tile(some, self.exact[..., :n], self.mirrored, self.index[:n])
+
 
 class Products:
     """Iterates over the tiles of digits (P, R, d) int8 with the rows of one class, or of all; keeps as many as `memory` bytes hold.

@@ -98,8 +98,8 @@ class EmpiricalScore(Denoiser):
             for tag, wanted in _groups(tags, len(z), self.device):
                 # States of like noise together: they need digits alike.
                 for part in wanted[torch.argsort(times[wanted], stable=True)].split(QUERIES):
-                    states = States.of(flat[part, None], times[part, None], self.schedule, self.shelf.centre)
-                    self.engine.alone(states, tag).scatter_to(result, part)
+                    states = States.of(flat[part, None].double(), times[part, None], self.schedule, self.shelf.centre)
+                    self.engine.alone(states, tag, result, part)
         return result
 
     def sample(
@@ -131,7 +131,7 @@ class EmpiricalScore(Denoiser):
         with full_precision(self.device):
             order = torch.arange(len(z), device=self.device) if tags is None else torch.argsort(tags, stable=True)
             for part in order.split(QUERIES):
-                states = States.of(flat[part, None], times[part, None], self.schedule, self.shelf.centre)
+                states = States.of(flat[part, None].double(), times[part, None], self.schedule, self.shelf.centre)
                 # Sorted by class, those of one class follow each other.
                 groups = _groups(None if tags is None else tags[part], len(part), self.device)
                 parts = [(tag, slice(int(which[0]), int(which[-1]) + 1)) for tag, which in groups]
@@ -153,7 +153,7 @@ class EmpiricalScore(Denoiser):
         Raises:
             InputError: As `posterior`.
         """
-        flat, noise = (self._flat(v, name) for v, name in ((x, "x"), (eps, "eps")))
+        flat, noise = (self._flat(v, name).double() for v, name in ((x, "x"), (eps, "eps")))
         if len(flat) != len(noise):
             raise InputError(f"{len(flat)} points x do not match {len(noise)} noises eps", "one noise for each point")
         order, ordered = self._order(times)
@@ -210,7 +210,7 @@ class EmpiricalScore(Denoiser):
             yield step
 
     def _asked(self, z: Tensor, t: Time, label: Label) -> tuple[Tensor, Tensor, Tensor | None]:
-        """States (B, d) float64, their times (B,) and classes, or None; sound, and the same on every rank."""
+        """States (B, d), their times (B,) and classes, or None; sound, and the same on every rank."""
         flat = self._flat(z, "states")
         times = as_time(t).to(self.device)
         times = times.expand(len(z)) if times.ndim == 0 else times
@@ -230,15 +230,17 @@ class EmpiricalScore(Denoiser):
         return order, at[order]
 
     def _flat(self, z: Tensor, name: str, every: int = 1) -> Tensor:
-        """States (B, d) float64, finite and of the bank's shape; bad ones are named by their item, of `every` states each."""
+        """States (B, d), finite and of the bank's shape; bad ones are named by their item, of `every` states each."""
         if tuple(z.shape[1:]) != self.bank.shape:
             raise InputError(f"{name} of shape {tuple(z.shape[1:])} do not match the bank's rows {self.bank.shape}")
         flat = z.detach().to(self.device).reshape(len(z), self.bank.d)
-        broken = (~flat.isfinite().all(1)).nonzero().flatten()
+        # A sum is finite only if all its terms are, and sooner made than they are looked at.
+        broken = (~flat.sum(1).isfinite()).nonzero().flatten()
+        broken = broken[~flat[broken].isfinite().all(1)]
         if len(broken):
             named = torch.div(broken, every, rounding_mode="floor").unique().tolist()
             raise InputError(f"{name} {', '.join(map(str, named[:5]))} contain NaN or Inf ({len(broken)} of {len(z)})")
-        return flat if every > 1 else flat.double()
+        return flat
 
 
 def _groups(tags: Tensor | None, batch: int, device: torch.device) -> list[tuple[int | None, Tensor]]:
