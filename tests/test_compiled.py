@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import scorescope as ss
-from scorescope.empirical import compiled
+from scorescope.empirical import compiled, dense
 from scorescope.empirical.chance import SAFE, lots
 from scorescope.empirical.family import States, alone, trajectories
 from scorescope.empirical.reference import reference_posterior
@@ -35,7 +35,7 @@ def test_both_answer_as_the_definition(kind, n, flips, monkeypatch):
         agrees(truth.posterior(z, t), exact, bank, truth.tolerance, names)
         works.append({way for way, count in truth.engine.work.items() if count})
     # Lists of some rows are worth it where they are compiled.
-    assert works[0] - works[1] <= {"some rows, float64 products"}
+    assert works[0] - works[1] <= {"some rows, one by one"}
     assert works[1] <= works[0]
 
 
@@ -57,6 +57,24 @@ def test_sweeps_and_draws(here, monkeypatch):
     drawn = truth.sample(z[:, 3], 0.85, tags, seed=2)[1]
     monkeypatch.setattr(compiled, "HERE", not here)
     assert drawn.tolist() == ss.EmpiricalScore(bank).sample(z[:, 3], 0.85, tags, seed=2)[1].tolist()
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("astray", [1e-3, 3.0])
+def test_sums_may_begin_anywhere(here, astray, monkeypatch):
+    """Where the largest logit is not where the first row let expect it, states are looked at again, all of them or some."""
+    monkeypatch.setattr(compiled, "HERE", here and compiled.HERE)
+    monkeypatch.setattr(dense, "SAMPLE", 1)
+    monkeypatch.setattr(dense, "ASTRAY", astray)
+    looks = []
+    look = dense.Dense._look
+    monkeypatch.setattr(dense.Dense, "_look", lambda self, products: (looks.append(len(self.wanted)), look(self, products)))
+    bank = bank_of("bytes", 2500, (3, 6, 6), flips=True, duplicates=4)
+    truth = ss.EmpiricalScore(bank)
+    z, t, names = states_of(bank, truth.schedule, [0.7, 0.8, 0.9, 0.95, 0.99], KINDS, 3)
+    agrees(truth.posterior(z, t), reference_posterior(bank, truth.schedule, z, t), bank, truth.tolerance, names)
+    assert len(looks) > 1
+    assert looks[1] <= looks[0]
 
 
 def test_lots_are_even_and_belong_to_the_row():

@@ -21,7 +21,7 @@ SCHEDULES = [ss.LinearSchedule(), ss.VPSchedule(), ss.CosineSchedule(), ss.VESch
 TIMES = [0.001, 0.005, 0.02, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.97, 0.999]
 KINDS = ["shell", "tie", "near tie", "off", "mean", "outside"]
 SUMMED = f"all rows, {arithmetic(torch.device('cpu'))} digits"
-LISTED = ["some rows, float64 products"] * compiled.usable(torch.device("cpu"))
+LISTED = ["some rows, one by one"] * compiled.usable(torch.device("cpu"))
 
 pytestmark = pytest.mark.usefixtures("digits_however_small")
 

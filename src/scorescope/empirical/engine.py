@@ -47,6 +47,8 @@ BEYOND = 1e30  # the same, above which float32 has no logits
 CROWDED_UNLISTED = 300.0  # where no rows are listed
 BLURRED = 0.1  # of the tolerance, what products in float64 may round of a logit
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
+Make = Callable[[States], tuple[Family, Tensor]]  # a family and its digits
+Answer = Callable[[Family, Products, int | None], Posterior]
 
 
 class Engine:
@@ -157,27 +159,21 @@ class Engine:
         # A second plane where one would list too many rows, or where the way for many is long.
         limit = torch.inf if not self.digits_suffice else 0.0 if self.shaping else CLOSE
         close = left & ~crowded & (self.apart(states.curve)[:, 0] < limit)
-        digits: list[tuple[Tensor, Callable[[States], tuple[Family, Tensor]]]] = [
-            (crowded, lambda own: alone(own, 1.5 * self.sharp(own))),
-            (close, lambda own: alone(own, self.wanted(own))),
-            (left & ~crowded & ~close, self.shaping.states if self.shaping else alone),
+        ways: list[tuple[Tensor, Make, Answer]] = [
+            (crowded, lambda own: alone(own, 1.5 * self.sharp(own)), self._many),
+            (close, lambda own: alone(own, self.wanted(own)), self.posterior),
+            (left & ~crowded & ~close, self.shaping.states if self.shaping else alone, self.posterior),
         ]
-        parts, made = [], []
-        for chosen, make in digits:
-            which = chosen.nonzero().flatten()
-            if len(which):
-                parts.append(which)
-                made.append(make(states[which]))
-        shared = together(self.shelf, [stack for _, stack in made], label, self.shelf.memory // 8, self.room)
-        for which, (family, _), products in zip(parts, made, shared, strict=True):
-            found = self._many(family, products) if bool(crowded[which[0]]) else self.posterior(family, products, label)
-            found.scatter_to(result, place[which])
+        made = [(which, *make(states[which]), answer) for chosen, make, answer in ways if len(which := chosen.nonzero().flatten())]
+        shared = together(self.shelf, [digits for _, _, digits, _ in made], label, self.shelf.memory // 8, self.room)
+        for (which, family, _, answer), products in zip(made, shared, strict=True):
+            answer(family, products, label).scatter_to(result, place[which])
 
-    def _many(self, family: Family, products: Products) -> Posterior:
+    def _many(self, family: Family, products: Products, label: int | None) -> Posterior:
         """Posteriors of a family's states to which so many rows are expected to matter that none is listed."""
-        flat, label = family.states.flat, products.label
-        which = torch.arange(len(flat.z), device=flat.z.device)
-        total = self._dense(family, products, which, None, torch.full_like(flat.shell[:, 0], torch.inf))
+        flat = family.states.flat
+        which, none = torch.arange(len(flat.z), device=flat.z.device), torch.full_like(flat.shell[:, 0], torch.inf)
+        total = self._dense(family, products, label, which, None, none)
         return self.checked(self.merged(total, flat, 0.0), flat, label, self.rows(label))
 
     def _far(self, states: States, label: int | None, result: Posterior, place: Tensor) -> Tensor:
@@ -234,7 +230,7 @@ class Engine:
             rest, found.some = rest & ~blunt, found.some & ~blunt
         which = found.some.nonzero().flatten()
         if len(which) and found.lists is not None:
-            self.work["some rows, float64 products"] += len(which)
+            self.work["some rows, one by one"] += len(which)
             part = listed(flat, self.shelf, which, found.lists, found.error, self.tolerance, left)
             part.ratio = total.ratio[which]
             total.put(which, part)
@@ -255,7 +251,7 @@ class Engine:
                         total.put(some, part)
                     total.ratio[some] = part.ratio
                 continue
-            part = self._dense(family, products, which, found.peak[which], total.ratio[which], summed)
+            part = self._dense(family, products, label, which, found.peak[which], total.ratio[which], summed)
             if summed:
                 total.put(which, part)
             else:
@@ -263,14 +259,21 @@ class Engine:
         return total
 
     def _dense(
-        self, family: Family, products: Products, which: Tensor, start: Tensor | None, ratio: Tensor, summed: bool = True
-    ) -> Partial:  # fmt: skip
+        self,
+        family: Family,
+        products: Products,
+        label: int | None,
+        which: Tensor,
+        start: Tensor | None,
+        ratio: Tensor,
+        summed: bool = True,
+    ) -> Partial:
         """Partials of the states `which` (flat indices) from digits of all rows, with their r*; without `summed` r* alone.
 
         The largest logits are about `start`, if that is known, and `ratio` is what is known of r* so far.
         """
         flat = family.states.flat[which]
-        way = Dense(family, self.shelf, which, summed, start, self.rows(products.label), self.tolerance, self.ranks)
+        way = Dense(family, self.shelf, which, summed, start, self.rows(label), self.tolerance, self.ranks)
         part, nearest = way.run(products)
         part.ratio = ratio
         ratios(flat, self.shelf, *nearest.pairs(), part.ratio)

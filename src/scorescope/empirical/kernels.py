@@ -16,6 +16,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 BLOCK = 1024  # rows whose logits are made at a time
@@ -31,7 +32,8 @@ STEPS = 160  # half logits below the largest that listed rows are told apart by
 SLACK = 1e-6  # of itself, more than what a list in float32 rounds a value by
 PLANES, BASE = 4, 254  # of the digits of a state whose products with single rows are those of 8-bit integers
 WIDE = 64  # bytes of a vector
-VNNI = hasattr(llvm, "initialize_native_asmparser") and bool(llvm.get_host_cpu_features().get("avx512vnni"))
+# What numba compiles for, which need not be this processor.
+VNNI = hasattr(llvm, "initialize_native_asmparser") and "+avx512vnni" in cpu_target.target_context.codegen().magic_tuple()[2]
 if VNNI:
     llvm.initialize_native_asmparser()
 LEFT = 0.5 / (127 * float(BASE) ** (PLANES - 1)) if VNNI else 0.0  # of a state's largest value, what these digits leave of each
