@@ -2,7 +2,7 @@
 
 for n in 1 2 4; do torchrun --nproc-per-node $n benchmarks/ranks.py cifar10.bank; done
 
-Each process has one thread, as torchrun sets it; more processes than cores take turns.
+Each process has one thread; more processes than cores take turns.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def main() -> None:
     told.add_argument("--times", type=int, default=50)
     told.add_argument("--repeats", type=int, default=3)
     asked = told.parse_args()
+    torch.set_num_threads(1)  # torchrun sees to that where it launches several
     bank, device = ss.Bank.open(asked.bank), torch.device("cpu")
     truth = ss.sharded_score(bank)
     said = []

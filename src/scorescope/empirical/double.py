@@ -23,7 +23,7 @@ def double(states: States, shelf: Shelf, label: int | None) -> tuple[Partial, Ne
     if not len(rows):
         return total, nearest
     for index in rows.split(BLOCK):
-        x = shelf.fetch(index) - states.centre
+        x = shelf.fetch(index).sub_(states.centre)
         square = x.square().sum(1)
         for mirrored in (False, True) if shelf.bank.flips else (False,):
             side = shelf.mirror(z) if mirrored else z
