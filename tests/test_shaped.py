@@ -118,7 +118,7 @@ def test_single_rows_by_digits_are_those_by_floats(d):
                 split(state, planes, steps)
                 dots(state, planes, steps, q, rows, out)
                 left = np.abs(state).max() * math.sqrt(d) * np.linalg.norm(q[rows].astype(float), axis=1)
-                assert (np.abs(out - q[rows].astype(float) @ state) <= (kernels.LEFT + 1e-15) * left + 1e-12).all()
+                assert (np.abs(out - q[rows].astype(float) @ state) <= (kernels.LEFT + d * 2.0**-52) * left).all()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
