@@ -2,9 +2,9 @@
 
 The error of each digit is handed on to the digits after it (noise shaping, or error diffusion): what digits leave of a state is then
 rest = H q with H = Π_k (1 − a_k S_k), q the errors of single roundings and S_k the shift by one place along axis k of a row's shape. So
-⟨rest, x⟩ = ⟨q, Hᵀx⟩, and Hᵀx are differences of neighbours along every axis: of natural images a small part of x in norm. Rounded at random,
-q_j has mean 0 whatever the errors before it were and lies in an interval of one unit, so that Azuma's and Hoeffding's inequality holds:
-|⟨rest, x⟩| goes beyond s·unit·‖Hᵀx‖ with a probability of 2e^(−2s²).
+⟨rest, x⟩ = ⟨q, Hᵀx⟩, and Hᵀx are differences of neighbours along every axis: of natural images a small part of x in norm. Rounded at
+random, q_j has mean 0 whatever the errors before it were and lies in an interval of one unit, so that Azuma's and Hoeffding's inequality
+holds: |⟨rest, x⟩| goes beyond s·unit·‖Hᵀx‖ with a probability of 2e^(−2s²).
 """
 
 from __future__ import annotations
