@@ -12,8 +12,8 @@ import time
 import torch
 
 from scorescope import seeds
-from scorescope.bank import Bank
 from scorescope.empirical import EmpiricalScore
+from scorescope.rows import Bank
 
 
 def main() -> None:

@@ -20,8 +20,9 @@ import numpy as np
 from scipy import fft
 
 from scorescope import seeds
-from scorescope.bank.storage import Source, write_bank
 from scorescope.progress import Board
+from scorescope.rows import Bank
+from scorescope.rows.storage import Meaning, Source, write_bank
 
 ROWS, CLASSES, SHAPE = 1_281_167, 1000, (4, 32, 32)
 BATCH = 512
@@ -74,7 +75,8 @@ def main() -> None:
         transform=("synthetic: Gaussian fields with a natural-image spectrum",),
     )
     with Board() as board, board.row("rows", asked.rows) as row:
-        bank = write_bank(source, asked.out, flips=True, progress=lambda stage, done, total: row(done - row.done))
+        write_bank(source, asked.out, Meaning(flips=True), progress=lambda stage, done, total: row(done - row.done))
+    bank = Bank.open(asked.out)
     print(f"{asked.out}: {bank}, radius {bank.radius:.2f}, fingerprint {bank.fingerprint[:12]}")
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from scorescope import process
-from scorescope.bank import Bank
 from scorescope.bench import gaussian, workloads
 from scorescope.empirical import EmpiricalScore, compiled, dense, engine, products, sweep
+from scorescope.rows import Bank
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "products of states with rows": [(products, "product")],

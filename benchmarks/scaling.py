@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from scorescope import seeds
-from scorescope.bank import Bank
 from scorescope.empirical import EmpiricalScore
+from scorescope.rows import Bank
 
 
 def main() -> None:

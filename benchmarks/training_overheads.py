@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from scorescope.bank import Bank
 from scorescope.monitor import Microscope
 from scorescope.nets import build
+from scorescope.rows import Bank
 from scorescope.training.loop import Snapshot, train
 from scorescope.training.objectives.region import Region
 from scorescope.training.presets import preset

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from scorescope.bank import Bank
-from scorescope.bank.bank import fingerprint_of
-from scorescope.bank.storage import save_bank, verify
-from scorescope.bank.tensors import StoredRows
 from scorescope.errors import InputError
+from scorescope.rows import Bank
+from scorescope.rows.content import fingerprint_of
+from scorescope.rows.tensors import StoredRows
+from scorescope.rows.verify import verify
 
 SHAPES = {"image": (3, 6, 5), "latent": (4, 3, 3), "vector": (7,), "waveform": (1, 16)}
 
@@ -49,7 +49,7 @@ def everything(bank: Bank) -> np.ndarray:
 @settings(max_examples=60, deadline=None)
 def test_saving_and_opening_changes_nothing(bank: Bank, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("banks") / "any.bank"
-    opened = save_bank(bank, path)
+    opened = bank.save(path)
     assert isinstance(opened.rows, StoredRows)
     np.testing.assert_array_equal(opened.rows, bank.rows)
     assert opened.rows.dtype == bank.rows.dtype

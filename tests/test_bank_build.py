@@ -11,11 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from scorescope.bank import Bank
-from scorescope.bank.build import build
-from scorescope.bank.images import fit
-from scorescope.bank.storage import verify
 from scorescope.errors import InputError
+from scorescope.rows import Bank
+from scorescope.rows.images import fit
+from scorescope.rows.verify import verify
 from tests.pictures import COLOUR, GREY, LABELS, RNG, write_images
 
 
@@ -50,7 +49,7 @@ def sources(kind: str, folder: Path, pixels: np.ndarray) -> tuple[Path | np.ndar
 @pytest.mark.parametrize("pixels", [COLOUR, GREY], ids=["colour", "grey"])
 def test_every_form_of_the_same_images_gives_the_same_bank(kind: str, pixels: np.ndarray, tmp_path: Path, out: Path) -> None:
     source, options = sources(kind, tmp_path, pixels)
-    bank = build(source, out, flips=True, **options)
+    bank = Bank.build(source, out, flips=True, **options)
     rows = np.moveaxis(pixels, -1, 1) if pixels.ndim == 4 else pixels[:, None]
     np.testing.assert_array_equal(bank.rows, rows)
     np.testing.assert_array_equal(bank.labels, LABELS)
@@ -65,21 +64,21 @@ def test_every_form_of_the_same_images_gives_the_same_bank(kind: str, pixels: np
 def test_numbers_are_kept_as_they_are(shape: tuple[int, ...], dtype: str, tmp_path: Path, out: Path) -> None:
     x = (50 * RNG.standard_normal((9, *shape))).astype(dtype)
     np.savez(tmp_path / "x.npz", x)
-    bank = build(tmp_path / "x.npz", out)
+    bank = Bank.build(tmp_path / "x.npz", out)
     assert bank.rows.dtype == (np.float16 if dtype == "float16" else np.float32)
     np.testing.assert_array_equal(bank.rows, x.astype(np.float32))
-    assert build(torch.from_numpy(x.astype(np.float32)), out, force=True).shape == shape
+    assert Bank.build(torch.from_numpy(x.astype(np.float32)), out, force=True).shape == shape
 
 
 def test_scale_multiplies_in_double_precision(out: Path) -> None:
     x = RNG.integers(-(2**15), 2**15, (5, 1, 40)).astype(np.int16)
-    bank = build(x, out, scale=1 / 3)
+    bank = Bank.build(x, out, scale=1 / 3)
     np.testing.assert_array_equal(bank.rows, (x / 3).astype(np.float32))
     assert bank.manifest["transform"] == ["multiplied by 0.333333"]
 
 
 def test_range_is_the_model_space_of_8_bit_pixels(out: Path) -> None:
-    bank = build(GREY, out, range=(0.0, 2.0))
+    bank = Bank.build(GREY, out, range=(0.0, 2.0))
     np.testing.assert_allclose(bank[0].numpy()[0], GREY[0] / 255 * 2, rtol=1e-6)
     assert bank.manifest["maximum"] == pytest.approx(GREY.max() / 255 * 2)
 
@@ -90,13 +89,13 @@ def test_resizing_cuts_the_centre_square(tmp_path: Path, out: Path) -> None:
     wide[:, :20], wide[:, 20:40], wide[:, 40:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     write_images(tmp_path / "a", wide[None])
     write_images(tmp_path / "a", np.moveaxis(wide, 0, 1)[None], suffix=".bmp")
-    bank = build(tmp_path / "a", out, size=10)
+    bank = Bank.build(tmp_path / "a", out, size=10)
     assert bank.rows.shape == (2, 3, 10, 10)
     assert (bank.rows[:, 1, 1:-1, 1:-1] == 255).all()
     assert (bank.rows[:, 0, 1:-1, 1:-1] == 0).all()
     # Arrays of images are resized alike.
     resized = bank.rows[1]
-    assert np.array_equal(build(wide[None], out, size=10, force=True).rows[0], resized)
+    assert np.array_equal(Bank.build(wide[None], out, size=10, force=True).rows[0], resized)
 
 
 def test_resizing_is_antialiased() -> None:
@@ -107,10 +106,10 @@ def test_resizing_is_antialiased() -> None:
 def test_grey_and_colour_become_colour_and_gray_makes_all_grey(tmp_path: Path, out: Path) -> None:
     write_images(tmp_path / "a", GREY[:3])
     write_images(tmp_path / "a", COLOUR[:1])
-    bank = build(tmp_path / "a", out)
+    bank = Bank.build(tmp_path / "a", out)
     np.testing.assert_array_equal(bank.rows[0], np.moveaxis(COLOUR[0], -1, 0))
     np.testing.assert_array_equal(bank.rows[1:], np.repeat(GREY[1:3, None], 3, 1))
-    grey = build(tmp_path / "a", out, gray=True, force=True)
+    grey = Bank.build(tmp_path / "a", out, gray=True, force=True)
     np.testing.assert_array_equal(grey.rows[1:, 0], GREY[1:3])
     np.testing.assert_allclose(grey.rows[0, 0], COLOUR[0] @ [0.299, 0.587, 0.114], atol=1)
 
@@ -125,7 +124,7 @@ def test_palettes_and_transparency(tmp_path: Path, out: Path) -> None:
     palette.putpalette([10, 20, 30, 200, 100, 50])
     palette.save(tmp_path / "a" / "1.png", transparency=b"\x00\xff")
     Image.fromarray(flat.astype(bool)).convert("1").save(tmp_path / "a" / "2.png")
-    bank = build(tmp_path / "a", out)
+    bank = Bank.build(tmp_path / "a", out)
     np.testing.assert_array_equal(bank.rows[0], np.moveaxis(COLOUR[0], -1, 0))
     assert bank.rows[1, :, 0, 0].tolist() == [10, 20, 30]
     assert bank.rows[1, :, 0, 5].tolist() == [200, 100, 50]
@@ -141,53 +140,53 @@ def test_clutter_is_ignored_and_other_files_are_named(tmp_path: Path, out: Path)
     (root / ".hidden").mkdir()
     (root / ".hidden" / "bad.png").write_bytes(b"x")
     (root / "empty").mkdir()
-    clean = build(root, out)
+    clean = Bank.build(root, out)
     assert clean.manifest["cautions"] == []
     assert clean.class_names == ("class_0", "class_1", "class_2")
     (root / "notes.txt").write_text("hello")
-    assert build(root, out, force=True).manifest["cautions"] == ["1 files that are not images were left out (notes.txt)"]
+    assert Bank.build(root, out, force=True).manifest["cautions"] == ["1 files that are not images were left out (notes.txt)"]
 
 
 def test_numbered_class_folders_are_in_the_order_of_their_numbers(tmp_path: Path, out: Path) -> None:
     for k in range(11):
         write_images(tmp_path / "a" / str(k), GREY[k : k + 1])
-    bank = build(tmp_path / "a", out)
+    bank = Bank.build(tmp_path / "a", out)
     assert bank.class_names == tuple(map(str, range(11)))
     np.testing.assert_array_equal(bank.rows[:, 0], GREY[:11])
 
 
 def test_limit_takes_first_rows_and_spreads_over_class_folders(tmp_path: Path, out: Path) -> None:
-    np.testing.assert_array_equal(build(COLOUR, out, limit=5).rows, np.moveaxis(COLOUR[:5], -1, 1))
+    np.testing.assert_array_equal(Bank.build(COLOUR, out, limit=5).rows, np.moveaxis(COLOUR[:5], -1, 1))
     root = write_images(tmp_path / "a", COLOUR, LABELS)
-    bank = build(root, out, limit=5, force=True)
+    bank = Bank.build(root, out, limit=5, force=True)
     assert bank.manifest["class_counts"] == [2, 2, 1]
     np.testing.assert_array_equal(bank.rows, np.moveaxis(COLOUR[[0, 1, 4, 5, 8]], -1, 1))
     np.savez(tmp_path / "x.npz", x=GREY, y=LABELS)
-    np.testing.assert_array_equal(build(tmp_path / "x.npz", out, limit=5, force=True).labels, LABELS[:5])
+    np.testing.assert_array_equal(Bank.build(tmp_path / "x.npz", out, limit=5, force=True).labels, LABELS[:5])
 
 
 def test_labels_can_be_left_out(tmp_path: Path, out: Path) -> None:
-    assert build(write_images(tmp_path / "a", GREY, LABELS), out, labels="none").labels is None
+    assert Bank.build(write_images(tmp_path / "a", GREY, LABELS), out, labels="none").labels is None
     np.savez(tmp_path / "x.npz", x=GREY, y=LABELS)
-    assert build(tmp_path / "x.npz", out, labels="none", force=True).labels is None
+    assert Bank.build(tmp_path / "x.npz", out, labels="none", force=True).labels is None
 
 
 def test_layout_settles_what_is_ambiguous(out: Path) -> None:
     x = RNG.integers(0, 256, (4, 3, 9, 3), dtype=np.uint8)
     with pytest.raises(InputError, match="could be the first axis or the last"):
-        build(x, out)
-    np.testing.assert_array_equal(build(x, out, layout="chw").rows, x)
-    np.testing.assert_array_equal(build(x, out, layout="hwc", force=True).rows, np.moveaxis(x, -1, 1))
+        Bank.build(x, out)
+    np.testing.assert_array_equal(Bank.build(x, out, layout="chw").rows, x)
+    np.testing.assert_array_equal(Bank.build(x, out, layout="hwc", force=True).rows, np.moveaxis(x, -1, 1))
     floats = RNG.standard_normal((4, 8, 9, 3)).astype(np.float32)
     with pytest.raises(InputError, match="--flips mirrors the last axis"):
-        build(floats, out, flips=True, force=True)
-    np.testing.assert_array_equal(build(floats, out, flips=True, layout="hwc", force=True).rows, np.moveaxis(floats, -1, 1))
+        Bank.build(floats, out, flips=True, force=True)
+    np.testing.assert_array_equal(Bank.build(floats, out, flips=True, layout="hwc", force=True).rows, np.moveaxis(floats, -1, 1))
 
 
 def test_the_same_source_gives_the_same_bytes(tmp_path: Path, out: Path) -> None:
     root, other = write_images(tmp_path / "a", COLOUR, LABELS), out.with_name("y.bank")
-    build(root, out, name="same")
-    build(root, other, name="same")
+    Bank.build(root, out, name="same")
+    Bank.build(root, other, name="same")
     for file in ("rows.safetensors", "manifest.json"):
         assert (out / file).read_bytes() == (other / file).read_bytes()
 
@@ -203,7 +202,7 @@ def test_the_same_source_gives_the_same_bytes(tmp_path: Path, out: Path) -> None
     ],
 )
 def test_odd_data_is_reported_not_refused(x: np.ndarray, said: str, out: Path) -> None:
-    bank = build(x, out)
+    bank = Bank.build(x, out)
     assert any(said in text for text in bank.manifest["cautions"])
     verify(bank)
 
@@ -221,9 +220,9 @@ def test_datasets_give_the_same_bank_as_a_folder(form: str, tmp_path: Path, out:
         for name, table in (("images", data), ("latents", latents)):
             (tmp_path / name).mkdir()
             table.to_parquet(tmp_path / name / "train-00000-of-00001.parquet")
-    bank = build(tmp_path / "images", out)
+    bank = Bank.build(tmp_path / "images", out)
     assert bank.fingerprint == Bank.from_arrays(np.moveaxis(COLOUR, -1, 1), LABELS).fingerprint
     assert bank.class_names == ("a", "b", "c")
-    numbers = build(tmp_path / "latents", out, force=True)
+    numbers = Bank.build(tmp_path / "latents", out, force=True)
     np.testing.assert_array_equal(numbers.rows, GREY.astype(np.float32))
     assert numbers.class_names == ("a", "b", "c")

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scorescope.bank import Bank
-from scorescope.bank.bank import fingerprint_of
-from scorescope.bank.storage import verify
-from scorescope.bank.tensors import StoredRows
 from scorescope.errors import InputError
+from scorescope.rows import Bank
+from scorescope.rows.content import fingerprint_of
+from scorescope.rows.tensors import StoredRows
+from scorescope.rows.verify import verify
 
 N, SHAPE = 23, (2, 3, 4)
 ROWS = np.random.default_rng(3).standard_normal((N, *SHAPE)).astype(np.float16)

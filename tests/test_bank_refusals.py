@@ -19,10 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scorescope.bank import Bank, storage
-from scorescope.bank.build import build
-from scorescope.bank.storage import verify
 from scorescope.errors import InputError
+from scorescope.rows import Bank, storage
+from scorescope.rows.verify import verify
 from tests.pictures import COLOUR, GREY, LABELS, RNG, write_images
 
 
@@ -155,7 +154,7 @@ BAD = {
 def test_bad_sources_are_refused_and_leave_nothing(case: str, tmp_path: Path, out: Path) -> None:
     write, options, said = BAD[case]
     with pytest.raises(InputError, match=said) as caught:
-        build(write(tmp_path), out, **options)
+        Bank.build(write(tmp_path), out, **options)
     assert "\n" not in str(caught.value)
     assert os.listdir(out.parent) == []
 
@@ -164,13 +163,13 @@ def test_bad_sources_are_refused_and_leave_nothing(case: str, tmp_path: Path, ou
 
 
 def test_an_existing_bank_is_replaced_only_on_request(tmp_path: Path, out: Path) -> None:
-    first = build(COLOUR, out).fingerprint
+    first = Bank.build(COLOUR, out).fingerprint
     with pytest.raises(InputError, match=r"x\.bank exists.*--force"):
-        build(GREY, out)
+        Bank.build(GREY, out)
     with pytest.raises(InputError, match="NaN"):
-        build(nan_rows(3), out, force=True)
+        Bank.build(nan_rows(3), out, force=True)
     assert Bank.open(out).fingerprint == first
-    assert build(GREY, out, force=True).fingerprint != first
+    assert Bank.build(GREY, out, force=True).fingerprint != first
     assert os.listdir(out.parent) == ["x.bank"]
 
 
@@ -182,10 +181,10 @@ def test_force_never_replaces_what_is_not_a_bank(kind: str, tmp_path: Path, out:
     elif kind == "file":
         out.write_text("precious")
     else:
-        build(COLOUR, tmp_path / "real.bank")
+        Bank.build(COLOUR, tmp_path / "real.bank")
         out.symlink_to(tmp_path / "real.bank")
     with pytest.raises(InputError, match="not replaced"):
-        build(GREY, out, force=True)
+        Bank.build(GREY, out, force=True)
     assert os.listdir(out.parent) == ["x.bank"]
 
 
@@ -206,7 +205,7 @@ def test_a_folder_without_write_permission_is_named() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o555)
         with somebody(), pytest.raises(InputError, match=rf"can't write into {folder} \(Permission denied\)"):
-            build(GREY, Path(folder) / "x.bank")
+            Bank.build(GREY, Path(folder) / "x.bank")
         os.chmod(folder, 0o755)
         assert os.listdir(folder) == []
 
@@ -215,7 +214,7 @@ def test_a_disk_too_small_is_named_before_anything_is_read(out: Path, monkeypatc
     real = shutil.disk_usage(out.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=500))
     with pytest.raises(InputError, match=r"needs 0\.0 MB, the disk has"):
-        build(COLOUR, out)
+        Bank.build(COLOUR, out)
     assert os.listdir(out.parent) == []
 
 
@@ -225,17 +224,17 @@ def test_a_disk_that_becomes_full_leaves_nothing(out: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(storage, "sync", full)
     with pytest.raises(InputError, match="the disk became full"):
-        build(COLOUR, out)
+        Bank.build(COLOUR, out)
     assert os.listdir(out.parent) == []
 
 
 SLOW = """
 import sys, time
-from scorescope.bank.build import build
 def slow(stage, done, total):
     print("started", flush=True)
     time.sleep(60)
-build(sys.argv[1], sys.argv[2], progress=slow)
+from scorescope.rows import Bank
+Bank.build(sys.argv[1], sys.argv[2], progress=slow)
 """
 
 
@@ -246,12 +245,12 @@ def test_a_killed_build_is_run_again_and_two_at_once_are_refused(tmp_path: Path,
     with process.stdout:
         assert process.stdout.readline() == b"started\n"
     with pytest.raises(InputError, match=r"another build is writing x\.bank"):
-        build(COLOUR, out)
+        Bank.build(COLOUR, out)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert os.listdir(out.parent) == [".x.bank.partial"]
     assert not out.exists()
-    verify(build(COLOUR, out))
+    verify(Bank.build(COLOUR, out))
     assert os.listdir(out.parent) == ["x.bank"]
 
 
@@ -260,7 +259,7 @@ def test_an_interrupted_build_leaves_nothing(out: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(COLOUR, out, progress=interrupt)
+        Bank.build(COLOUR, out, progress=interrupt)
     assert os.listdir(out.parent) == []
 
 
@@ -269,7 +268,7 @@ def test_rows_stream_through(tmp_path: Path, out: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((3000, 1000), np.float32) + np.arange(3000, dtype=np.float32)[:, None])
     told: list[tuple[str, int, int]] = []
     started = time.monotonic()
-    bank = build(tmp_path / "x.npz", out, progress=lambda *state: told.append(state))
+    bank = Bank.build(tmp_path / "x.npz", out, progress=lambda *state: told.append(state))
     steps = np.diff([0, *(done for _, done, _ in told)])
     assert told[-1][1:] == (3000, 3000)
     assert steps.max() * 4000 <= storage.BATCH_BYTES

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scorescope.bank import Bank
 from scorescope.cli import main
+from scorescope.rows import Bank
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import scorescope as ss
-from scorescope.bank.products import Room
 from scorescope.empirical import compiled, engine
 from scorescope.empirical.coarse import Coarse, matter
 from scorescope.empirical.family import States
 from scorescope.empirical.ranks import Alone
+from scorescope.search.products import Room
 from tests.definition import agrees, bank_of, definition, states_of
 
 KINDS = ["shell", "tie", "near tie", "off", "mean", "outside"]

@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from scorescope.bank import Bank
 from scorescope.empirical import EmpiricalScore
 from scorescope.empirical.draw import _of_all as of_all
 from scorescope.empirical.draw import gumbel
 from scorescope.errors import InputError
+from scorescope.rows import Bank
 
 pytestmark = pytest.mark.usefixtures("digits_however_small")
 

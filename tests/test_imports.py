@@ -17,38 +17,47 @@ MAY_IMPORT = {
     "errors": (),
     "seeds": (),
     "files": (),
+    "registry": (),
+    "user_file": (),
+    "identity": (),
+    "runs": ("files",),
     "process": (),
     "progress": (),
     "statistics": (),
     "nets": (),
-    "bank": (),
+    "rows": ("files",),
+    "search": ("rows",),
     "schedule": (),
     "convert": ("schedule",),
-    "denoiser": ("schedule", "convert"),
+    "denoiser": ("schedule", "convert", "identity"),
     "sampler": ("schedule", "convert", "denoiser", "seeds"),
-    "empirical": ("schedule", "convert", "denoiser", "bank", "seeds"),
-    "distributed": ("schedule", "bank", "empirical"),
-    "regions": ("schedule", "convert", "denoiser", "sampler", "bank", "seeds"),
-    "training": ("schedule", "convert", "denoiser", "bank", "empirical", "nets", "seeds", "files"),
+    "empirical": ("schedule", "convert", "denoiser", "rows", "search", "seeds"),
+    "distributed": ("schedule", "rows", "search", "empirical"),
+    "regions": ("schedule", "convert", "denoiser", "sampler", "rows", "search", "seeds"),
+    "training": ("schedule", "convert", "denoiser", "rows", "search", "empirical", "nets", "seeds", "files"),
     "adapters": ("schedule", "convert", "denoiser", "nets", "files"),
-    "demo": ("bank",),
+    "demo": (
+        "rows",
+        "search",
+    ),
     "results": ("files",),
-    "probes": ("schedule", "convert", "denoiser", "sampler", "bank", "empirical", "regions", "seeds", "results"),
-    "plan": ("denoiser", "sampler", "bank", "probes", "files"),
-    "evaluate": ("schedule", "denoiser", "sampler", "bank", "seeds", "files", "progress", "plan", "adapters"),
+    "probes": ("schedule", "convert", "denoiser", "sampler", "rows", "search", "empirical", "regions", "seeds", "results"),
+    "plan": ("denoiser", "sampler", "rows", "search", "probes", "files"),
+    "evaluate": ("schedule", "denoiser", "sampler", "rows", "search", "seeds", "files", "progress", "plan", "adapters"),
     "charts": ("results", "statistics", "files"),
     "findings": ("results", "statistics", "files"),
     "report": ("results", "statistics", "files", "charts", "findings"),
     "examination": (
-        *("denoiser", "sampler", "bank", "empirical", "regions", "probes", "plan", "files", "progress"),
+        *("denoiser", "sampler", "rows", "search", "empirical", "regions", "probes", "plan", "files", "progress"),
         *("results", "findings", "report"),
     ),
-    "monitor": ("denoiser", "sampler", "bank", "empirical", "regions", "results", "probes", "training"),
+    "monitor": ("denoiser", "sampler", "rows", "search", "empirical", "regions", "results", "probes", "training"),
     "bench": (
         "schedule",
         "denoiser",
         "sampler",
-        "bank",
+        "rows",
+        "search",
         "empirical",
         "seeds",
         "files",
@@ -60,7 +69,7 @@ MAY_IMPORT = {
         "evaluate",
     ),
     "cli": (
-        *("adapters", "bank", "training", "demo", "plan", "examination"),
+        *("adapters", "rows", "search", "training", "demo", "plan", "examination"),
         *("process", "progress", "results", "charts", "findings", "report", "bench", "evaluate", "monitor", "distributed"),
     ),
     "__main__": ("cli",),
@@ -110,7 +119,7 @@ def test_a_part_imports_what_lies_below_it(part):
 def test_results_are_drawn_without_a_model_a_bank_or_torch(part):
     for _, path in (found for found in sources() if found[0] == part):
         assert not {name.partition(".")[0] for name in imported(path)} & {"torch", "safetensors"}, path
-    code = f"import scorescope.{part}, sys; print(*({{'torch', 'scorescope.bank', 'scorescope.empirical'}} & sys.modules.keys()))"
+    code = f"import scorescope.{part}, sys; print(*({{'torch', 'scorescope.rows', 'scorescope.empirical'}} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scorescope as ss
-from scorescope.bank import neighbours, pairs, products
-from scorescope.bank.bounds import bounds_for
-from scorescope.bank.codes import Grid
-from scorescope.bank.pairs import NO_PAIR, Pair
-from scorescope.bank.sketch import Sketches
+from scorescope.search import nearest, neighbours, pairs, products
+from scorescope.search.bounds import bounds_for
+from scorescope.search.codes import Grid
+from scorescope.search.pairs import NO_PAIR, Pair
+from scorescope.search.sketch import Sketches
 
 CPU = torch.device("cpu")
 
@@ -79,9 +79,9 @@ def test_nearest_rows_are_those_of_a_brute_force(bank, k, alone, seed):
     x = bank[own] + torch.from_numpy(rng.integers(-1, 2, (5, *bank.shape)).astype(np.float32)) / 2
     without = torch.from_numpy(own) if alone else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "QUERIES", 2)
-        patch.setattr(neighbours, "SPARE", 0)
-        index, distance = bank.neighbours(x, k, without=without)
+        patch.setattr(nearest, "QUERIES", 2)
+        patch.setattr(nearest, "SPARE", 0)
+        index, distance = neighbours(bank, x, k, without=without)
     expected_index, expected = brute_nearest(bank, x, k, without)
     np.testing.assert_array_equal(index, expected_index)
     np.testing.assert_allclose(distance, expected, rtol=1e-12, atol=1e-12)
@@ -94,7 +94,7 @@ def test_the_closest_pairs_are_those_of_a_brute_force(bank, tile, many, panel):
         patch.setattr(pairs, "PANEL", panel)
         patch.setattr(pairs, "TILE", tile)
         patch.setattr(pairs, "MANY", many)
-        found = bank.closest_pairs()
+        found = pairs.closest_pairs(bank)
     labels = [] if bank.labels is None else np.unique(bank.labels).tolist()
     assert list(found.by_class) == list(found.by_class_distinct) == labels
     same_pair(found.distinct, brute_pair(bank, distinct=True))
@@ -116,7 +116,7 @@ def test_the_closest_pairs_are_those_of_a_brute_force(bank, tile, many, panel):
 def test_every_copy_is_named_with_the_first_row_that_it_repeats(bank):
     rows = all_rows(bank)[: len(bank.rows)].tolist()
     expected = [(i, rows.index(row)) for i, row in enumerate(rows) if rows.index(row) < i]
-    assert bank.closest_pairs().duplicates.tolist() == [list(pair) for pair in expected]
+    assert pairs.closest_pairs(bank).duplicates.tolist() == [list(pair) for pair in expected]
 
 
 KINDS = ("uint8", "float16", "float32")
@@ -142,7 +142,7 @@ def test_every_storage_and_every_bound_gives_the_same_answer(kind, flips, hardwa
     bank = spread_bank(kind, flips)
     if hardware == "float32":
         monkeypatch.setattr(products, "has_int8", lambda device: False)
-        monkeypatch.setattr(neighbours, "BLOCK", 1)  # blocks of 64 rows
+        monkeypatch.setattr(nearest, "BLOCK", 1)  # blocks of 64 rows
         monkeypatch.setattr(pairs, "BLOCK", 1)
     expected = [brute_pair(bank, label) for label in (None, 0, 1, 2)]
     x = torch.cat([bank[np.arange(0, 300, 60)] * 0.9 + 0.1, 30 * bank[np.array([1])]])
@@ -153,10 +153,10 @@ def test_every_storage_and_every_bound_gives_the_same_answer(kind, flips, hardwa
         for tile, many in ((37, 0), (37, 10), (4096, 10**9)):
             monkeypatch.setattr(pairs, "TILE", tile)
             monkeypatch.setattr(pairs, "MANY", many)
-            found = bank.closest_pairs()
+            found = pairs.closest_pairs(bank)
             for pair, truth in zip((found.whole, *found.by_class.values()), expected, strict=True):
                 same_pair(pair, truth)
-        index, distance = bank.neighbours(x, 7)
+        index, distance = neighbours(bank, x, 7)
     finally:
         torch.set_float32_matmul_precision(before)
     np.testing.assert_array_equal(index, expected_index)
@@ -230,24 +230,24 @@ def test_rows_that_float32_can_not_tell_apart(seed):
     far = (rng.standard_normal((100, 30)) * 100).astype(np.float32)
     bank = ss.Bank.from_arrays(rng.permutation(np.concatenate([tight, far])))
     x = torch.from_numpy(centre.astype(np.float32)).repeat(3, 1)
-    index, distance = bank.neighbours(x, 5)
+    index, distance = neighbours(bank, x, 5)
     expected_index, expected = brute_nearest(bank, x, 5)
     np.testing.assert_array_equal(index, expected_index)
     np.testing.assert_allclose(distance, expected, rtol=1e-9)
-    found, truth = bank.closest_pairs().whole, brute_pair(bank)
+    found, truth = pairs.closest_pairs(bank).whole, brute_pair(bank)
     assert (found.first, found.second) == (truth.first, truth.second)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_well_separated_rows_are_settled_without_a_second_look(kind, monkeypatch):
     """The certificate is of use: on ordinary data it is not refused, so nothing is computed twice."""
-    monkeypatch.setattr(neighbours._Search, "widen", lambda *rest: pytest.fail("all rows were asked again"))
+    monkeypatch.setattr(nearest._Search, "widen", lambda *rest: pytest.fail("all rows were asked again"))
     rng = np.random.default_rng(0)
     rows = rng.uniform(-1, 1, (2_000, 1, 8, 8))
     bank = ss.Bank.from_arrays((rows * 127.5 + 127.5).astype(np.uint8) if kind == "uint8" else rows.astype(kind))
     x = torch.from_numpy(rng.uniform(-1, 1, (20, 1, 8, 8)).astype(np.float32))
     for k in (1, 10, 50):
-        np.testing.assert_array_equal(bank.neighbours(x, k)[0], brute_nearest(bank, x, k)[0])
+        np.testing.assert_array_equal(neighbours(bank, x, k)[0], brute_nearest(bank, x, k)[0])
 
 
 def test_sketches_leave_few_pairs_of_data_with_principal_axes(monkeypatch):
@@ -261,7 +261,7 @@ def test_sketches_leave_few_pairs_of_data_with_principal_axes(monkeypatch):
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((1_280, 100)) * np.geomspace(30, 0.01, 100)
     bank = ss.Bank.from_arrays(np.concatenate([rows, rows[:1] + 0.01]))
-    found = bank.closest_pairs().whole
+    found = pairs.closest_pairs(bank).whole
     assert (found.first, found.second) == (0, 1_280)
     assert len(seen) < 0.5 * 21 * 22 / 2
 
@@ -270,10 +270,10 @@ def test_a_row_finds_itself_first_and_never_when_told_not_to():
     rng = np.random.default_rng(0)
     bank = ss.Bank.from_arrays(rng.standard_normal((50, 1, 3, 3)).astype(np.float32), flips=True)
     own = np.arange(100)
-    index, distance = bank.neighbours(bank[own], 3)
+    index, distance = neighbours(bank, bank[own], 3)
     assert index[:, 0].tolist() == own.tolist()
     assert not distance[:, 0].any()
-    index, distance = bank.neighbours(bank[own], 200, without=torch.from_numpy(own % 50))
+    index, distance = neighbours(bank, bank[own], 200, without=torch.from_numpy(own % 50))
     assert index.shape == (100, 98)
     assert not (index % 50 == torch.from_numpy(own % 50)[:, None]).any()
     assert (distance.diff(dim=1) >= 0).all()
@@ -281,28 +281,28 @@ def test_a_row_finds_itself_first_and_never_when_told_not_to():
 
 def test_one_row_has_no_neighbour():
     bank = ss.Bank.from_arrays(np.ones((1, 1, 2, 2), np.float32), flips=True)
-    index, distance = bank.neighbours(torch.zeros(4, 1, 2, 2), 5)
+    index, distance = neighbours(bank, torch.zeros(4, 1, 2, 2), 5)
     assert index.tolist() == [[0, 1]] * 4
     torch.testing.assert_close(distance, torch.full((4, 2), 2.0, dtype=torch.float64))
-    index, distance = bank.neighbours(torch.zeros(4, 1, 2, 2), 5, without=torch.zeros(4, dtype=torch.int64))
+    index, distance = neighbours(bank, torch.zeros(4, 1, 2, 2), 5, without=torch.zeros(4, dtype=torch.int64))
     assert (index.shape, distance.shape) == ((4, 0), (4, 0))
-    assert bank.closest_pairs().whole == NO_PAIR
-    assert bank.neighbours(torch.zeros(0, 1, 2, 2), 1)[0].shape == (0, 1)
+    assert pairs.closest_pairs(bank).whole == NO_PAIR
+    assert neighbours(bank, torch.zeros(0, 1, 2, 2), 1)[0].shape == (0, 1)
 
 
 def test_constant_data_is_answered_at_once():
     bank = ss.Bank.from_arrays(np.full((3_000, 1, 4, 4), 7, np.uint8))
     begun = time.process_time()
-    found = bank.closest_pairs()
+    found = pairs.closest_pairs(bank)
     assert (found.whole, found.distinct) == (Pair(0.0, 0, 1), NO_PAIR)
     assert len(found.duplicates) == 2_999
-    assert bank.neighbours(bank[np.array([5])], 3)[0].tolist() == [[0, 1, 2]]
+    assert neighbours(bank, bank[np.array([5])], 3)[0].tolist() == [[0, 1, 2]]
     assert time.process_time() - begun < 5  # pair by pair it would be minutes
 
 
 def test_copies_are_those_of_equal_value():
     rows = np.array([[0.0, 1.0], [-0.0, 1.0], [0.0, 1.0], [1.0, 0.0]], np.float32)
-    found = ss.Bank.from_arrays(rows.reshape(4, 1, 1, 2), flips=True).closest_pairs()
+    found = pairs.closest_pairs(ss.Bank.from_arrays(rows.reshape(4, 1, 1, 2), flips=True))
     assert found.duplicates.tolist() == [[1, 0], [2, 0]]  # a mirror image is no copy
     assert found.whole == Pair(0.0, 0, 1)
     assert found.distinct == Pair(pytest.approx(2**0.5), 0, 3)
@@ -310,7 +310,7 @@ def test_copies_are_those_of_equal_value():
 
 def test_progress_reaches_its_end():
     told = []
-    spread_bank("uint8").closest_pairs(progress=lambda *state: told.append(state))
+    pairs.closest_pairs(spread_bank("uint8"), progress=lambda *state: told.append(state))
     for stage in ("rows", "pairs"):
         done = [state[1] for state in told if state[0] == stage]
         assert done == sorted(done)
@@ -321,9 +321,9 @@ def test_points_that_can_not_be_asked_for_are_refused():
     bank = spread_bank("uint8")
     x = bank[np.arange(4)]
     with pytest.raises(ss.InputError, match=r"shape \(60,\) do not match the bank's rows \(3, 5, 4\)"):
-        bank.neighbours(x.reshape(4, 60), 1)
+        neighbours(bank, x.reshape(4, 60), 1)
     x[2, 0, 0, 0], x[3] = torch.nan, torch.inf
     with pytest.raises(ss.InputError, match=r"points 2, 3 contain NaN or Inf \(2 of 4\)"):
-        bank.neighbours(x, 1)
+        neighbours(bank, x, 1)
     with pytest.raises(ss.InputError, match="k of at least 1"):
-        bank.neighbours(x[:2], 0)
+        neighbours(bank, x[:2], 0)

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from scorescope.bank import Bank, build_shadow
-from scorescope.bank.shadow import SHADOW, verify_shadow
 from scorescope.errors import InputError
+from scorescope.rows import Bank
+from scorescope.search.shadow import SHADOW, build_shadow, shadow_of, verify_shadow
 from tests.pictures import GREY
 
 RNG = np.random.default_rng(7)
@@ -85,9 +85,9 @@ def test_rounding_loses_little_and_an_outlier_does_not_spoil_it(tmp_path: Path) 
 
 def test_the_file_holds_what_the_shadow_says(path: Path) -> None:
     bank = Bank.open(path)
-    shadow = bank.shadow
+    shadow = shadow_of(bank)
     assert shadow is not None
-    assert bank.shadow is shadow  # opened once
+    assert shadow_of(bank) is shadow  # opened once
     tensors = load_file(path / SHADOW)
     assert set(tensors) == {"square", "rounded", "mean", "rows"}
     np.testing.assert_array_equal(tensors["rows"], shadow.stored(0, 50))
@@ -99,15 +99,15 @@ def test_the_file_holds_what_the_shadow_says(path: Path) -> None:
 
 
 def test_banks_in_memory_of_8_bits_and_of_old_have_none(tmp_path: Path) -> None:
-    assert Bank.from_arrays(RNG.standard_normal((5, 3))).shadow is None
+    assert shadow_of(Bank.from_arrays(RNG.standard_normal((5, 3)))) is None
     bytes_only = saved(tmp_path / "b.bank", GREY[:, None])
     assert build_shadow(tmp_path / "b.bank") is None
-    assert bytes_only.shadow is None
+    assert shadow_of(bytes_only) is None
     assert sorted(os.listdir(tmp_path / "b.bank")) == ["manifest.json", "rows.safetensors"]
     fresh = saved(tmp_path / "f.bank", RNG.standard_normal((5, 3)))
-    assert fresh.shadow is None
+    assert shadow_of(fresh) is None
     build_shadow(tmp_path / "f.bank")
-    assert fresh.shadow is not None  # made while the bank was open
+    assert shadow_of(fresh) is not None  # made while the bank was open
 
 
 def test_a_shadow_changes_nothing_of_the_bank(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_shadow_changes_nothing_of_the_bank(tmp_path: Path) -> None:
 
 
 def test_blocks_do_not_matter(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scorescope.bank import shadow
+    from scorescope.search import shadow
 
     first = (path / SHADOW).read_bytes()
     monkeypatch.setattr(shadow, "batch_rows", lambda size: 7)
@@ -141,21 +141,21 @@ def test_a_cut_shadow_says_how_to_make_it_again(path: Path, kept: int) -> None:
     bank = Bank.open(path)
     for _ in range(2):
         with pytest.raises(InputError, match=rf"{SHADOW} was cut: .*scorescope bank shadow .*x\.bank"):
-            bank.shadow  # noqa: B018
+            shadow_of(bank)
     assert bank[0].shape == (2, 4, 3)  # the bank itself is fine
     build_shadow(path)
-    assert bank.shadow is not None
+    assert shadow_of(bank) is not None
 
 
 def test_the_shadow_of_other_rows_is_refused(path: Path, tmp_path: Path) -> None:
     other = saved(tmp_path / "y.bank", RNG.standard_normal((50, 2, 4, 3)).astype(np.float16), flips=True)
     shutil.copy(path / SHADOW, tmp_path / "y.bank" / SHADOW)
     with pytest.raises(InputError, match=r"made of other rows .*scorescope bank shadow .*y\.bank"):
-        other.shadow  # noqa: B018
+        shadow_of(other)
 
 
 def test_a_shadow_cut_while_open_is_an_error_at_the_next_read(path: Path) -> None:
-    shadow = Bank.open(path).shadow
+    shadow = shadow_of(Bank.open(path))
     assert shadow is not None
     os.truncate(path / SHADOW, 400)
     with pytest.raises(InputError, match=rf"{SHADOW} was cut"):
@@ -181,7 +181,7 @@ def test_every_altered_byte_is_found_by_a_check(data: st.DataObject, tmp_path_fa
         return
     # Nothing was found: then nothing was altered that an answer depends on beyond float64's last digits.
     assert place >= len(before)
-    shadow = bank.shadow
+    shadow = shadow_of(bank)
     assert shadow is not None
     residual = np.array(bank.rows, dtype=np.float64) - shadow.mean - shadow.step * shadow.stored(0, 20)
     np.testing.assert_allclose(shadow.rounded, np.linalg.norm(residual, axis=1), rtol=1e-9)
@@ -191,7 +191,7 @@ def test_every_altered_byte_is_found_by_a_check(data: st.DataObject, tmp_path_fa
 
 SLOW = """
 import sys, time
-from scorescope.bank import build_shadow
+from scorescope.search.shadow import build_shadow
 def slow(stage, done, total):
     print("started", flush=True)
     time.sleep(60)
@@ -216,7 +216,7 @@ def test_a_killed_shadow_build_leaves_the_bank_usable_and_is_run_again(tmp_path:
     process.wait()
     bank = Bank.open(path)
     np.testing.assert_array_equal(bank.rows, rows)
-    assert (bank.shadow is None) == first  # an older shadow is still there
+    assert (shadow_of(bank) is None) == first  # an older shadow is still there
     assert f".{SHADOW}.partial" in os.listdir(path)
     build_shadow(path)
     assert verify_shadow(Bank.open(path))
@@ -235,7 +235,7 @@ def test_an_interrupted_shadow_build_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_bank_that_changes_meanwhile_gets_no_shadow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scorescope.bank import shadow
+    from scorescope.search import shadow
 
     path = tmp_path / "x.bank"
     saved(path, RNG.standard_normal((40, 5)))

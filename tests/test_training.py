@@ -58,7 +58,7 @@ def whole(tmp_path_factory):
 KILLED_AT_RANDOM = """
 import os, random, signal, sys, time
 import torch
-from scorescope.bank import Bank
+from scorescope.rows import Bank
 from scorescope.nets.sit import SiTSize
 from scorescope.training.loop import train
 from scorescope.training.recipe import Recipe
@@ -114,7 +114,7 @@ ASKED_TO_STOP = """
 import os, signal, sys
 from dataclasses import replace
 import torch
-from scorescope.bank import Bank
+from scorescope.rows import Bank
 from scorescope.nets.sit import SiTSize
 from scorescope.training.loop import train
 from scorescope.training.recipe import Recipe

@@ -18,7 +18,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Bank": "bank",
+    "Bank": "rows",
     "LinearSchedule": "schedule",
     "VPSchedule": "schedule",
     "CosineSchedule": "schedule",
@@ -32,6 +32,9 @@ _HOME = {
     "Posterior": "empirical",
     "sharded_score": "distributed",
     "NearestRowsScore": "empirical.nearest_rows",
+    "neighbours": "search",
+    "closest_pairs": "search",
+    "build_shadow": "search",
     "sample": "sampler",
     "trajectory": "sampler",
     "load": "adapters",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scorescope.bank import Bank
 from scorescope.errors import InputError
+from scorescope.rows import Bank
 
 MODELS = ("demo-s", "demo-m", "demo-l")
 

@@ -5,16 +5,18 @@ A model from elsewhere needs a `schedule` and a `forward(z, t, label=None)`; sco
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from scorescope import convert
 from scorescope.errors import InputError, unknown
+from scorescope.identity import identity_of, network_identity
 from scorescope.schedule import DiscreteSchedule, LinearSchedule, Schedule, Time
 
 Label = int | Tensor | None
@@ -51,6 +53,7 @@ class Denoiser(ABC):
     shape: tuple[int, ...] | None = None
     name: str = "model"
     about: Mapping[str, Any] = MappingProxyType({})
+    NOT_IDENTITY: ClassVar[tuple[str, ...]] = ("name", "about")  # attributes on which no answer depends
 
     @abstractmethod
     def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
@@ -87,6 +90,24 @@ class Denoiser(ABC):
     def velocity(self, z: Tensor, t: Time, label: Label = None) -> Tensor:
         """dz/dt of the probability-flow ODE; (z − x̂)/t on the linear path; (B, *shape)."""
         return convert.velocity(z, self(z, t, label), t, self.schedule)
+
+    def identity(self) -> dict[str, Any]:
+        """All that answers depend on: every attribute but those in `NOT_IDENTITY`, and the hash of the model's file.
+
+        Raises:
+            NoIdentity: An attribute that can't be told from another (see `scorescope.identity`).
+        """
+        stated = {name: getattr(self, name) for name in ("schedule", "classes", "has_null", "null_label", "shape")}
+        own = {} if isinstance(self, nn.Module) else vars(self)
+        kept = {name: value for name, value in (stated | own).items() if name not in self.NOT_IDENTITY}
+        file = {"file": self.about["sha256"]} if "sha256" in self.about else {}
+        if isinstance(self, nn.Module):
+            file |= {"network": network_identity(self, self.name)}
+        return {
+            "type": identity_of(type(self)),
+            **file,
+            **{name: identity_of(value, f"{self.name}.{name}") for name, value in kept.items()},
+        }
 
     @property
     def linear_range(self) -> tuple[float, float]:
@@ -155,6 +176,12 @@ class NetworkDenoiser(Denoiser):
         shape: tuple[int, ...] | None = None,
         name: str = "network",
     ) -> None:
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise InputError(
+                f"schedule {schedule!r} is not a Schedule", "ss.LinearSchedule(), ss.VPSchedule(), or another of ss's schedules"
+            )
+        if classes < 0:
+            raise InputError(f"classes = {classes} is not a number of classes", "0 for an unconditional network")
         self.net, self.schedule, self.prediction = net, schedule or LinearSchedule(), prediction
         self.classes, self.null_label, self.shape, self.name = classes, null_label, shape, name
         self.has_null = not classes or null_label is not None
@@ -201,52 +228,60 @@ class NetworkDenoiser(Denoiser):
         return first, min(last, 1 - 1e-3) if self.prediction in ("eps", "score") else last
 
 
-class Guided(Denoiser):
+class Wrapped(Denoiser):
+    """A model seen through another object, which forwards all that it does not change: the base of every wrapper.
+
+    Its identity is its type, its own attributes, and the model's identity.
+    """
+
+    def __init__(self, model: Denoiser) -> None:
+        self.model = model
+        self.schedule, self.classes, self.has_null, self.null_label = model.schedule, model.classes, model.has_null, model.null_label
+        self.shape, self.name, self.about = model.shape, model.name, model.about
+
+    def modules(self) -> list[nn.Module]:
+        """The model's networks."""
+        return self.model.modules()
+
+    def to(self, device: torch.device | str) -> Denoiser:
+        """Move the model to a device; returns self."""
+        self.model = self.model.to(device)
+        return self
+
+    @property
+    def linear_range(self) -> tuple[float, float]:
+        """The model's."""
+        return self.model.linear_range
+
+
+class Guided(Wrapped):
     """Classifier-free guidance, s = s^c + (ω − 1)(s^c − s^∅) (Example 3.1); the same combination holds for posterior means."""
 
     def __init__(self, model: Denoiser, weight: float) -> None:
         if not model.classes or not model.has_null:
             raise InputError(f"{model.name} has no conditional and unconditional prediction to combine", "no guidance")
-        self.model, self.weight = model, weight
-        self.schedule, self.classes, self.shape = model.schedule, model.classes, model.shape
-        self.name = f"{model.name}, guidance {weight:g}"
+        if not math.isfinite(weight):
+            raise InputError(f"a guidance of {weight} is not a weight", "a finite number, 1 for none")
+        super().__init__(model)
+        self.weight, self.name = weight, f"{model.name}, guidance {weight:g}"
 
     def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """The guided posterior mean; without a label, the unconditional one."""
         free = self.model(z, t)
         return free if label is None else free + self.weight * (self.model(z, t, label) - free)
 
-    def modules(self) -> list[nn.Module]:
-        """The guided model's networks."""
-        return self.model.modules()
 
-    @property
-    def linear_range(self) -> tuple[float, float]:
-        """The guided model's."""
-        return self.model.linear_range
-
-
-class OnLinearAxis(Denoiser):
+class OnLinearAxis(Wrapped):
     """Any model seen on the paper's axis: linear schedule, states z/(α + σ). The posterior mean is the same."""
 
     def __init__(self, model: Denoiser) -> None:
-        self.model, self.schedule = model, LinearSchedule()
-        self.classes, self.has_null, self.null_label = model.classes, model.has_null, model.null_label
-        self.shape, self.name = model.shape, model.name
+        super().__init__(model)
+        self.schedule = LinearSchedule()
 
     def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Ask the model in its own coordinates."""
         own_z, own_t = convert.from_linear(z, t, self.model.schedule)
         return self.model(own_z, own_t, label)
-
-    def modules(self) -> list[nn.Module]:
-        """The model's networks."""
-        return self.model.modules()
-
-    @property
-    def linear_range(self) -> tuple[float, float]:
-        """The model's."""
-        return self.model.linear_range
 
 
 def on_linear_axis(model: Denoiser) -> Denoiser:

@@ -21,11 +21,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from scorescope.bank import Bank
 from scorescope.empirical import EmpiricalScore
 from scorescope.empirical.ranks import Alone, Ranks
 from scorescope.empirical.score import free_memory
 from scorescope.errors import InputError
+from scorescope.rows import Bank
 from scorescope.schedule import LinearSchedule, Schedule
 
 TIMEOUT = 600.0  # seconds

@@ -29,7 +29,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from scorescope import __version__, plan, regions, results
-from scorescope.bank import Bank
 from scorescope.denoiser import Denoiser, on_linear_axis
 from scorescope.empirical import EmpiricalScore, Posterior
 from scorescope.files import replacing, write_tensors
@@ -38,6 +37,7 @@ from scorescope.probes import StateProbe, Subject, View, WholeProbe
 from scorescope.probes.base import Truths
 from scorescope.progress import Board
 from scorescope.regions import REGIONS, Noised
+from scorescope.rows import Bank
 from scorescope.sampler import start_time, trajectory
 
 CHUNK = 32  # paths in one file of states

@@ -19,13 +19,14 @@ import torch
 import xarray as xr
 
 from scorescope import __version__, regions, results
-from scorescope.bank import Bank
 from scorescope.denoiser import Denoiser, NetworkDenoiser, on_linear_axis
 from scorescope.empirical import EmpiricalScore
 from scorescope.errors import InputError
 from scorescope.probes import memorization, relative_distance, score_error, supervision_loss
 from scorescope.probes.base import View
+from scorescope.rows import Bank
 from scorescope.sampler import start_time, trajectory
+from scorescope.search import neighbours
 from scorescope.training.loop import Snapshot
 from scorescope.training.recipe import Recipe
 
@@ -103,7 +104,7 @@ class Microscope:
                 for cells in (inside, outside)
             ]
             data[name] = (("region", "path", "time"), np.stack(stacked))
-        _, distance = self.bank.neighbours(ends, memorization.NEAREST)
+        _, distance = neighbours(self.bank, ends, memorization.NEAREST)
         second, calibrated = memorization.ratios(distance.cpu())
         data |= {"ratio_second": (("path",), second), "ratio_calibrated": (("path",), calibrated)}
         return xr.Dataset(data, coords={"region": ["supervision", "extrapolation"], "time": self.times})

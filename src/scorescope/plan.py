@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from scorescope.bank import Bank
 from scorescope.denoiser import Denoiser, on_linear_axis
 from scorescope.errors import InputError
 from scorescope.files import write_json
 from scorescope.probes import StateProbe, WholeProbe, chosen
+from scorescope.rows import Bank
 from scorescope.sampler import METHODS
 
 MINIMUM_TIME = 1e-3

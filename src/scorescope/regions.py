@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scorescope import seeds
-from scorescope.bank import Bank
+from scorescope.rows import Bank
 
 REGIONS = ("supervision", "extrapolation", "renoised")
 

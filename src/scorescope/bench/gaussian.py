@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from scorescope import seeds
-from scorescope.bank import Bank
 from scorescope.bench.workloads import Trajectories, times
+from scorescope.rows import Bank
 
 ROWS, AXES, ROUNDS = 16384, 1024, 3
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorescope.bank import Bank
 from scorescope.progress import Row
+from scorescope.rows import Bank
 from scorescope.schedule import LinearSchedule
 
 ROWS = 1024

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorescope.bank import Bank
 from scorescope.bench import gaussian, workloads
 from scorescope.bench.judge import reference_means, relative_errors
 from scorescope.bench.load import Stopwatch
@@ -29,6 +28,7 @@ from scorescope.empirical.score import free_memory
 from scorescope.errors import InputError, unknown
 from scorescope.plan import fingerprint
 from scorescope.progress import Board, Row
+from scorescope.rows import Bank
 
 AUDITED = 64  # queries of each workload that are judged
 WARM_STATES, WARM_STEPS = 4, 3

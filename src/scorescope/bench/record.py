@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 import scorescope
-from scorescope.bank import Bank
 from scorescope.errors import InputError
 from scorescope.files import write_json
+from scorescope.rows import Bank
 
 SCHEMA = 1
 PACKAGES = ("numpy", "faiss-cpu", "pykeops")

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from scorescope import seeds
-from scorescope.bank import Bank
 from scorescope.denoiser import Denoiser
 from scorescope.empirical.score import EmpiricalScore
+from scorescope.rows import Bank
 from scorescope.sampler import Tick, start_time, trajectory
 
 NAMES = ("supervision", "trajectory", "random")

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from scorescope.bank.options import Options
 from scorescope.cli.parse import parse
 from scorescope.errors import InputError, unknown
+from scorescope.rows.options import Options
 
 if TYPE_CHECKING:
-    from scorescope.bank import Bank, Shadow
-    from scorescope.bank.storage import Progress
+    from scorescope.rows import Bank
+    from scorescope.rows.storage import Progress
+    from scorescope.search.shadow import Shadow
 
 VERBS = {
     "build": "make a bank from images, arrays or a dataset",
@@ -148,10 +149,10 @@ def main(argv: list[str]) -> int:
 
 def _build(argv: list[str]) -> int:
     told = _parse(Build, argv, "build", BUILD)
-    from scorescope.bank.build import build
+    from scorescope.rows import Bank
 
     with _progress("building") as progress:
-        bank = build(told.source, told.out, force=told.force, progress=progress, **vars(told.reading))
+        bank = Bank.build(told.source, told.out, force=told.force, progress=progress, **vars(told.reading))
     for caution in bank.manifest["cautions"]:
         print(f"warning: {caution}", file=sys.stderr)
     print(f"{told.out}: {_in_words(bank)}")
@@ -160,7 +161,7 @@ def _build(argv: list[str]) -> int:
 
 def _info(argv: list[str]) -> int:
     told = _parse(Info, argv, "info", INFO)
-    from scorescope.bank import Bank
+    from scorescope.rows import Bank
 
     bank = Bank.open(told.bank)
     if told.json:
@@ -174,9 +175,9 @@ def _info(argv: list[str]) -> int:
 
 def _check(argv: list[str]) -> int:
     told = _parse(Check, argv, "check", CHECK)
-    from scorescope.bank import Bank
-    from scorescope.bank.shadow import verify_shadow
-    from scorescope.bank.storage import verify
+    from scorescope.rows import Bank
+    from scorescope.rows.verify import verify
+    from scorescope.search.shadow import verify_shadow
 
     bank = Bank.open(told.bank)
     with _progress("checking") as progress:
@@ -188,8 +189,8 @@ def _check(argv: list[str]) -> int:
 
 def _features(argv: list[str]) -> int:
     told = _parse(MakeFeatures, argv, "features", FEATURES)
-    from scorescope.bank import Bank
     from scorescope.cli.examine import check_device
+    from scorescope.rows import Bank
     from scorescope.training.encoders import encode
 
     check_device(told.device)
@@ -205,7 +206,8 @@ def _features(argv: list[str]) -> int:
 
 def _shadow(argv: list[str]) -> int:
     told = _parse(MakeShadow, argv, "shadow", SHADOW)
-    from scorescope.bank import Bank, build_shadow
+    from scorescope.rows import Bank
+    from scorescope.search import build_shadow
 
     with _progress("shadow") as progress:
         shadow = build_shadow(told.bank, progress)
@@ -258,8 +260,10 @@ def _description(bank: Bank, path: Path) -> Iterator[tuple[str, str]]:
 
 def _shadow_line(bank: Bank) -> str:
     """What `info` says of a shadow; a damaged one is no reason to say nothing of the bank."""
+    from scorescope.search import shadow_of
+
     try:
-        shadow = bank.shadow
+        shadow = shadow_of(bank)
     except InputError as problem:
         return str(problem)
     return "none" if shadow is None else _shadow_in_words(shadow, bank)

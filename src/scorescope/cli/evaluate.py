@@ -16,7 +16,7 @@ from scorescope.errors import InputError
 from scorescope.evaluate.options import Sampling
 
 if TYPE_CHECKING:
-    from scorescope.bank import Bank
+    from scorescope.rows import Bank
 
 DRAWN = Sampling(n=1000)
 DESCRIPTION = """Compare samples, or a model's, with a bank: Fréchet distance by a named extractor, precision and recall.

@@ -78,9 +78,9 @@ def main(argv: list[str]) -> int:
     if not told.models:
         raise InputError("no model is named", "scorescope examine model.safetensors --bank photos.bank")
     from scorescope.adapters import load
-    from scorescope.bank.storage import verify
     from scorescope.demo import named_bank
     from scorescope.examination import examine
+    from scorescope.rows.verify import verify
 
     bank = named_bank(told.bank)
     models = [load(name, trust=told.trust, **keywords(told.load)) for name in told.models]

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from scorescope.bank import Bank
-from scorescope.bank.products import U32, Room
 from scorescope.empirical import compiled
 from scorescope.empirical.chance import uniform
 from scorescope.empirical.family import States, alone
@@ -26,6 +24,8 @@ from scorescope.empirical.products import Products
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import squares
 from scorescope.empirical.shelf import ONWARD, Rows, Shelf
+from scorescope.rows import Bank
+from scorescope.search.products import U32, Room
 
 SHARE = 4  # of the axes, one in so many
 LEAST = 1024  # dimensions below which all axes are as fast

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from scorescope.bank.products import U64, Room
 from scorescope.empirical import compiled
 from scorescope.empirical.chance import SAFE, lots
 from scorescope.empirical.digits import BASE, product
@@ -29,6 +28,7 @@ from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.products import Products, Tile
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Shelf
+from scorescope.search.products import U64, Room
 
 VALUES = 1 << 20  # weights of one step where PyTorch makes them
 SAMPLE = 1024  # rows that tell how large logits are

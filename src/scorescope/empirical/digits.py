@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorescope.bank.products import has_int8, integer_products
+from scorescope.search.products import has_int8, integer_products
 
 BASE = 254  # half a step of one plane is 127 steps of the next
 

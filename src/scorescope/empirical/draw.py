@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorescope.bank.products import U64
 from scorescope.empirical import compiled
 from scorescope.empirical.chance import gumbel
 from scorescope.empirical.engine import Engine
@@ -22,6 +21,7 @@ from scorescope.empirical.products import Products, Tile
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import squares
 from scorescope.empirical.shelf import Shelf
+from scorescope.search.products import U64
 
 LISTED = 1024  # rows among which a draw looks at direct differences
 BLUNT = 2e-4  # error of a logit that leaves few rows, in units of what sets rows apart

@@ -13,7 +13,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scorescope.bank.products import Room
 from scorescope.empirical import compiled, shaped
 from scorescope.empirical.coarse import Coarse, matter, suits
 from scorescope.empirical.dense import Dense
@@ -29,6 +28,7 @@ from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import ratios, settle
 from scorescope.empirical.shaped import Shaping
 from scorescope.empirical.shelf import Shelf
+from scorescope.search.products import Room
 
 FEW = 128  # rows that are settled one by one
 ALONE = 4  # rows that are settled where the others are listed

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from scorescope import seeds
-from scorescope.bank import Bank
-from scorescope.bank.products import U32, U64
-from scorescope.bank.sketch import Sketches
 from scorescope.denoiser import Denoiser, Label, as_label
 from scorescope.errors import InputError
+from scorescope.rows import Bank
 from scorescope.schedule import LinearSchedule, Schedule, Time, as_time
+from scorescope.search.products import U32, U64
+from scorescope.search.sketch import Sketches
 
 BLOCK = 1 << 24  # values of rows that are read at a time
 TRAINING = 50_000  # rows that train an index, if it needs training

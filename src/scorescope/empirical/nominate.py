@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.bank.products import U32, U64
 from scorescope.empirical import compiled
 from scorescope.empirical.family import Family, States
 from scorescope.empirical.products import Products, Tile
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Readable, Shelf
+from scorescope.search.products import U32, U64
 
 VALUES = 1 << 20  # logits of one step: what the caches of a processor hold
 CROWD = 16  # a list holds so many times what is few, since what matters is known at the end of the pass alone,

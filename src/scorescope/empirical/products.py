@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorescope.bank.products import Room
 from scorescope.empirical.digits import product
 from scorescope.empirical.shelf import Readable, Rows, Shelf
+from scorescope.search.products import Room
 
 WHOLE, FEW = 1 << 16, 1 << 27  # rows of a block at most, where all products take no more bytes than this
 

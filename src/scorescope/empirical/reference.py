@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from scorescope.bank import Bank
 from scorescope.empirical.posterior import Posterior
+from scorescope.rows import Bank
 from scorescope.schedule import Schedule, Time, as_time
 
 

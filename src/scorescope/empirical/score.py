@@ -19,8 +19,6 @@ import psutil
 import torch
 from torch import Tensor
 
-from scorescope.bank import Bank
-from scorescope.bank.products import full_precision
 from scorescope.denoiser import Denoiser, Label, as_label
 from scorescope.empirical.draw import draw
 from scorescope.empirical.engine import Engine
@@ -30,7 +28,9 @@ from scorescope.empirical.ranks import Alone, Ranks
 from scorescope.empirical.shelf import Shelf
 from scorescope.empirical.sweep import PairSweep, TrajectorySweep, sweep
 from scorescope.errors import InputError
+from scorescope.rows import Bank
 from scorescope.schedule import LinearSchedule, Schedule, Time, as_time
+from scorescope.search.products import full_precision
 from scorescope.seeds import generator
 
 QUERIES = 256  # states that share one pass over the rows
@@ -68,14 +68,16 @@ class EmpiricalScore(Denoiser):
             raise InputError(f"tolerance {tolerance} must lie between 0 and 1", "1e-5")
         self.bank, self.schedule, self.tolerance = bank, schedule or LinearSchedule(), tolerance
         self.classes, self.shape, self.name = bank.classes, bank.shape, "empirical score"
-        self.device = torch.device(device)
+        self.device, self.memory = torch.device(device), memory
         self.ranks = ranks or Alone()
         self.shelf = Shelf(bank, self.device, free_memory(self.device) // 4 if memory is None else memory, self.ranks)
         self.engine = Engine(self.shelf, tolerance, self.ranks)
 
+    NOT_IDENTITY = (*Denoiser.NOT_IDENTITY, "memory", "ranks", "shelf", "engine")
+
     def to(self, device: torch.device | str) -> EmpiricalScore:
-        """The same score computed on another device."""
-        return EmpiricalScore(self.bank, self.schedule, self.tolerance, device=device, ranks=self.ranks)
+        """The same score computed on another device, with the same memory if one was given."""
+        return EmpiricalScore(self.bank, self.schedule, self.tolerance, device=device, memory=self.memory, ranks=self.ranks)
 
     @property
     def path(self) -> str:

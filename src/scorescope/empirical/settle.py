@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorescope.bank.products import U64
 from scorescope.empirical import compiled
 from scorescope.empirical.family import States
 from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Shelf
+from scorescope.search.products import U64
 
 VALUES = 1 << 22  # float64 values of one step
 

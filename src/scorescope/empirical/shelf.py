@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.bank import Bank
-from scorescope.bank.shadow import best_step
 from scorescope.empirical import compiled
 from scorescope.empirical.ranks import Ranks
 from scorescope.errors import InputError
+from scorescope.rows import Bank
+from scorescope.search.shadow import Shadow, best_step, shadow_of
 
 BLOCK = 8192  # rows of one product, unless memory is short
 LEAST = 256
@@ -112,13 +112,18 @@ class Shelf:
         found = self.bank.indices(label)
         return found[slice(*np.searchsorted(found, (self.own.start, self.own.stop)))]
 
+    @property
+    def shadow(self) -> Shadow | None:
+        """The bank's shadow, where there is one; rows of 8 bits need none."""
+        return None if self.exact else shadow_of(self.bank)
+
     @cached_property
     def centre(self) -> Tensor:
         """What is subtracted, (d,) float64: the value of the stored 128, or the bank's mean."""
         if self.exact:
             return torch.full((self.bank.d,), self.zero, dtype=torch.float64, device=self.device)
-        if self.bank.shadow is not None:
-            return torch.from_numpy(self.bank.shadow.mean).to(self.device, torch.float64)
+        if self.shadow is not None:
+            return torch.from_numpy(self.shadow.mean).to(self.device, torch.float64)
         mean = self.bank.mean.double()
         mean = (mean + mean.flip(-1)) / 2 if self.bank.flips else mean
         return mean.float().double().flatten().to(self.device)
@@ -133,14 +138,14 @@ class Shelf:
         """The unit of the digits."""
         if self.exact:
             return (self.bank.high - self.bank.low) / 255
-        if self.bank.shadow is not None:
-            return self.bank.shadow.step
+        if self.shadow is not None:
+            return self.shadow.step
         return max(best_step(self.bank, self.centre.cpu()), torch.finfo(torch.float32).tiny)
 
     @cached_property
     def _norms(self) -> tuple[Tensor, Tensor]:
         """Squared norms of one's own centred rows and norms of what their digits leave, float64; one pass unless a shadow knows."""
-        shadow = None if self.exact else self.bank.shadow
+        shadow = self.shadow
         if shadow is not None:
             part = slice(self.own.start, self.own.stop)
             return torch.from_numpy(shadow.square[part]).to(self.device), torch.from_numpy(shadow.rounded[part]).to(self.device)
@@ -184,7 +189,7 @@ class Shelf:
     def _read(self, index: np.ndarray) -> Tensor:
         """Digits of stored rows by index, in order."""
         whole = len(index) > 0 and bool((np.diff(index) == 1).all())
-        shadow = None if self.exact else self.bank.shadow
+        shadow = self.shadow
         if shadow is not None:
             q = shadow.stored(int(index[0]), int(index[-1]) + 1) if whole else shadow.stored_at(index)
             return torch.from_numpy(np.ascontiguousarray(q)).reshape(len(index), -1).to(self.device)

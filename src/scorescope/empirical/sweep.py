@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from scorescope.bank.products import Room
 from scorescope.empirical.engine import Engine
 from scorescope.empirical.family import Family, States, pairs, trajectories
 from scorescope.empirical.nominate import Nominator
@@ -18,6 +17,7 @@ from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.products import Products
 from scorescope.empirical.walk import Walk, level
 from scorescope.schedule import Schedule
+from scorescope.search.products import Room
 
 TOGETHER = 16  # timesteps of one chunk, unless the rows come from disk
 FAR = 64  # timesteps towards the data that share a basis; others share that of their chunk

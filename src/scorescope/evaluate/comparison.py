@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from scorescope import __version__
-from scorescope.bank import Bank
 from scorescope.errors import InputError
 from scorescope.evaluate.extractors import Extractor, Options, extractor
 from scorescope.evaluate.features import PART, Features, Tick, cache_folder
@@ -21,6 +20,7 @@ from scorescope.evaluate.grid import drawable
 from scorescope.evaluate.manifold import K, precision_recall
 from scorescope.evaluate.samples import as_rows
 from scorescope.files import write_json
+from scorescope.rows import Bank
 
 SCHEMA = 1
 REFERENCE = 50_000  # rows of the bank that samples are compared with, as in publications

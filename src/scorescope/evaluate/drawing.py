@@ -21,44 +21,34 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from scorescope import __version__, plan, seeds
-from scorescope.bank import Bank
-from scorescope.denoiser import Denoiser, Guided
+from scorescope.denoiser import Denoiser, Guided, Wrapped
 from scorescope.errors import InputError, unknown
 from scorescope.evaluate import grid
 from scorescope.evaluate.operations import flops
 from scorescope.evaluate.options import Sampling
 from scorescope.files import replacing, write_json, write_tensors
 from scorescope.progress import Board, Row
+from scorescope.rows import Bank
 from scorescope.sampler import METHODS, start_time, trajectory
 
 RECORD, SAMPLES, GRID, CHUNKS = "sample.json", "samples.npz", "grid.png", "chunks"
 
 
-class Watched(Denoiser):
+class Watched(Wrapped):
     """A model that tells a live row how often it was asked."""
 
     def __init__(self, model: Denoiser, row: Row) -> None:
-        self.model, self.row, self.calls = model, row, 0
-        self.schedule, self.classes, self.has_null = model.schedule, model.classes, model.has_null
-        self.shape, self.name = model.shape, model.name
+        super().__init__(model)
+        self.row, self.calls = row, 0
 
     def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """The model's posterior mean."""
         self.calls += 1
         self.row(0, f"evaluation {self.calls} of this batch, t = {float(t.max()):.2f}")
         return self.model(z, t, label)
-
-    def modules(self) -> list[nn.Module]:
-        """The model's networks."""
-        return self.model.modules()
-
-    @property
-    def linear_range(self) -> tuple[float, float]:
-        """The model's."""
-        return self.model.linear_range
 
 
 def generate(

@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from scorescope import seeds
-from scorescope.bank import Bank
 from scorescope.errors import InputError
 from scorescope.evaluate.extractors import Extractor
 from scorescope.evaluate.frechet import Moments
 from scorescope.files import write_tensors
+from scorescope.rows import Bank
 
 SCHEMA = 1
 PART = 1024

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from scorescope.bank import Bank
-from scorescope.bank.bank import refuse_non_finite
-from scorescope.bank.options import Options
-from scorescope.bank.sources import read_source
-from scorescope.bank.storage import MANIFEST, quiet
 from scorescope.errors import InputError
 from scorescope.evaluate.drawing import RECORD, SAMPLES
+from scorescope.rows import Bank
+from scorescope.rows.content import refuse_non_finite
+from scorescope.rows.options import Options
+from scorescope.rows.sources import read_source
+from scorescope.rows.storage import MANIFEST, quiet
 
 MODEL_FILES = ("model.safetensors", "run.json")
 

@@ -12,11 +12,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from scorescope.bank import Bank
 from scorescope.denoiser import Denoiser
 from scorescope.empirical import EmpiricalScore, Posterior
 from scorescope.errors import InputError
 from scorescope.regions import REGIONS, Noised
+from scorescope.rows import Bank
 
 BATCH = 256  # states that go through a network together
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from scorescope import regions, seeds
 from scorescope.probes.base import Subject, WholeProbe
 from scorescope.sampler import start_time, trajectory
+from scorescope.search import neighbours
 
 NEAREST = 50  # C.7's n
 SHOWN = 3
@@ -34,11 +35,11 @@ def ratios(distance: Tensor) -> tuple[np.ndarray, np.ndarray]:
 def measure(subject: Subject) -> xr.Dataset:
     """The samples, the null, and where a copier would have ended."""
     bank, device = subject.bank, subject.truth.device
-    index, distance = (part.cpu() for part in bank.neighbours(subject.samples.to(device), NEAREST))
+    index, distance = (part.cpu() for part in neighbours(bank, subject.samples.to(device), NEAREST))
     second, calibrated = ratios(distance)
     subject.tick(len(subject.samples))
     null = np.unique(seeds.choose(subject.seed, "null", range(subject.sizes["nulls"]), len(bank.rows)))
-    null_index, null_distance = (part.cpu() for part in bank.neighbours(bank[null].to(device), NEAREST, without=torch.from_numpy(null)))
+    null_index, null_distance = (part.cpu() for part in neighbours(bank, bank[null].to(device), NEAREST, without=torch.from_numpy(null)))
     null_second, null_calibrated = ratios(null_distance) if len(bank.rows) > 1 else (np.full(len(null), np.nan),) * 2
     shown = {"near": np.arange(1, min(SHOWN, index.shape[1]) + 1)}
     kept = len(shown["near"])
@@ -72,7 +73,7 @@ def copier_rows(subject: Subject) -> np.ndarray:
         return known
     noise = start * regions.noise(subject.seed, len(subject.samples), subject.bank.shape, "path").to(subject.truth.device)
     ends = trajectory(subject.truth, noise, [0.0], subject.labels, start=start, method="heun", steps=COPIER_STEPS, tick=subject.tick)[:, 0]
-    found = subject.bank.neighbours(ends, 1)[0][:, 0].cpu().numpy()
+    found = neighbours(subject.bank, ends, 1)[0][:, 0].cpu().numpy()
     subject.shared["copier", start, labels] = found
     return found
 

@@ -10,6 +10,7 @@ from scorescope import regions
 from scorescope.probes.base import Subject, WholeProbe, squared
 from scorescope.results import image_dims
 from scorescope.sampler import start_time, trajectory
+from scorescope.search import neighbours
 
 TIMES = np.round(np.linspace(0.0, 1.0, 21), 2)  # C.4
 STRIP = 3  # rows whose outputs are kept as pictures
@@ -25,7 +26,7 @@ def measure(subject: Subject) -> xr.Dataset:
         z = origins.at(start).to(subject.truth.device)
         label = None if origins.label is None else origins.label.to(subject.truth.device)
         end = z if start == 0 else trajectory(subject.model, z, [0.0], label, start=start, seed=subject.seed, **subject.solver)[:, 0]
-        index, nearest = subject.bank.neighbours(end, 1)
+        index, nearest = neighbours(subject.bank, end, 1)
         original = squared(end.double().cpu() - origins.x.double()).sqrt()
         same = (index[:, 0].cpu().numpy() == origins.row) | (original <= nearest[:, 0].cpu()).numpy()
         returned.append(same.astype(np.int8))

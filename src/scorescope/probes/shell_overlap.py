@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from scorescope.probes.base import Subject, WholeProbe
+from scorescope.search import closest_pairs
 
 UNITS = 100
 
@@ -32,7 +33,7 @@ def measure(subject: Subject) -> xr.Dataset:
             subject.tick(reached - ticked)
             ticked = reached
 
-    found = bank.closest_pairs(device=subject.truth.device, progress=progress)
+    found = closest_pairs(bank, device=subject.truth.device, progress=progress)
     data = {
         "overlap": (("time",), coefficient(found.whole.distance, time)),
         "overlap_distinct": (("time",), coefficient(found.distinct.distance, time)),

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from scorescope import seeds
-from scorescope.bank import Bank
 from scorescope.empirical import EmpiricalScore
+from scorescope.rows import Bank
 from scorescope.schedule import Schedule
 
 LEAST = 1e-9  # t is drawn from [0, 1); at 0 itself v and ε have no value

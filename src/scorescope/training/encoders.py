@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorescope.bank import Bank
 from scorescope.errors import InputError, unknown
 from scorescope.files import write_json
+from scorescope.rows import Bank
 from scorescope.training.examples import Batch
 
 PART = 64  # rows encoded together

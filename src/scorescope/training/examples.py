@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scorescope import seeds
-from scorescope.bank import Bank
+from scorescope.rows import Bank
 
 
 class Batch(NamedTuple):

@@ -26,10 +26,10 @@ import torch
 from torch import nn
 
 from scorescope import __version__
-from scorescope.bank import Bank
 from scorescope.errors import InputError
 from scorescope.files import write_json, write_tensors, write_text
 from scorescope.nets import build
+from scorescope.rows import Bank
 from scorescope.training.checkpoint import State, newest, restore, save
 from scorescope.training.examples import Batch, ahead
 from scorescope.training.objectives import Setting, Terms

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
 from scorescope import nets
-from scorescope.bank import Bank
 from scorescope.errors import InputError, unknown
+from scorescope.rows import Bank
 from scorescope.training import objectives
 from scorescope.training.examples import unlabelled
 from scorescope.training.interpolant import Interpolant

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorescope.bank import Bank
 from scorescope.bench.workloads import Workload
+from scorescope.rows import Bank
 from scorescope.schedule import LinearSchedule
 
 Means = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from scorescope.bank import Bank
 from scorescope.bench.methods.base import Method, Ready, stepwise
+from scorescope.rows import Bank
 
 TOP = 64
 

@@ -14,9 +14,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from scorescope.bank import Bank
 from scorescope.bench.methods.base import Method, Ready, all_rows, stepwise
 from scorescope.errors import InputError
+from scorescope.rows import Bank
 
 
 def lacking(device: torch.device) -> str:

@@ -10,8 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from scorescope.bank import Bank
 from scorescope.bench.methods.base import Method, Ready, all_rows, stepwise
+from scorescope.rows import Bank
 
 CHUNK = 8192
 LEAST = -60.0

@@ -7,9 +7,9 @@ from functools import partial
 
 import torch
 
-from scorescope.bank import Bank
 from scorescope.bench.methods.base import Method, Ready
 from scorescope.empirical.score import EmpiricalScore
+from scorescope.rows import Bank
 
 DEFAULT = float(inspect.signature(EmpiricalScore).parameters["tolerance"].default)
 

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from scorescope.bank import Bank
 from scorescope.errors import unknown
+from scorescope.rows import Bank
 from scorescope.training.interpolant import Interpolant
 
 Terms = dict[str, Tensor]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from scorescope.bank import Bank
 from scorescope.errors import InputError
+from scorescope.rows import Bank
 from scorescope.training.examples import Batch
 from scorescope.training.hidden import stage_of, tapped
 from scorescope.training.objectives import Setting, Terms

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from scorescope.bank import Bank
+from scorescope.rows import Bank
 from scorescope.training.examples import Batch
 from scorescope.training.interpolant import Interpolant
 from scorescope.training.objectives import Setting, Terms

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from scorescope import seeds
-from scorescope.bank import Bank
 from scorescope.errors import InputError
+from scorescope.rows import Bank
 from scorescope.training.draws import LEAST, Targets
 from scorescope.training.examples import Batch
 from scorescope.training.interpolant import Interpolant

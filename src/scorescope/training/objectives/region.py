@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from scorescope.bank import Bank
 from scorescope.errors import InputError
+from scorescope.rows import Bank
 from scorescope.training.draws import LEAST, Targets, nested_order, subset
 from scorescope.training.examples import Batch
 from scorescope.training.interpolant import Interpolant

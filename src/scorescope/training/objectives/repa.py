@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorescope.bank import Bank
 from scorescope.errors import InputError
+from scorescope.rows import Bank
 from scorescope.training.encoders import Features, features_for
 from scorescope.training.examples import Batch
 from scorescope.training.hidden import stage_of, tapped, tokens

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from scorescope.bank.arrays import LABEL_NAMES, Raw, array_source, check_labels, label_file, read_labels
-from scorescope.bank.images import Item, image_source
-from scorescope.bank.options import Options
-from scorescope.bank.storage import Progress, Source
 from scorescope.errors import InputError, unknown
+from scorescope.rows.arrays import LABEL_NAMES, Raw, array_source, check_labels, label_file, read_labels
+from scorescope.rows.images import Item, image_source
+from scorescope.rows.options import Options
+from scorescope.rows.storage import Progress, Source
 
 INSTALL = "pip install 'scorescope[hf]'"
 

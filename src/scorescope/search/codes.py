@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.bank.bank import Bank
-from scorescope.bank.products import U32, U64, integer_squares
+from scorescope.rows.bank import Bank
+from scorescope.search.products import U32, U64, integer_squares
 
 SAMPLE = 256  # rows that place the grid of a bank of floats
 ROWS = 128  # rows of floats that are rounded at a time

@@ -12,16 +12,16 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from scorescope import __version__
-from scorescope.bank.atomic import MANIFEST, ROWS, full_disk_named, refuse_full_disk, replacing, sync
-from scorescope.bank.bank import SCHEMA, Bank
-from scorescope.bank.summary import Summary
-from scorescope.bank.tensors import Layout, StoredFile, StoredRows, plan, read_layout
 from scorescope.errors import InputError
+from scorescope.rows.atomic import MANIFEST, ROWS, full_disk_named, refuse_full_disk, replacing, sync
+from scorescope.rows.content import SCHEMA
+from scorescope.rows.summary import Summary
+from scorescope.rows.tensors import Layout, StoredFile, StoredRows, plan, read_layout
 
 STORED = ("uint8", "float16", "float32")
 BATCH_BYTES = 4 << 20
@@ -60,6 +60,15 @@ class Source:
     cautions: tuple[str, ...] = ()
 
 
+class Meaning(NamedTuple):
+    """What stored rows stand for: mirror images, the model-space values of 8-bit 0 and 255, the bank's name (its folder's unless given)."""
+
+    flips: bool = False
+    low: float = -1.0
+    high: float = 1.0
+    name: str | None = None
+
+
 def batch_rows(row_bytes: int) -> int:
     """How many rows to hold at once."""
     return max(1, min(4096, BATCH_BYTES // max(1, row_bytes)))
@@ -68,23 +77,14 @@ def batch_rows(row_bytes: int) -> int:
 # ---- writing ----------------------------------------------------------------------------------------------------------------
 
 
-def write_bank(
-    source: Source,
-    out: Path,
-    *,
-    flips: bool = False,
-    low: float = -1.0,
-    high: float = 1.0,
-    name: str | None = None,
-    force: bool = False,
-    progress: Progress = quiet,
-) -> Bank:
-    """Stream a source into a bank folder and return the bank, opened.
+def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = False, progress: Progress = quiet) -> None:
+    """Stream a source into a bank folder.
 
     Raises:
         InputError: Rows with NaN or Inf, an output that exists, a folder without write permission, a full disk; then nothing
             of the bank is left behind.
     """
+    flips, low, high, name = meaning
     if flips and len(source.shape) < 3:
         raise InputError(f"flips need rows with a width, those of {source.where} have shape {source.shape[1:]}", "a bank without flips")
     byte = source.dtype == np.uint8
@@ -130,22 +130,6 @@ def write_bank(
         with full_disk_named(out, size, ROOM), open(folder / MANIFEST, "w", encoding="utf-8") as text:
             json.dump(manifest, text, indent=1, allow_nan=False, ensure_ascii=False)
             sync(text)
-    return open_bank(out)
-
-
-def save_bank(bank: Bank, path: str | Path, *, force: bool = False) -> Bank:
-    """Write a bank that is in memory (or elsewhere on disk) to a folder, and return it opened from there."""
-    step = batch_rows(bank.rows[0].nbytes)
-    source = Source(
-        where=str(bank.manifest.get("source", "arrays")),
-        shape=bank.rows.shape,
-        dtype=bank.rows.dtype,
-        batches=lambda: (np.asarray(bank.rows[start : start + step]) for start in range(0, len(bank.rows), step)),
-        labels=bank.labels,
-        class_names=bank.class_names,
-        transform=tuple(bank.manifest.get("transform", ())),
-    )
-    return write_bank(source, Path(path), flips=bank.flips, low=bank.low, high=bank.high, name=bank.name, force=force)
 
 
 def _layout(source: Source) -> Layout:
@@ -157,8 +141,17 @@ def _layout(source: Source) -> Layout:
 # ---- opening ----------------------------------------------------------------------------------------------------------------
 
 
-def open_bank(path: Path) -> Bank:
-    """Open a bank folder; its rows stay on the disk.
+class Stored(NamedTuple):
+    """What a bank folder holds: the rows on the disk, labels (N,) and mean (*shape) where there are any, the manifest."""
+
+    rows: StoredRows
+    labels: np.ndarray | None
+    mean: np.ndarray | None
+    manifest: dict[str, Any]
+
+
+def read_bank(path: Path) -> Stored:
+    """Read a bank folder; its rows stay on the disk.
 
     Raises:
         InputError: No bank there, or its files are cut, altered in size, or contradict each other.
@@ -183,20 +176,7 @@ def open_bank(path: Path) -> Bank:
     centre = None if mean is None else file.read(mean)
     if centre is not None and not np.isfinite(centre).all():
         raise InputError(f"{path / ROWS} was altered: its mean is not finite", AGAIN)
-    low, high = (manifest["low"], manifest["high"]) if dtype == np.uint8 else (-1.0, 1.0)
-    names = tuple(manifest["class_names"]) if manifest["class_names"] else None
-    name = str(manifest["name"])
-    return Bank(
-        StoredRows(file, entry),
-        labels,
-        flips=manifest["flips"],
-        low=low,
-        high=high,
-        class_names=names,
-        name=name,
-        manifest=manifest,
-        mean=centre,
-    )
+    return Stored(StoredRows(file, entry), labels, centre, manifest)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -215,47 +195,3 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if manifest["schema"] > SCHEMA:
         raise InputError(f"{path} was written by a newer version ({manifest.get('version')})", "upgrading scorescope")
     return dict(manifest)
-
-
-# ---- verifying --------------------------------------------------------------------------------------------------------------
-
-
-def verify(bank: Bank, progress: Progress = quiet) -> dict[str, Any]:
-    """Read every row, and return what the manifest should say of the content: fingerprint, statistics, cautions.
-
-    Raises:
-        InputError: A file cut since it was opened; rows with NaN or Inf; content, labels, flips or range other than those that
-            the manifest's fingerprint was taken of; statistics or counts that differ from the manifest's.
-    """
-    rows, where = bank.rows, f"bank {bank.name}"
-    if isinstance(rows, StoredRows):
-        where = str(rows.file.path.parent)
-    summary = Summary(rows.dtype, rows.shape, flips=bank.flips, low=bank.low, high=bank.high)
-    step = batch_rows(rows[0].nbytes)
-    for start in range(0, len(rows), step):
-        summary.update(np.asarray(rows[start : start + step]))
-        progress("rows", summary.seen, len(rows))
-    summary.refuse_non_finite(where)
-    content = summary.finish(bank.labels)
-    manifest = bank.manifest
-    if "fingerprint" not in manifest:
-        return content
-    if content["fingerprint"] != manifest["fingerprint"]:
-        found, recorded = content["fingerprint"][:12], manifest["fingerprint"][:12]
-        raise InputError(f"{where} was altered: its content has fingerprint {found}…, its manifest says {recorded}…", AGAIN)
-    content["class_counts"] = None if bank.labels is None else np.bincount(bank.labels, minlength=bank.classes).tolist()
-    wrong = [key for key in content if key != "cautions" and not _agree(content[key], manifest.get(key))]
-    if wrong:
-        raise InputError(f"{where}: its manifest is wrong about {', '.join(wrong)}", AGAIN)
-    if not np.allclose(bank.mean.numpy(), summary.mean, rtol=1e-9, atol=1e-9 * content["radius"]):
-        raise InputError(f"{where} was altered: its mean is not that of its rows", AGAIN)
-    return content
-
-
-def _agree(found: Any, recorded: Any) -> bool:
-    """Equality, up to rounding for sums that may have been taken in other batches."""
-    if isinstance(found, list) and isinstance(recorded, list):
-        return len(found) == len(recorded) and all(map(_agree, found, recorded))
-    if isinstance(found, float) and isinstance(recorded, (int, float)):
-        return math.isclose(found, recorded, rel_tol=1e-9, abs_tol=1e-9)
-    return bool(found == recorded)

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from scorescope.bank.options import Options
-from scorescope.bank.storage import Progress, Source, batch_rows
 from scorescope.errors import InputError
+from scorescope.rows.options import Options
+from scorescope.rows.storage import Progress, Source, batch_rows
 
 PHOTOS = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".jp2", ".gif", ".bmp"}
 SUFFIXES = frozenset(PHOTOS | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"})

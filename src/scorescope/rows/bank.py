@@ -7,26 +7,23 @@ number itself otherwise. Horizontal flips are a flag, not a second copy: index `
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.bank.tensors import StoredRows
 from scorescope.errors import InputError
-
-if TYPE_CHECKING:
-    from scorescope.bank.pairs import ClosestPairs
-    from scorescope.bank.shadow import Shadow
-
-SCHEMA = 1
+from scorescope.rows.atomic import refuse_existing
+from scorescope.rows.content import decode, description_of, fingerprint_of, refuse_non_finite
+from scorescope.rows.options import Options
+from scorescope.rows.storage import Meaning, Progress, Source, batch_rows, quiet, read_bank, write_bank
+from scorescope.rows.tensors import StoredRows
 
 
 @dataclass(frozen=True)
@@ -35,30 +32,6 @@ class Block:
 
     x: Tensor
     index: np.ndarray
-
-
-def fingerprint_of(description: Mapping[str, Any], rows: np.ndarray | StoredRows, labels: np.ndarray | None) -> str:
-    """SHA-256 of everything that defines the rows in model space: storage, value range, flips, the rows and the labels."""
-    digest = hashlib.sha256(json.dumps(dict(description), sort_keys=True).encode())
-    for start in range(0, len(rows), 1024):
-        digest.update(np.ascontiguousarray(rows[start : start + 1024]).tobytes())
-    if labels is not None:
-        digest.update(b"labels" + np.ascontiguousarray(labels, dtype="<i8").tobytes())
-    return digest.hexdigest()
-
-
-def description_of(dtype: np.dtype[Any], shape: Sequence[int], *, flips: bool, low: float, high: float) -> dict[str, Any]:
-    """What, beside rows and labels, defines a bank of `shape` (N, *row) in model space; part of the fingerprint."""
-    scaled = {"low": low, "high": high} if dtype == np.uint8 else {}
-    return {"schema": SCHEMA, "dtype": dtype.name, "shape": list(shape), "flips": flips, **scaled}
-
-
-def decode(stored: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Stored rows to float32 rows in model space."""
-    if stored.dtype == np.uint8:
-        table = (low + (high - low) * np.arange(256, dtype=np.float64) / 255.0).astype(np.float32)
-        return table[stored]
-    return stored.astype(np.float32)
 
 
 class Bank:
@@ -105,7 +78,6 @@ class Bank:
         self.class_names, self.name, self.manifest = class_names, name, dict(manifest or {})
         self.shape: tuple[int, ...] = tuple(rows.shape[1:])
         self._recorded_mean = mean
-        self._shadow: Shadow | None = None
 
     @classmethod
     def from_arrays(cls, x: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, flips: bool = False, **options: Any) -> Bank:
@@ -149,22 +121,56 @@ class Bank:
             InputError: The folder is missing, is no bank, or its files were cut. Later reads raise it when the file was cut, changed
                 or replaced meanwhile.
         """
-        from scorescope.bank.storage import open_bank
-
-        return open_bank(Path(path))
+        found = read_bank(Path(path))
+        manifest, names = found.manifest, found.manifest["class_names"]
+        low, high = (manifest["low"], manifest["high"]) if found.rows.dtype == np.uint8 else (-1.0, 1.0)
+        return cls(
+            found.rows, found.labels, flips=manifest["flips"], low=low, high=high, class_names=tuple(names) if names else None,
+            name=str(manifest["name"]), manifest=manifest, mean=found.mean,
+        )  # fmt: skip
 
     @classmethod
-    def build(cls, source: str | Path | np.ndarray, out: str | Path, **options: Any) -> Bank:
-        """Build a bank folder from a folder of images, an array file, a dataset or an array: see `scorescope.bank.build.build`."""
-        from scorescope.bank.build import build
+    def build(
+        cls, source: str | Path | np.ndarray | Tensor, out: str | Path, *, force: bool = False, progress: Progress = quiet, **options: Any
+    ) -> Bank:
+        """Build a bank folder in one pass that keeps memory flat, and open it; killed at any moment, it is simply run again.
 
-        return build(source, out, **options)
+        Args:
+            source: A folder of images (class subfolders are labels), an .npy or .npz file, a datasets folder or parquet (with the
+                extra `hf`), or an array (N, *shape).
+            out: The folder to make, by custom NAME.bank.
+            force: Replace a bank that is already there, once the new one is whole.
+            progress: Told (what is done, rows done, rows in all) now and then.
+            **options: The fields of `scorescope.rows.options.Options`.
+
+        Raises:
+            InputError: Bad input of any kind; nothing is left behind then.
+        """
+        from scorescope.rows.sources import read_source
+
+        chosen, target = Options(**options), Path(out)
+        chosen.validate()
+        refuse_existing(target, force)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")  # Remarks about odd files; what can't be read is an error by name.
+            rows = read_source(source.detach().cpu().numpy() if isinstance(source, Tensor) else source, chosen, progress)
+            write_bank(rows, target, Meaning(chosen.flips, *chosen.low_high, chosen.name), force=force, progress=progress)
+        return cls.open(target)
 
     def save(self, path: str | Path, *, force: bool = False) -> Bank:
-        """Write the bank to a folder and return it opened from there: see `scorescope.bank.storage.save_bank`."""
-        from scorescope.bank.storage import save_bank
-
-        return save_bank(self, path, force=force)
+        """Write a bank that is in memory (or elsewhere on disk) to a folder, and return it opened from there."""
+        step = batch_rows(self.rows[0].nbytes)
+        source = Source(
+            where=str(self.manifest.get("source", "arrays")),
+            shape=self.rows.shape,
+            dtype=self.rows.dtype,
+            batches=lambda: (self.stored(start, start + step) for start in range(0, len(self.rows), step)),
+            labels=self.labels,
+            class_names=self.class_names,
+            transform=tuple(self.manifest.get("transform", ())),
+        )
+        write_bank(source, Path(path), Meaning(self.flips, self.low, self.high, self.name), force=force)
+        return Bank.open(path)
 
     # ---- size ---------------------------------------------------------------------------------------------------------------
 
@@ -195,6 +201,10 @@ class Bank:
             return str(self.manifest["fingerprint"])
         return fingerprint_of(self.description(), self.rows, self.labels)
 
+    def identity(self) -> str:
+        """The fingerprint: what else a bank has changes no answer."""
+        return self.fingerprint
+
     def description(self) -> dict[str, Any]:
         """What, beside rows and labels, defines the bank in model space; part of the fingerprint."""
         return description_of(self.rows.dtype, self.rows.shape, flips=self.flips, low=self.low, high=self.high)
@@ -212,19 +222,6 @@ class Bank:
     def stored_at(self, index: np.ndarray) -> np.ndarray:
         """Rows as stored (B, *shape), not decoded, by stored indices (B,) in [0, N) in any order; from disk each is read once."""
         return np.asarray(self.rows[np.asarray(index)])
-
-    @property
-    def shadow(self) -> Shadow | None:
-        """The 8-bit copy that `scorescope bank shadow` made beside the rows; None where there is none.
-
-        Raises:
-            InputError: It was cut or altered, or was made of other rows.
-        """
-        if self._shadow is None:
-            from scorescope.bank.shadow import open_shadow
-
-            self._shadow = open_shadow(self)
-        return self._shadow
 
     def __getitem__(self, index: int | np.ndarray | Tensor) -> Tensor:
         """Rows in model space, float32: (*shape) for an integer, (B, *shape) for indices (B,). Index N + i is row i mirrored."""
@@ -262,41 +259,6 @@ class Bank:
                     x = np.ascontiguousarray(x[..., ::-1])
                 yield Block(torch.from_numpy(x.reshape(len(index), -1)), index + n if flip else index)
 
-    # ---- distances ----------------------------------------------------------------------------------------------------------
-
-    def neighbours(self, x: Tensor, k: int, *, without: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The k nearest rows of points x (B, *shape), exact: indices (B, k) and Euclidean distances (B, k) float64, nearest first.
-
-        Computed on the device of x; the rows are read once and in order, whatever B. Mirrored rows count where the bank has flips.
-        Distances are those of direct differences in float64, ties go to the smaller index. k is cut to the number of rows there are.
-
-        Args:
-            x: Points in model space.
-            k: How many rows.
-            without: (B,) a stored row that each point must not find (its own, and that row's mirror image).
-
-        Raises:
-            InputError: Points of another shape, or not finite (named); k below 1.
-        """
-        from scorescope.bank.neighbours import nearest_rows
-
-        return nearest_rows(self, x, k, without)
-
-    def closest_pairs(self, *, device: torch.device | str = "cpu", progress: Callable[[str, int, int], None] | None = None) -> ClosestPairs:
-        """The closest pair of rows, that of every class, and all exact duplicates, exact: what C(t) needs (B.2).
-
-        With flips a row may also be close to another row's mirror image. 50,000 × 3,072 8-bit rows of ten classes take seconds on two
-        cores; see `scorescope.bank.pairs` for what it costs, which grows with N² at worst.
-
-        Args:
-            device: Where to compute.
-            progress: Told (what is done, how much of it, out of how much) now and then.
-        """
-        from scorescope.bank.pairs import closest_pairs
-        from scorescope.bank.storage import quiet
-
-        return closest_pairs(self, device, progress or quiet)
-
     # ---- statistics -----------------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -333,16 +295,3 @@ class Bank:
     def __repr__(self) -> str:
         extra = f", {self.classes} classes" if self.classes else ""
         return f"Bank({self.name!r}, {len(self.rows):,} × {self.shape}{extra}{', flips' if self.flips else ''})"
-
-
-def refuse_non_finite(rows: np.ndarray, source: str) -> None:
-    """Raise `InputError` naming the rows (at most five) that contain NaN or Inf."""
-    bad = np.concatenate([~np.isfinite(part.reshape(len(part), -1)).all(1) for part in np.array_split(rows, max(1, len(rows) // 4096))])
-    if bad.any():
-        raise non_finite(source, np.flatnonzero(bad)[:5].tolist(), int(bad.sum()), len(rows))
-
-
-def non_finite(source: str, named: Sequence[int], count: int, total: int) -> InputError:
-    """The error for rows with NaN or Inf, of which the first few are named."""
-    rows = f"row {named[0]} contains" if count == 1 else f"rows {', '.join(map(str, named))}{', …' * (count > len(named))} contain"
-    return InputError(f"{source}: {rows} NaN or Inf ({count:,} of {total:,})", "drop or repair them")

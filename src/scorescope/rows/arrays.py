@@ -16,10 +16,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from scorescope.bank.images import fit
-from scorescope.bank.options import Options
-from scorescope.bank.storage import Source, batch_rows
 from scorescope.errors import InputError, unknown
+from scorescope.rows.images import fit
+from scorescope.rows.options import Options
+from scorescope.rows.storage import Source, batch_rows
 
 CHANNELS = (1, 3, 4)
 ROW_NAMES, LABEL_NAMES = ("x", "images", "data", "arr_0"), ("y", "labels", "label")

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from scorescope.bank.bank import decode, description_of, non_finite
 from scorescope.errors import InputError
+from scorescope.rows.content import decode, description_of, non_finite
 
 NAMED = 5
 

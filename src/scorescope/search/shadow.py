@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.bank.atomic import full_disk_named, refuse_full_disk, replacing_file
-from scorescope.bank.bank import Bank
-from scorescope.bank.storage import Progress, batch_rows, quiet
-from scorescope.bank.tensors import Layout, StoredFile, StoredRows, plan, read_layout
 from scorescope.errors import InputError
+from scorescope.rows.atomic import full_disk_named, refuse_full_disk, replacing_file
+from scorescope.rows.bank import Bank
+from scorescope.rows.storage import Progress, batch_rows, quiet
+from scorescope.rows.tensors import Layout, StoredFile, StoredRows, plan, read_layout
 
 SHADOW, SCHEMA = "shadow.safetensors", 1
 SAMPLED = 1 << 21  # values from which the step is chosen
@@ -77,8 +78,21 @@ def _layout(bank: Bank, step: float) -> Layout:
 # ---- opening ----------------------------------------------------------------------------------------------------------------
 
 
+_opened: WeakKeyDictionary[Bank, Shadow] = WeakKeyDictionary()
+
+
+def shadow_of(bank: Bank) -> Shadow | None:
+    """The shadow of a bank, opened once; None where there is none. Raises as `open_shadow`."""
+    if bank not in _opened:
+        found = open_shadow(bank)
+        if found is None:
+            return None
+        _opened[bank] = found
+    return _opened[bank]
+
+
 def open_shadow(bank: Bank) -> Shadow | None:
-    """The shadow of a bank; None where there is none.
+    """Read the shadow of a bank; None where there is none.
 
     Raises:
         InputError: It is cut or altered, or was made of other rows; the message says how to make it again.

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.bank.bank import Bank
-from scorescope.bank.codes import centred_sample
-from scorescope.bank.products import U32, U64
+from scorescope.rows.bank import Bank
+from scorescope.search.codes import centred_sample
+from scorescope.search.products import U32, U64
 
 AXES = 45  # with the rest's norm and two columns for the squares, 48 float32 values a row
 SAMPLE = 512  # rows whose principal axes are taken

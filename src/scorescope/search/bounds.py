@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.bank.bank import Bank
-from scorescope.bank.codes import SAMPLE, Grid, centred_sample, stored_in_8_bits
-from scorescope.bank.products import U32, U64, integer_products
+from scorescope.rows.bank import Bank
+from scorescope.search.codes import SAMPLE, Grid, centred_sample, stored_in_8_bits
+from scorescope.search.products import U32, U64, integer_products
 
 
 class Bounds(Protocol):

@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from scorescope.bank.bank import Bank
+from scorescope.rows.bank import Bank
 
 
 class Copies:

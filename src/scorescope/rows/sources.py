@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scorescope.bank import arrays, hub, images
-from scorescope.bank.options import Options
-from scorescope.bank.storage import MANIFEST, ROWS, Progress, Source
 from scorescope.errors import InputError
+from scorescope.rows import arrays, hub, images
+from scorescope.rows.options import Options
+from scorescope.rows.storage import MANIFEST, ROWS, Progress, Source
 
 KINDS = "a folder of images, an .npy or .npz file, a datasets folder, or parquet"
 

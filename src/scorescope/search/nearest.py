@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorescope.bank.bank import Bank
-from scorescope.bank.bounds import bounds_for
-from scorescope.bank.products import full_precision
 from scorescope.errors import InputError
+from scorescope.rows.bank import Bank
+from scorescope.search.bounds import bounds_for
+from scorescope.search.products import full_precision
 
 SPARE = 8  # nominated beyond the k that are asked for
 BLOCK = 1 << 25  # values of one block of rows
@@ -24,8 +24,21 @@ QUERIES = 256  # points that are multiplied by a block at a time
 VALUES = 1 << 18  # float64 values of one step of direct differences
 
 
-def nearest_rows(bank: Bank, x: Tensor, k: int, without: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The k nearest rows of points x (B, *shape), computed on their device: see `Bank.neighbours`."""
+def neighbours(bank: Bank, x: Tensor, k: int, *, without: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The k nearest rows of points x (B, *shape), exact: indices (B, k) and Euclidean distances (B, k) float64, nearest first.
+
+    Computed on the device of x; the rows are read once and in order, whatever B. Mirrored rows count where the bank has flips.
+    Distances are those of direct differences in float64, ties go to the smaller index. k is cut to the number of rows there are.
+
+    Args:
+        bank: Whose rows.
+        x: Points in model space.
+        k: How many rows.
+        without: (B,) a stored row that each point must not find (its own, and that row's mirror image).
+
+    Raises:
+        InputError: Points of another shape, or not finite (named); k below 1.
+    """
     if tuple(x.shape[1:]) != bank.shape:
         raise InputError(f"points of shape {tuple(x.shape[1:])} do not match the bank's rows {bank.shape}")
     if k < 1:
