@@ -26,7 +26,10 @@ def as_label(label: Label, batch: int, device: torch.device | str) -> Tensor | N
     """A class for each state as int64 (B,), or None."""
     if label is None:
         return None
-    value = torch.as_tensor(label, dtype=torch.int64, device=device)
+    try:
+        value = torch.as_tensor(label, dtype=torch.int64, device=device)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as problem:
+        raise InputError(f"label {label!r} can't be a class number ({problem})", "one whole number, or (B,) of them") from problem
     value = value.expand(batch) if value.ndim == 0 else value
     if value.shape != (batch,):
         raise InputError(f"labels of shape {tuple(value.shape)} do not match {batch} states", "one label, or one for each state")
@@ -69,6 +72,8 @@ class Denoiser(ABC):
 
     def _read(self, z: Tensor, t: Time, label: Label) -> tuple[Tensor, Tensor | None]:
         """Times and labels, one for each state."""
+        if not isinstance(z, Tensor):
+            raise InputError(f"the states of {self.name} are a {type(z).__name__}, not a tensor", "torch.as_tensor(states)")
         if self.shape is not None and tuple(z.shape[1:]) != self.shape:
             raise InputError(f"{self.name} takes states of shape {self.shape}, got {tuple(z.shape[1:])}")
         at = convert.broadcast(t, z).flatten()

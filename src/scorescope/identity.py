@@ -75,7 +75,7 @@ def identity_of(value: Any, where: str = "it", seen: tuple[int, ...] = ()) -> An
     if isinstance(value, type):
         return _class(value, inner)
     if isinstance(value, MethodType):
-        return [_function(value.__func__, where, inner), identity_of(value.__self__, where, inner)]
+        return [identity_of(value.__func__, where, inner), identity_of(value.__self__, where, inner)]
     if isinstance(value, FunctionType):
         return _function(value, where, inner)
     if isinstance(value, BuiltinFunctionType):

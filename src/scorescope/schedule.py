@@ -40,7 +40,10 @@ def as_time(t: Time) -> Tensor:
     Raises:
         InputError: A time outside [0, 1], or not finite.
     """
-    value = torch.as_tensor(t, dtype=torch.float64)
+    try:
+        value = torch.as_tensor(t, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as problem:
+        raise InputError(f"t must be a number in [0, 1], or a tensor of them ({problem})", "0.5") from problem
     if not bool(((value >= 0) & (value <= 1)).all()):
         raise InputError(f"t must lie in [0, 1] (0 is data, 1 is noise), got {value[~((value >= 0) & (value <= 1))].flatten()[0].item()}")
     return value

@@ -73,7 +73,7 @@ class EmpiricalScore(Denoiser):
         self.shelf = Shelf(bank, self.device, free_memory(self.device) // 4 if memory is None else memory, self.ranks)
         self.engine = Engine(self.shelf, tolerance, self.ranks)
 
-    NOT_IDENTITY = (*Denoiser.NOT_IDENTITY, "memory", "ranks", "shelf", "engine")
+    NOT_IDENTITY = (*Denoiser.NOT_IDENTITY, "device", "memory", "ranks", "shelf", "engine")
 
     def to(self, device: torch.device | str) -> EmpiricalScore:
         """The same score computed on another device, with the same memory if one was given."""

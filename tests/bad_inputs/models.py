@@ -1,0 +1,29 @@
+"""Models that can't be."""
+
+from __future__ import annotations
+
+import torch
+
+import scorescope as ss
+from tests.bad_inputs import Case
+
+
+def net(z, t, label):
+    return z
+
+
+class Classes(ss.Denoiser):
+    classes, name = 3, "three classes"
+
+    def forward(self, z, t, label=None):
+        return z
+
+
+CASES = [
+    Case("a schedule that is a word", lambda folder: ss.NetworkDenoiser(net, "linear"), r"schedule 'linear' is not a Schedule"),
+    Case("a negative number of classes", lambda folder: ss.NetworkDenoiser(net, classes=-1), r"classes = -1 is not a number of classes"),
+    Case("guidance that is no number", lambda folder: ss.Guided(Classes(), float("nan")), r"guidance of nan is not a weight"),
+    Case("states that are no tensor", lambda folder: Classes()([[1.0]], 0.5), r"states .*list.* tensor"),
+    Case("a label beyond int64", lambda folder: Classes()(torch.zeros(1, 2), 0.5, 10**30), r"label"),
+    Case("a time beyond float64", lambda folder: Classes()(torch.zeros(1, 2), 10**400), r"t must"),
+]
