@@ -26,7 +26,6 @@ from scorescope.bench.workloads import Batches, Workload
 from scorescope.denoiser import Denoiser
 from scorescope.empirical.score import free_memory
 from scorescope.errors import InputError, unknown
-from scorescope.plan import fingerprint
 from scorescope.progress import Board, Row
 from scorescope.rows import Bank
 
@@ -92,7 +91,7 @@ def measure(bank: Bank, setting: Setting, out: Path, model: Denoiser | None = No
     device = torch.device(setting.device)
     able, lacking = _able(setting, device)
     _fits(able, bank, device)
-    source = {"model": None if model is None else model.name, "model_fingerprint": None if model is None else fingerprint(model)}
+    source = {"model": None if model is None else model.name, "model_fingerprint": None if model is None else model.identity()}
     identity = {"arguments": asdict(setting), "trajectories_of": source, "bank": about(bank), "machine": machine(device)}
     record = Record(out / "bench.json", _plain(identity))
     record.content["lacking"] |= lacking

@@ -85,7 +85,7 @@ def _empirical(argv: list[str]) -> int:
     from scorescope.adapters import load
     from scorescope.bench import chart, table
     from scorescope.bench.measure import Setting, measure
-    from scorescope.cli.examine import check_device
+    from scorescope.cli.common import check_device
     from scorescope.demo import named_bank
     from scorescope.progress import Board
 
@@ -137,7 +137,7 @@ def _training(argv: list[str]) -> int:
     import torch
 
     from scorescope.bench.training import Case, compare
-    from scorescope.cli.examine import check_device
+    from scorescope.cli.common import check_device
     from scorescope.progress import Board
     from scorescope.training.recipe import PRECISIONS
 

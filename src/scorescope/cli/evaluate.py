@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     """Run `scorescope evaluate` with the words after it."""
     told = parse(Evaluate, argv, "scorescope evaluate", DESCRIPTION)
     told.sampling.validate()
-    from scorescope.cli.examine import check_device
+    from scorescope.cli.common import check_device
     from scorescope.demo import named_bank
     from scorescope.evaluate.comparison import compare, default_extractor, work
     from scorescope.evaluate.extractors import Options, extractor

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     told = parse(Sample, argv, "scorescope sample", DESCRIPTION)
     told.sampling.validate()
     from scorescope.adapters import load
-    from scorescope.cli.examine import check_device
+    from scorescope.cli.common import check_device
     from scorescope.demo import named_bank
     from scorescope.evaluate.drawing import GRID, SAMPLES, generate
 

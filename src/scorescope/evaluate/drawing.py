@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from scorescope import __version__, plan, seeds
+from scorescope import __version__, seeds
 from scorescope.denoiser import Denoiser, Guided, Wrapped
 from scorescope.errors import InputError, unknown
 from scorescope.evaluate import grid
@@ -85,7 +85,7 @@ def generate(
     asked = model if sampling.guidance == 1 else Guided(model, sampling.guidance)
     items, folder = np.array(sampling.numbers(), dtype=np.int64), Path(out)
     settings = {
-        "model": plan.fingerprint(model), "shape": list(shape), "items": _ranges(items), "labels": classes, "guidance": sampling.guidance,
+        "model": model.identity(), "shape": list(shape), "items": _ranges(items), "labels": classes, "guidance": sampling.guidance,
         "solver": sampling.solver, "steps": None if sampling.solver == "dopri5" else sampling.steps, "seed": sampling.seed,
         "device": torch.device(device).type,
     }  # fmt: skip
