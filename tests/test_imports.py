@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "statistics": (),
     "nets": (),
     "rows": ("files",),
-    "search": ("rows",),
+    "search": ("rows", "files"),
     "schedule": (),
     "convert": ("schedule",),
     "denoiser": ("schedule", "convert", "identity"),

@@ -210,14 +210,14 @@ def test_a_killed_shadow_build_leaves_the_bank_usable_and_is_run_again(tmp_path:
     assert process.stdout is not None
     with process.stdout:
         assert process.stdout.readline() == b"started\n"
-    with pytest.raises(InputError, match=rf"another build is writing {SHADOW}"):
+    with pytest.raises(InputError, match=rf"another process is writing {SHADOW}"):
         build_shadow(path)
     process.send_signal(signal.SIGKILL)
     process.wait()
     bank = Bank.open(path)
     np.testing.assert_array_equal(bank.rows, rows)
     assert (shadow_of(bank) is None) == first  # an older shadow is still there
-    assert f".{SHADOW}.partial" in os.listdir(path)
+    assert f".{SHADOW}.{process.pid}.tmp" in os.listdir(path)
     build_shadow(path)
     assert verify_shadow(Bank.open(path))
     assert sorted(os.listdir(path)) == ["manifest.json", "rows.safetensors", SHADOW]

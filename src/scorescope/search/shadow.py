@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from scorescope.errors import InputError
-from scorescope.rows.atomic import full_disk_named, refuse_full_disk, replacing_file
+from scorescope.files import locked, replacing, space_for
 from scorescope.rows.bank import Bank
 from scorescope.rows.storage import Progress, batch_rows, quiet
 from scorescope.rows.tensors import Layout, StoredFile, StoredRows, plan, read_layout
@@ -125,22 +124,23 @@ def build_shadow(path: str | Path, progress: Progress = quiet) -> Shadow | None:
     quantizer = Quantizer.of(bank, torch.device("cpu"))
     layout = _layout(bank, quantizer.step)
     out, places = folder / SHADOW, layout.tensors
-    with full_disk_named(out, layout.size, "freeing some space"), replacing_file(out) as file:
-        refuse_full_disk(out, layout.size, "freeing some space")
-        write = partial(_write_at, file)
-        write(0, layout.header)
-        write(places["mean"].offset, quantizer.centre.float().numpy())
-        for start, rows in _batches(bank, quantizer):
-            write(places["rows"].offset + start * bank.d, rows.q.numpy())
-            write(places["square"].offset + 8 * start, rows.square.numpy())
-            write(places["rounded"].offset + 8 * start, rows.residual.numpy())
-            progress("rows", start + len(rows.q), n)
+    with locked(folder, SHADOW), space_for(out, layout.size, "freeing some space"):
+        for left in folder.glob(f".{SHADOW}.*"):  # by whoever was killed
+            left.unlink()
+        with replacing(out) as temporary, open(temporary, "wb") as file:
+
+            def write(offset: int, values: Any) -> None:
+                file.seek(offset)
+                file.write(values)
+
+            write(0, layout.header)
+            write(places["mean"].offset, quantizer.centre.float().numpy())
+            for start, rows in _batches(bank, quantizer):
+                write(places["rows"].offset + start * bank.d, rows.q.numpy())
+                write(places["square"].offset + 8 * start, rows.square.numpy())
+                write(places["rounded"].offset + 8 * start, rows.residual.numpy())
+                progress("rows", start + len(rows.q), n)
     return open_shadow(bank)
-
-
-def _write_at(file: BinaryIO, offset: int, values: Any) -> None:
-    file.seek(offset)
-    file.write(values.data if isinstance(values, np.ndarray) else values)
 
 
 def _batches(bank: Bank, quantizer: Quantizer) -> Iterator[tuple[int, Quantized]]:
