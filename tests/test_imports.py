@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "statistics": (),
     "nets": (),
     "rows": ("files",),
-    "search": ("rows",),
+    "search": ("rows", "files"),
     "schedule": (),
     "convert": ("schedule",),
     "denoiser": ("schedule", "convert", "identity"),
@@ -115,6 +115,35 @@ def test_a_part_imports_what_lies_below_it(part):
             if name.startswith("scorescope.") and part_of(name) not in {part, "errors", "__version__", *MAY_IMPORT[part]}:
                 upward[str(path.relative_to(ROOT))].add(name)
     assert not upward
+
+
+def circles(edges):
+    """The strongly connected sets of more than one node: those that can each be reached from each other."""
+
+    def reached(node):
+        seen, left = set(), [node]
+        while left:
+            fresh = edges[left.pop()] - seen
+            seen |= fresh
+            left += fresh
+        return seen
+
+    below = {node: reached(node) for node in edges}
+    return {frozenset(other for other in below[node] if node in below[other]) for node in edges if node in below[node]}
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == {frozenset("bc")}
+
+
+def test_no_file_imports_itself_in_a_circle():
+    """Imports inside functions and for annotations count. A package's own `__init__` counts where it is imported from by name."""
+    files = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in ROOT.rglob("*.py")}
+    edges = {}
+    for name, path in files.items():
+        targets = {full if full in files else full.rpartition(".")[0] for full in imported(path)}
+        edges[name] = targets & files.keys() - {name, "scorescope"}
+    assert circles(edges) == set()
 
 
 @pytest.mark.parametrize("part", OF_RESULTS_ALONE)

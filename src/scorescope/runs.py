@@ -10,7 +10,6 @@ refused in one line. `force` removes what the run's kind lists, and nothing else
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 
 from scorescope import __version__
 from scorescope.errors import InputError
-from scorescope.files import write_json
+from scorescope.files import locked, write_json
 
 RECORD, SCHEMA = "run.json", 1
 ANOTHER = "another --out, or --force to replace it"
@@ -67,7 +66,7 @@ def claimed(
     place, wanted = Path(folder), _as_stored({**settings, "version": __version__})
     _continues(place, kind, wanted, force, hint)  # before anything is made
     place.mkdir(parents=True, exist_ok=True)
-    with _locked(place):
+    with locked(place, place, "waiting for it, or another --out"):
         continued = _continues(place, kind, wanted, force, hint)
         if not continued:
             _clear(place, kind)
@@ -134,24 +133,6 @@ def _clear(folder: Path, kind: Kind) -> None:
     for parent in sorted(emptied, key=lambda one: -len(one.parts)):
         if parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Nobody else writes the folder; the lock dies with its process."""
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as taken:
-            raise InputError(f"another process is writing {folder}", "waiting for it, or another --out") from taken
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _as_stored(values: Mapping[str, Any]) -> dict[str, Any]:
