@@ -189,7 +189,7 @@ def _check(argv: list[str]) -> int:
 
 def _features(argv: list[str]) -> int:
     told = _parse(MakeFeatures, argv, "features", FEATURES)
-    from scorescope.cli.examine import check_device
+    from scorescope.cli.common import check_device
     from scorescope.rows import Bank
     from scorescope.training.encoders import encode
 

@@ -41,7 +41,8 @@ def main(argv: list[str]) -> int:
     import shlex
 
     from scorescope.adapters import load
-    from scorescope.cli.examine import check_device, finish
+    from scorescope.cli.common import check_device
+    from scorescope.cli.examine import finish
     from scorescope.demo import MODELS, digits, model_path
     from scorescope.examination import examine
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from scorescope.cli.common import check_device, default_out
 from scorescope.cli.parse import keywords, parse, size
 from scorescope.errors import InputError
 
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
     if bank.manifest:
         verify(bank)
     memory = None if told.memory is None else size(told.memory)
-    out = Path(told.out or f"runs/{'-'.join(model.name for model in models)[:60].replace('/', '_')}-on-{bank.name}")
+    out = told.out or default_out("{}-on-{}", "-".join(model.name for model in models), bank.name)
     labels = told.labels[0] if len(told.labels) == 1 and not told.labels[0].isdigit() else numbers(told.labels)
     run = examine(
         models, bank, told.probes or None, told.seed, paths=told.paths, times=told.times, origins=told.origins, nulls=told.nulls,
@@ -106,16 +106,6 @@ def numbers(labels: tuple[str, ...]) -> list[int]:
     if wrong:
         raise InputError(f"label {wrong[0]!r} is not a class number", "--labels 0 3 7, or --labels auto")
     return [int(label) for label in labels]
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that is not there."""
-    import torch
-
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as problem:
-        raise InputError(f"device {device!r} can't be used ({str(problem).splitlines()[0]})", "--device cpu") from problem
 
 
 def finish(run: Run, as_json: bool) -> None:

@@ -98,7 +98,7 @@ def main(argv: list[str]) -> int:
     told.recipe.validate()
     if told.watch_every < 0:
         raise InputError(f"--watch-every {told.watch_every} is not a number of steps", "--watch-every 500, or 0 for never")
-    from scorescope.cli.examine import check_device
+    from scorescope.cli.common import check_device
     from scorescope.demo import MODELS, named_bank
     from scorescope.distributed import leave
     from scorescope.monitor import Microscope
