@@ -181,9 +181,9 @@ def test_a_killed_run_continues_and_repeats_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda bank: (bank, replace(SMALL, pairs=6)), "measured with pairs 5, not 6"),
-        (lambda bank: (bank, replace(SMALL, methods=MINE[:2])), "measured with methods .*, not naive-float32 scorescope-1e-3"),
-        (lambda bank: (make_bank(n=91), SMALL), "measured with rows 90, not 91"),
+        (lambda bank: (bank, replace(SMALL, pairs=6)), "pairs 5 → 6"),
+        (lambda bank: (bank, replace(SMALL, methods=MINE[:2])), r"methods \[.*\] → \[.*\]"),
+        (lambda bank: (make_bank(n=91), SMALL), "bank.rows 90 → 91"),
     ],
 )
 def test_another_run_into_the_same_folder_is_refused(tmp_path, change, said):
@@ -191,7 +191,7 @@ def test_another_run_into_the_same_folder_is_refused(tmp_path, change, said):
     measure(make_bank(), replace(setting), tmp_path)
     before = (tmp_path / "bench.json").read_bytes()
     bank, other = change(make_bank())
-    with pytest.raises(ss.InputError, match=f"{said}.*Try: another --out"):
+    with pytest.raises(ss.InputError, match=rf"holds a benchmark with other settings \(.*{said}.*Try: another --out"):
         measure(bank, replace(other, workloads=("random",), repeats=1), tmp_path)
     assert (tmp_path / "bench.json").read_bytes() == before
 
@@ -287,7 +287,7 @@ def test_the_command_prints_a_table_and_writes_the_files(tmp_path, capsys, monke
     assert torch.get_num_threads() == before
     assert all(len(re.findall(rf"^{method} ", said, re.MULTILINE)) == 3 for method in MINE)
     assert said.count("measured on 10 of 20 timesteps") == 2
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"bench.json", "bench.svg", "bench.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"run.json", "bench.json", "bench.svg", "bench.png"}
     assert json.loads((tmp_path / "out" / "bench.json").read_text())["machine"]["processor"]
 
 
@@ -328,11 +328,16 @@ def test_a_method_that_is_asked_for_but_missing_or_too_large_is_refused(tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_broken_record_is_named_and_kept(tmp_path):
-    (tmp_path / "bench.json").write_text("[1, 2")
-    with pytest.raises(ss.InputError, match=r"bench\.json is not a record that can be continued"):
-        measure(make_bank(), SMALL, tmp_path)
-    assert (tmp_path / "bench.json").read_text() == "[1, 2"
+def test_a_record_of_the_version_before_is_refused_and_a_broken_one_begun_again(tmp_path):
+    setting = replace(SMALL, workloads=("random",), methods=MINE[:1], repeats=1)
+    (tmp_path / "bench.json").write_text("{}")
+    with pytest.raises(ss.InputError, match=r"holds a benchmark of an earlier version.*--force to replace it"):
+        measure(make_bank(), setting, tmp_path)
+    assert (tmp_path / "bench.json").read_text() == "{}"
+    measure(make_bank(), setting, tmp_path, force=True)
+    for broken in ("[1, 2", "[]", '{"schema": 1, "measurements": 3}'):
+        (tmp_path / "bench.json").write_text(broken)
+        assert len(measure(make_bank(), setting, tmp_path)["measurements"]) == 1
 
 
 @pytest.mark.parametrize(("text", "bytes_"), [("2GB", 2e9), ("500 mb", 5e8), ("1.5GiB", 1.5 * 2**30), ("4096", 4096)])

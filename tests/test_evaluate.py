@@ -25,6 +25,7 @@ from scorescope.evaluate.operations import flops
 from scorescope.evaluate.samples import as_rows, holds_samples, open_samples
 from scorescope.files import sha256
 from scorescope.nets.sit import SiT, SiTConfig
+from scorescope.registry import names
 
 
 def normal(n, d, seed=0, scale=1.0, shift=0.0):
@@ -341,7 +342,7 @@ def test_a_bank_or_a_reference_that_is_too_small():
 
 
 def test_an_unknown_extractor_is_refused_with_the_near_one():
-    assert {"lite0", "inception", "pixels"} <= set(extractors.known())
+    assert {"lite0", "inception", "pixels"} <= set(names(extractors.__name__))
     with pytest.raises(ss.InputError, match=r"unknown extractor 'pixles'.*'pixels'"):
         extractor("pixles")
 

@@ -15,17 +15,9 @@ import scorescope as ss
 from scorescope.adapters.families import adm
 from scorescope.nets.sit import SiT, SiTConfig
 from scorescope.nets.unet import UNet, UNetConfig
+from tests.official import reference
 
-REFERENCE = Path(__file__).parents[2] / "shared" / "data" / "reference"
-needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="the official code's answers are not on this machine")
 GUIDED = {"head_width": 16, "order": "new", "schedule": "linear"}
-
-
-def reference(name):
-    """Weights, and inputs and outputs of the official code."""
-    found = np.load(REFERENCE / f"{name}.npz")
-    weights = {key[2:]: torch.from_numpy(found[key]) for key in found.files if key.startswith("w:")}
-    return weights, {key[3:]: torch.from_numpy(found[key]) for key in found.files if key.startswith("io:")}
 
 
 def random(net, scale=0.3):
@@ -47,7 +39,6 @@ def guided():
 # ---- the official code's answers ----------------------------------------------------------------------------------------------
 
 
-@needs_reference
 @pytest.mark.parametrize(("name", "family"), [("sit", "sit"), ("sit_sigma", "sit"), ("repa", None)])
 def test_velocity_and_posterior_mean_are_those_of_the_official_code(tmp_path, name, family):
     weights, io = reference(name)
@@ -68,7 +59,6 @@ def test_velocity_and_posterior_mean_are_those_of_the_official_code(tmp_path, na
             model(io["x"], own, 7)
 
 
-@needs_reference
 def test_the_projectors_of_repa_are_kept_and_give_its_features(tmp_path):
     weights, io = reference("repa")
     save_file(weights, tmp_path / "x.safetensors")
@@ -80,7 +70,6 @@ def test_the_projectors_of_repa_are_kept_and_give_its_features(tmp_path):
         torch.testing.assert_close(net.projectors[0](seen[0]), io["z"], rtol=1e-5, atol=1e-5)
 
 
-@needs_reference
 @pytest.mark.parametrize("order", ["legacy", "new"])
 def test_noise_and_posterior_mean_are_those_of_guided_diffusion(tmp_path, order):
     weights, io = reference(f"adm_{order}")

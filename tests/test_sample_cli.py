@@ -128,7 +128,7 @@ def test_killed_it_continues_with_the_same_samples(model, tmp_path):
     assert sum(map(len, calls)) == 30 - 3 * (len(chunks) - 1)
     for name, value in arrays(tmp_path / "whole").items():
         np.testing.assert_array_equal(arrays(cut)[name], value)
-    assert sorted(os.listdir(cut)) == ["grid.png", "sample.json", "samples.npz"]
+    assert sorted(os.listdir(cut)) == ["grid.png", "run.json", "samples.npz"]
     assert (cut / "grid.png").read_bytes() == (tmp_path / "whole" / "grid.png").read_bytes()
 
 
@@ -141,13 +141,13 @@ def test_another_setting_in_the_same_folder_is_refused(model, tmp_path, capsys):
     assert told(*words, "--batch", 1) == 0  # changes no number
     capsys.readouterr()
     assert told(*words, "--seed", 1, "--guidance", 2) == 2
-    assert "holds samples with other settings (guidance, seed differ)" in capsys.readouterr().err
+    assert "holds samples with other settings (guidance 1.0 → 2.0, seed 0 → 1)" in capsys.readouterr().err
     np.testing.assert_array_equal(arrays(out)["samples"], before)
     assert told(*words, "--seed", 1, "--force") == 0
     assert not np.array_equal(arrays(out)["samples"], before)
     model.write_text(MODEL.replace("manual_seed(0)\n    return", "manual_seed(1)\n    return"))
     assert told(*words, "--seed", 1) == 2
-    assert "(model differ)" in capsys.readouterr().err
+    assert "with other settings (model." in capsys.readouterr().err
 
 
 # ---- what is asked for ------------------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def noise_of(n):
         (["--items", "3", "x"], "--items 'x' is neither a sample's number nor a range"),
         (["--items", "9-3"], "--items '9-3' is neither"),
         (["--items", "1-4", "3"], "--items names sample 3 twice"),
-        (["--steps", "0"], "--steps 0 is not a positive number"),
+        (["--steps", "0"], "--steps 0 is not a number from 1 to"),
         (["--guidance", "nan"], "--guidance nan is not a number"),
         (["--guidance", "2", "--labels", "none"], "--guidance 2 needs classes"),
         (["--labels", "bee"], "label 'bee' is not a class number"),

@@ -11,13 +11,14 @@ is computed once for all of them.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
 import time
 import weakref
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -370,12 +371,12 @@ class _Job:
         }
 
 
-def _about(name: str, model: Denoiser, identity: Mapping[str, Any]) -> dict[str, Any]:
+def _about(name: str, model: Denoiser, identity: Any) -> dict[str, Any]:
     """What the results say of a model."""
     return {
         "name": name,
         "file": model.about.get("file", ""),
-        "sha256": model.about.get("sha256") or sha256(repr(sorted(identity.items())).encode()).hexdigest(),
+        "sha256": model.about.get("sha256") or sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
         "parameters": model.parameters_count,
         "schedule": repr(model.schedule)[:200],
         "prediction": getattr(model, "prediction", "posterior mean"),

@@ -16,6 +16,7 @@ import functools
 import hashlib
 import json
 import math
+import secrets
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -84,6 +85,14 @@ def identity_of(value: Any, where: str = "it", seen: tuple[int, ...] = ()) -> An
     if isinstance(value, nn.Module):
         return network_identity(value, where, inner)
     return _object(value, where, inner)
+
+
+def identity_or_token(model: Any) -> tuple[Any, str]:
+    """`model.identity()` and no words; where it has none, a value that no other call gives, and why its run can't be continued."""
+    try:
+        return model.identity(), ""
+    except NoIdentity as problem:
+        return f"none {secrets.token_hex(8)}", f"this run can't be continued: {problem}"
 
 
 def _object(value: Any, where: str, seen: tuple[int, ...]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 
 from scorescope.denoiser import Denoiser, on_linear_axis
 from scorescope.errors import InputError, unknown
-from scorescope.identity import NoIdentity
+from scorescope.identity import identity_or_token
 from scorescope.plan import Plan
 from scorescope.probes import StateProbe, WholeProbe, chosen
 from scorescope.rows import Bank
@@ -66,8 +65,10 @@ def prepare(plan: Plan, models: Denoiser | Sequence[Denoiser], bank: Bank, devic
             not_measured |= dict.fromkeys(probe.variables, reason)
         else:
             picked.append(probe)
+    identities = {name: identity_or_token(model) for name, model in named.items()}
+    warnings += [f"{name}: {why}." for name, (_, why) in identities.items() if why]
     settings = {
-        "models": {name: _identity(name, model, warnings) for name, model in named.items()},
+        "models": {name: identity for name, (identity, _) in identities.items()},
         "bank": bank.fingerprint,
         **plan.settings(),
         "probes": [probe.name for probe in picked],
@@ -109,15 +110,6 @@ def _misfit(name: str, model: Denoiser, bank: Bank) -> list[str]:
     if shown == bank.fingerprint:
         return [f"{name} was taught the score of a part of this bank ({learned[:12]}), not that of all its rows."]
     return [f"{name} was trained on another bank ({learned[:12]}) than the one it is examined on ({bank.fingerprint[:12]})."]
-
-
-def _identity(name: str, model: Denoiser, warnings: list[str]) -> Any:
-    """A model's identity; one of its own where it has none, so that nothing is taken for it."""
-    try:
-        return model.identity()
-    except NoIdentity as problem:
-        warnings.append(f"{name} can't be told from another model ({problem}), so a run that is cut can't be continued.")
-        return {"none": str(problem), "token": uuid.uuid4().hex}
 
 
 def _classes(models: dict[str, Denoiser], bank: Bank, plan: Plan, warnings: list[str]) -> list[int]:

@@ -6,14 +6,13 @@ State dicts from elsewhere go by their names: `adapters/families`, one a file.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from pathlib import Path
 from typing import Any
 
 from scorescope.adapters import pickled
 from scorescope.denoiser import Denoiser
 from scorescope.errors import InputError
+from scorescope.registry import every, module
 
 
 def load(path: str | Path, *, trust: bool = False, **options: Any) -> Denoiser:
@@ -35,10 +34,9 @@ def load(path: str | Path, *, trust: bool = False, **options: Any) -> Denoiser:
         raise InputError(
             f"{place} is a pickle, and opening one runs whatever code is inside", "a .safetensors file, or --trust if you made it yourself"
         )
-    for module in pkgutil.iter_modules(__path__):
-        adapter = importlib.import_module(f"{__name__}.{module.name}")
-        if hasattr(adapter, "accepts") and adapter.accepts(place):
-            model: Denoiser = adapter.load(place, options)
+    for name, accepts in every(__name__, "accepts").items():
+        if accepts(place):
+            model: Denoiser = module(__name__, name, "adapter").load(place, options)
             return model
     if not place.exists():
         raise InputError(f"there is no model at {place}", "a .safetensors file, a training run's folder, or my_model.py:build")

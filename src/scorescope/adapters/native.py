@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from scorescope.adapters.families import filled
 from scorescope.adapters.weights import described
 from scorescope.convert import PREDICTIONS
 from scorescope.denoiser import Denoiser, NetworkDenoiser
@@ -49,16 +50,16 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
     if about is None:
         raise InputError(f"{file} does not say which network its weights belong to", "the file from the training run, unchanged")
     record, config, schedule = _described(file, about)
-    net = module(record["family"]).NETWORK(config)
     try:
-        net.load_state_dict(weights)
-    except RuntimeError as problem:
-        reason = str(problem).splitlines()[-1].strip()
-        raise InputError(f"{file} does not hold the weights that its metadata names ({reason})", REMEDY) from problem
+        net = filled(module(record["family"]).NETWORK, config, weights)
+    except InputError as problem:
+        raise InputError(f"{file} does not hold the weights that its metadata names ({problem.problem})", REMEDY) from problem
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as problem:
+        raise InputError(f"the metadata of {file} make no network ({str(problem).splitlines()[0]})", REMEDY) from problem
     name = file.parent.name if file.name == WEIGHTS and file.parent.name else file.stem
     null = config.classes or None
     model = NetworkDenoiser(
-        net.eval(), schedule, record["prediction"], classes=config.classes, null_label=null, shape=config.shape, name=name
+        net, schedule, record["prediction"], classes=config.classes, null_label=null, shape=config.shape, name=name
     )  # fmt: skip
     model.about = {**record, "file": str(file), "sha256": sha256(file)}
     return model
@@ -75,8 +76,10 @@ def _described(file: Path, about: str) -> tuple[dict[str, Any], Any, Schedule]:
     try:
         record = dict(json.loads(about))
         family, prediction, schedule = record["family"], record["prediction"], record["schedule"]
+        if not isinstance(record.get("bank", {}), dict):
+            raise TypeError("its bank is no record")
         known = family in families() and prediction in PREDICTIONS and schedule in SCHEDULES
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise InputError(f"the metadata of {file} can't be read ({problem})", REMEDY) from problem
     if not known:
         raise InputError(
@@ -84,6 +87,6 @@ def _described(file: Path, about: str) -> tuple[dict[str, Any], Any, Schedule]:
         )
     try:
         config = module(family).CONFIG(**record["architecture"])
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise InputError(f"the metadata of {file} can't be read ({problem})", REMEDY) from problem
     return record, config, SCHEDULES[schedule]()

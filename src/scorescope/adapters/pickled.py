@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from scorescope.adapters.python_file import importable
 from scorescope.adapters.weights import PICKLES, unpickled
 from scorescope.denoiser import Denoiser
 from scorescope.errors import InputError
 from scorescope.files import sha256
+from scorescope.user_file import importable
 
 REMEDY = "my_model.py:build, a function that reads the file and returns ss.NetworkDenoiser(net, schedule, prediction=…)"
 

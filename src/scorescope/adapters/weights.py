@@ -64,11 +64,14 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
     own = {name: value for name, value in options.items() if name != "family"}
     try:
         module = family_of(weights, options.get("family"))
+        family = module.__name__.rpartition(".")[2]
         model: Denoiser = module.build(weights, own)
     except InputError as problem:
         raise InputError(f"{path}: {problem.problem}", problem.hint) from problem
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as problem:  # shapes or options that no network has
+        reason = str(problem).splitlines()[0]
+        raise InputError(f"{path}: its weights make no network of family {family} ({reason})", "an undamaged copy") from problem
     model.name = path.stem
-    family = module.__name__.rpartition(".")[2]
     model.about = {"family": family, "weights": part, "options": own, "file": str(path), "sha256": sha256(path)}
     return model
 

@@ -21,13 +21,15 @@ from scorescope.bench.judge import reference_means, relative_errors
 from scorescope.bench.load import Stopwatch
 from scorescope.bench.methods import Method, chosen, ours
 from scorescope.bench.methods.base import Ready
-from scorescope.bench.record import Record, about, machine
+from scorescope.bench.record import KIND, RECORD, Record, about, machine
 from scorescope.bench.workloads import Batches, Workload
 from scorescope.denoiser import Denoiser
 from scorescope.empirical.score import free_memory
 from scorescope.errors import InputError, unknown
+from scorescope.identity import identity_or_token
 from scorescope.progress import Board, Row
 from scorescope.rows import Bank
+from scorescope.runs import claimed
 
 AUDITED = 64  # queries of each workload that are judged
 WARM_STATES, WARM_STEPS = 4, 3
@@ -79,11 +81,13 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def measure(bank: Bank, setting: Setting, out: Path, model: Denoiser | None = None, board: Board | None = None) -> dict[str, Any]:
-    """Run what is missing in `out`/bench.json and return its content.
+def measure(
+    bank: Bank, setting: Setting, out: Path, model: Denoiser | None = None, board: Board | None = None, force: bool = False
+) -> dict[str, Any]:
+    """Run what is missing in `out`/bench.json and return its content; `force` begins again.
 
     Raises:
-        InputError: Unknown or missing methods, too little memory for all of them, a record of something else in `out`.
+        InputError: Unknown or missing methods, too little memory for all of them, a folder of another run.
     """
     named = [name for name in workloads.NAMES if not setting.workloads or name in setting.workloads]
     if model is not None and model.shape is not None and model.shape != bank.shape:
@@ -91,19 +95,16 @@ def measure(bank: Bank, setting: Setting, out: Path, model: Denoiser | None = No
     device = torch.device(setting.device)
     able, lacking = _able(setting, device)
     _fits(able, bank, device)
-    source = {"model": None if model is None else model.name, "model_fingerprint": None if model is None else model.identity()}
+    source, alone = (None, "") if model is None else identity_or_token(model)
     identity = {"arguments": asdict(setting), "trajectories_of": source, "bank": about(bank), "machine": machine(device)}
-    record = Record(out / "bench.json", _plain(identity))
-    record.content["lacking"] |= lacking
-    record.content["default"] = ours.name_of(ours.DEFAULT)
-    with _threads(setting.threads), board or Board(quiet=True) as shown:
+    with claimed(out, KIND, identity, force=force), _threads(setting.threads), board or Board(quiet=True) as shown:
+        record = Record(out / RECORD, identity)
+        record.content["lacking"] |= lacking
+        record.content["default"] = ours.name_of(ours.DEFAULT)
+        if alone:
+            shown.say(alone)
         _Run(bank, setting, device, model, record, shown).run([method for method in able if method.name not in lacking], named)
     return record.content
-
-
-def _plain(identity: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """As JSON gives it back."""
-    return {group: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} for group, values in identity.items()}
 
 
 def _able(setting: Setting, device: torch.device) -> tuple[list[Method], dict[str, str]]:

@@ -1,10 +1,12 @@
 """bench.json: what was asked, on what, and every measurement, written anew after each so that a killed run continues.
 
-A record may only grow under the same arguments, the same machine and the same code: a median over different things says nothing.
+The folder belongs to one run (`scorescope.runs`): a record may only grow under the same arguments, the same machine and the same code,
+since a median over different things says nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -16,11 +18,12 @@ from typing import Any
 import torch
 
 import scorescope
-from scorescope.errors import InputError
 from scorescope.files import write_json
 from scorescope.rows import Bank
+from scorescope.runs import Kind
 
-SCHEMA = 1
+SCHEMA, RECORD = 1, "bench.json"
+KIND = Kind("a benchmark", (RECORD, "bench.svg", "bench.png"), before=(RECORD,))
 PACKAGES = ("numpy", "faiss-cpu", "pykeops")
 
 
@@ -44,35 +47,20 @@ def about(bank: Bank) -> dict[str, Any]:
 
 
 class Record:
-    """The measurements of one folder.
+    """The measurements of one folder, which is claimed already; a file that can't be read is begun again.
 
     Args:
         path: Of bench.json; what is there is continued.
-        identity: Groups of named values that a continued record must share.
-
-    Raises:
-        InputError: The file is no such record, or one of another identity (the first difference is named).
+        identity: What the folder's run shares, for who reads the file.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path = path
-        self.content: dict[str, Any] = {"schema": SCHEMA, **{group: dict(values) for group, values in identity.items()}}
-        self.content |= {"measurements": [], "prepare_seconds": {}, "lacking": {}}
-        if path.exists():
-            self._continue(identity)
-
-    def _continue(self, identity: Mapping[str, Mapping[str, Any]]) -> None:
-        try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-            if found["schema"] != SCHEMA or not isinstance(found["measurements"], list):
-                raise ValueError("another schema")
-            differing = [(k, found[g].get(k), v) for g, values in identity.items() for k, v in values.items() if found[g].get(k) != v]
-        except (ValueError, KeyError, TypeError, AttributeError) as problem:
-            raise InputError(f"{self.path} is not a record that can be continued", "another --out, or delete it") from problem
-        if differing:
-            name, there, here = differing[0]
-            raise InputError(f"{self.path} was measured with {name} {_short(there)}, not {_short(here)}", "another --out, or delete it")
-        self.content |= {name: found[name] for name in ("measurements", "prepare_seconds", "lacking")}
+        self.content: dict[str, Any] = {"schema": SCHEMA, **identity, "measurements": [], "prepare_seconds": {}, "lacking": {}}
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["schema"] == SCHEMA and all("repeat" in one for one in found["measurements"]):
+                self.content |= {name: found[name] for name in ("measurements", "prepare_seconds", "lacking")}
 
     @property
     def measurements(self) -> list[dict[str, Any]]:
@@ -92,11 +80,6 @@ class Record:
     def write(self) -> None:
         """Write the file."""
         write_json(self.path, self.content)
-
-
-def _short(value: Any) -> str:
-    text = value[:12] if isinstance(value, str) and len(value) == 64 else value
-    return "nothing" if text in (None, [], "") else " ".join(map(str, text)) if isinstance(text, list) else str(text)
 
 
 def _processor() -> str:

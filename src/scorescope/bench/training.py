@@ -10,6 +10,7 @@ negligible part of its operations are more for it. `UNet2DModel` changes the res
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import math
@@ -26,13 +27,17 @@ import torch
 from torch import Tensor, nn
 
 from scorescope import nets
+from scorescope.bench.record import machine
 from scorescope.errors import InputError, unknown
 from scorescope.evaluate import flops
 from scorescope.files import write_json
 from scorescope.nets.sit import SiTSize
 from scorescope.nets.unet import UNetConfig, UNetSize
+from scorescope.runs import Kind, claimed
 from scorescope.training.presets import preset
 
+RECORD = "training.json"
+KIND = Kind("a benchmark of training", (RECORD,), before=(RECORD,))
 SHAPES = {"sit-desk": (3, 32, 32), "unet-desk": (3, 32, 32)}
 LATENTS, CLASSES = (4, 32, 32), 1000
 TURN = 1.0  # seconds of a turn, if steps are shorter
@@ -218,16 +223,23 @@ def alone(case: dict[str, Any], side: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def compare(cases: list[Case], repeats: int, out: Path, tick: Callable[[], None]) -> list[dict[str, Any]]:
-    """All cases, written to `out/training.json`.
+def compare(cases: list[Case], repeats: int, out: Path, tick: Callable[[], None], force: bool = False) -> list[dict[str, Any]]:
+    """All cases, written to `out`/training.json; those that are there already, of the same run, are not measured again.
 
     Raises:
-        InputError: A preset that diffusers has no counterpart of.
+        InputError: A preset that diffusers has no counterpart of, a folder of another run.
     """
     for case in cases:
         size = preset(case.preset).net
         if not isinstance(size, (SiTSize, UNetSize)):
             raise unknown("preset with a counterpart in diffusers", case.preset, [*SHAPES, "sit-s", "sit-b", "unet-xs"])
-    found = [measure(case, repeats, tick) for case in cases]
-    write_json(out / "training.json", {"torch": str(torch.__version__), "cases": found})
+    device = torch.device(cases[0].device) if cases else torch.device("cpu")
+    settings = {"cases": [asdict(case) for case in cases], "repeats": repeats, "machine": machine(device)}
+    with claimed(out, KIND, settings, force=force):
+        found: list[dict[str, Any]] = []
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found = [dict(case) for case in json.loads((out / RECORD).read_text(encoding="utf-8"))["cases"] if case["sample_ratio"]]
+        for case in cases[len(found) :]:
+            found.append(measure(case, repeats, tick))
+            write_json(out / RECORD, {"torch": str(torch.__version__), "cases": found})
     return found

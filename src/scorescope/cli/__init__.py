@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 
@@ -44,8 +45,12 @@ options:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (the process's own by default) and return the exit status."""
+    _prepare_streams()
     try:
-        status = _run(sys.argv[1:] if argv is None else argv)
+        try:
+            status = _run(sys.argv[1:] if argv is None else argv)
+        except SystemExit as leaving:  # help was printed
+            status = int(leaving.code or 0)
         sys.stdout.flush()
         return status
     except InputError as problem:
@@ -53,14 +58,33 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe has gone; what is still buffered must not complain again when the process ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of a pipe has gone
+        _discard()
         return 1
     except OSError as problem:
         known = _in_words(problem)
         if known is None:
             raise
+        _discard()
         return _fail(known)
+
+
+def _prepare_streams() -> None:
+    """Closed streams take what is printed, and forget it; signs that an encoding lacks are escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard() -> None:
+    """Forget what is still buffered if it can't be written: it must not complain again when the process ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(words: list[str]) -> int:
@@ -73,6 +97,11 @@ def _run(words: list[str]) -> int:
         return 0
     if words[0] not in VERBS:
         raise unknown("verb", words[0], VERBS)
+    count = os.environ.get("WORLD_SIZE", "1")  # of torchrun's processes
+    if words[0] != "train" and count.isdecimal() and int(count) > 1:
+        if os.environ.get("RANK", "0") != "0":  # one speaks for all
+            return 2
+        raise InputError(f"scorescope {words[0]} runs in one process, and WORLD_SIZE is {count}", "the same command without torchrun")
     process.keep_memory()
     if words[0] not in TRAINING:
         process.wait_asleep()

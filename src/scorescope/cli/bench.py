@@ -63,6 +63,8 @@ class Empirical:
     """cpu or cuda."""
     out: str | None = None
     """Folder for the results; runs/bench-BANK unless given."""
+    force: bool = False
+    """Replace another benchmark in that folder."""
     trust: bool = False
     """Open a pickle, which runs the code inside."""
 
@@ -85,7 +87,7 @@ def _empirical(argv: list[str]) -> int:
     from scorescope.adapters import load
     from scorescope.bench import chart, table
     from scorescope.bench.measure import Setting, measure
-    from scorescope.cli.common import check_device
+    from scorescope.cli.common import check_device, default_out
     from scorescope.demo import named_bank
     from scorescope.progress import Board
 
@@ -96,8 +98,8 @@ def _empirical(argv: list[str]) -> int:
     bank = named_bank(told.bank)
     check_device(told.device)
     model = None if told.model is None else load(told.model, trust=told.trust)
-    out = Path(told.out or f"runs/bench-{bank.name}")
-    content = measure(bank, setting, out, model, Board())
+    out = Path(told.out or default_out("bench-{}", bank.name))
+    content = measure(bank, setting, out, model, Board(), told.force)
     table.show(content)
     drawn = chart.save(content, out)
     print("\n".join([f"results  {out / 'bench.json'}", f"chart    {drawn[0]}, {drawn[1].name}"]))
@@ -130,6 +132,8 @@ class Training:
     """cpu or cuda."""
     out: str = "runs/bench-training"
     """Folder for the results."""
+    force: bool = False
+    """Replace another benchmark in that folder."""
 
 
 def _training(argv: list[str]) -> int:
@@ -143,14 +147,14 @@ def _training(argv: list[str]) -> int:
 
     if told.precision not in PRECISIONS:
         raise unknown("precision", told.precision, PRECISIONS)
-    for name in ("batch", "repeats"):
-        if getattr(told, name) < 1:
-            raise InputError(f"--{name} {getattr(told, name)} is not a positive number", f"--{name} 1 or more")
-    check_device(told.device)
     threads = torch.get_num_threads() if told.threads is None else told.threads
+    for name, value in (("batch", told.batch), ("repeats", told.repeats), ("threads", threads)):
+        if value < 1:
+            raise InputError(f"--{name} {value} is not a positive number", f"--{name} 1 or more")
+    check_device(told.device)
     cases = [Case(name, told.batch, told.device, told.precision, threads) for name in told.presets]
     with Board() as board, board.row("steps beside diffusers", len(cases) * told.repeats) as row:
-        found = compare(cases, told.repeats, Path(told.out), lambda: row(1))
+        found = compare(cases, told.repeats, Path(told.out), lambda: row(1), told.force)
     print(f"{'network':<12}{'step':<8}{'side':<12}{'seconds':>9}{'ratio':>7}{'MFU':>6}{'peak GB':>9}{'parameters':>13}")
     for case in found:
         for kind in ("train", "sample"):

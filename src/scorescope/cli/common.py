@@ -1,20 +1,26 @@
-"""Temporary."""
+"""What several verbs share: whether a device computes, and where results go."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from scorescope.errors import InputError
+
+LONGEST = 60  # characters of a name in a folder's name: two of them, in any script, fit the 255 bytes that file systems take
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that is not there."""
+    """Refuse a device that is not there, or that computes nothing, as `meta`."""
     import torch
 
     try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as problem:
+        float(torch.ones(2, device=device).sum())
+    except (RuntimeError, AssertionError, ImportError, AttributeError) as problem:
         raise InputError(f"device {device!r} can't be used ({str(problem).splitlines()[0]})", "--device cpu") from problem
 
 
-def default_out(*parts: str) -> str:
-    """A folder."""
-    return "runs/" + "-".join(parts)[:60].replace("/", "_")
+def default_out(form: str, *names: str) -> Path:
+    """The folder of a run that was given none: `default_out("{}-on-{}", model, bank)` lies in `runs/`, whatever the names hold."""
+    safe = [re.sub(r"[/\\:\x00-\x1f]", "_", name).lstrip(".")[:LONGEST] or "_" for name in names]
+    return Path("runs") / form.format(*safe)

@@ -7,16 +7,13 @@ import shlex
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from scorescope.cli.parse import keywords, parse
 from scorescope.errors import InputError
 from scorescope.evaluate.options import Sampling
-
-if TYPE_CHECKING:
-    from scorescope.rows import Bank
 
 DRAWN = Sampling(n=1000)
 DESCRIPTION = """Compare samples, or a model's, with a bank: Fréchet distance by a named extractor, precision and recall.
@@ -67,12 +64,15 @@ def main(argv: list[str]) -> int:
     """Run `scorescope evaluate` with the words after it."""
     told = parse(Evaluate, argv, "scorescope evaluate", DESCRIPTION)
     told.sampling.validate()
-    from scorescope.cli.common import check_device
+    from scorescope.adapters import load
+    from scorescope.cli.common import check_device, default_out
     from scorescope.demo import named_bank
-    from scorescope.evaluate.comparison import compare, default_extractor, work
+    from scorescope.evaluate.comparison import KIND, RESULT, check, compare, default_extractor, work
+    from scorescope.evaluate.drawing import generate, settings_of
     from scorescope.evaluate.extractors import Options, extractor
     from scorescope.evaluate.samples import holds_samples, open_samples
     from scorescope.progress import Board
+    from scorescope.runs import claimed, record_of
 
     check_device(told.device)
     bank = named_bank(told.bank)
@@ -81,36 +81,32 @@ def main(argv: list[str]) -> int:
         "command": shlex.join(["scorescope", "evaluate", *argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    out = None if told.out is None else Path(told.out)
+    subject: Any
     if holds_samples(told.samples):
         if told.sampling != DRAWN:
             raise InputError(f"{told.samples} holds samples, so nothing is drawn and sampling options mean nothing", "leaving them out")
         samples = open_samples(told.samples, bank)
-        out = out or Path(f"runs/{Path(told.samples).stem}-against-{bank.name}")
+        name, n, subject = Path(told.samples).stem, len(samples.rows), samples.fingerprint
     else:
-        out, samples = _drawn(told, bank, out)
-        about["model"] = json.loads((out / "samples" / "sample.json").read_text(encoding="utf-8"))
-    m = min(len(bank.rows), told.reference)
-    with Board() as board:
-        board.say(f"comparing {len(samples.rows):,} samples with {m:,} rows of {bank.name} by {chosen.title}")
-        with board.row(f"features of {chosen.name}", work(len(samples.rows), len(bank.rows), told.reference)) as row:
-            found = compare(
-                samples, bank, chosen, reference=told.reference, k=told.k, cache=told.cache, device=told.device, tick=row, about=about
-            )  # fmt: skip
-    path = found.save(out / "evaluation.json")
+        model = load(told.samples, trust=told.trust, **keywords(told.load))
+        name, n, (subject, _) = model.name, len(told.sampling.numbers()), settings_of(model, told.sampling, bank, told.device)
+    check(told.samples, n, bank, chosen, told.reference, told.k)
+    out = Path(told.out or default_out("{}-against-{}", name, bank.name))
+    settings = {"samples": subject, "bank": bank.fingerprint, "extractor": chosen.identity, "reference": told.reference, "k": told.k}
+    with claimed(out, KIND, settings, force=told.force):
+        if not holds_samples(told.samples):
+            folder = generate(model, told.sampling, out / "samples", bank=bank, device=told.device, force=told.force)
+            about["model"], samples = record_of(folder), open_samples(folder, bank)
+        m = min(len(bank.rows), told.reference)
+        with Board() as board:
+            board.say(f"comparing {n:,} samples with {m:,} rows of {bank.name} by {chosen.title}")
+            with board.row(f"features of {chosen.name}", work(n, len(bank.rows), told.reference)) as row:
+                found = compare(
+                    samples, bank, chosen, reference=told.reference, k=told.k, cache=told.cache, device=told.device, tick=row, about=about
+                )  # fmt: skip
+        path = found.save(out / RESULT)
     if told.json:
         print(json.dumps(found.record()))
         return 0
     print("\n".join([found.table(), "", *(f"warning: {line}" for line in found.warnings), f"result   {path}"]))
     return 0
-
-
-def _drawn(told: Evaluate, bank: Bank, out: Path | None) -> tuple[Path, Bank]:
-    """The folder of the result, and samples of the model in it."""
-    from scorescope.adapters import load
-    from scorescope.evaluate.drawing import generate
-    from scorescope.evaluate.samples import open_samples
-
-    model = load(told.samples, trust=told.trust, **keywords(told.load))
-    folder = out or Path(f"runs/{model.name.replace('/', '_')}-against-{bank.name}")
-    return folder, open_samples(generate(model, told.sampling, folder / "samples", bank=bank, device=told.device, force=told.force), bank)

@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
     models = [load(name, trust=told.trust, **keywords(told.load)) for name in told.models]
     if bank.manifest:
         verify(bank)
-    out = Path(told.out or default_out("-".join(model.name for model in models), "on", bank.name))
+    out = Path(told.out or default_out("{}-on-{}", "-".join(model.name for model in models), bank.name))
     run = examine(
         models, bank, **vars(told.plan), device=told.device, batch=told.batch, memory=memory, out=out, force=told.force,
         command=shlex.join(["scorescope", "examine", *argv]),

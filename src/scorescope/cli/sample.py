@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
@@ -49,15 +48,16 @@ def main(argv: list[str]) -> int:
     told = parse(Sample, argv, "scorescope sample", DESCRIPTION)
     told.sampling.validate()
     from scorescope.adapters import load
-    from scorescope.cli.common import check_device
+    from scorescope.cli.common import check_device, default_out
     from scorescope.demo import named_bank
     from scorescope.evaluate.drawing import GRID, SAMPLES, generate
 
     check_device(told.device)
     bank = None if told.bank is None else named_bank(told.bank)
     model = load(told.model, trust=told.trust, **keywords(told.load))
-    out = Path(told.out or f"runs/{model.name.replace('/', '_')}-samples")
-    folder = generate(model, told.sampling, out, bank=bank, device=told.device, force=told.force)
+    folder = generate(
+        model, told.sampling, told.out or default_out("{}-samples", model.name), bank=bank, device=told.device, force=told.force
+    )
     paths = {name: str(folder / file) for name, file in (("picture", GRID), ("samples", SAMPLES)) if (folder / file).exists()}
     print(json.dumps(paths) if told.json else "\n".join(f"{name:<8} {path}" for name, path in paths.items()))
     return 0

@@ -21,8 +21,10 @@ from scorescope.evaluate.manifold import K, precision_recall
 from scorescope.evaluate.samples import as_rows
 from scorescope.files import write_json
 from scorescope.rows import Bank
+from scorescope.runs import Kind
 
-SCHEMA = 1
+SCHEMA, RESULT = 1, "evaluation.json"
+KIND = Kind("an evaluation", (RESULT,), before=(RESULT,))
 REFERENCE = 50_000  # rows of the bank that samples are compared with, as in publications
 MANIFOLD = 10_000  # samples and rows of precision and recall, whose cost grows with their product
 ENOUGH, TIMES = 10_000, 10  # fewer samples, or fewer than so many times the features, are warned of
@@ -105,6 +107,20 @@ def work(n: int, total: int, reference: int = REFERENCE) -> int:
     return n + min(total, -(-wanted // PART) * PART)
 
 
+def check(name: str, n: int, bank: Bank, chosen: Extractor, reference: int, k: int) -> None:
+    """Refuse what can't be compared, before samples are drawn or anything is computed; `compare` says what is refused."""
+    if k < 1:
+        raise InputError(f"k = {k} asks for no neighbours", f"k = {K}")
+    for which, count in ((name, n), (f"bank {bank.name}", len(bank.rows))):
+        if count <= k:
+            raise InputError(f"{which}: {count} rows are too few: {k} nearest neighbours need at least {k + 1}", f"{k + 1} or more")
+    if reference <= k:
+        raise InputError(f"--reference {reference} is too few: {k} nearest neighbours need at least {k + 1}", f"--reference {REFERENCE}")
+    if chosen.takes == "images" and (len(bank.shape) != 3 or bank.shape[0] not in (1, 3)):
+        said = f"extractor {chosen.name} takes images of 1 or 3 channels, these rows have shape {bank.shape}"
+        raise InputError(said, "--extractor pixels")
+
+
 def compare(
     samples: Bank | np.ndarray | Tensor,
     bank: Bank,
@@ -139,12 +155,8 @@ def compare(
     """
     rows = as_rows(samples, bank)
     n, total = len(rows.rows), len(bank.rows)
-    for name, count in ((rows.name, n), (f"bank {bank.name}", total)):
-        if count <= k:
-            raise InputError(f"{name}: {count} rows are too few: {k} nearest neighbours need at least {k + 1}", f"{k + 1} or more")
-    if reference <= k:
-        raise InputError(f"--reference {reference} is too few: {k} nearest neighbours need at least {k + 1}", f"--reference {REFERENCE}")
     chosen = extractor(default_extractor(bank.shape) if by == "auto" else by, options)
+    check(rows.name, n, bank, chosen, reference, k)
     folder = cache_folder(cache)
     known = Features(bank, chosen, folder, device, batch, tick)
     m = min(total, reference)

@@ -1,6 +1,6 @@
 """Samples of a model in a folder: killed at any instant, the same command continues.
 
-    OUT/sample.json            settings; the same command continues, other settings are refused
+    OUT/run.json               settings (`scorescope.runs`), and the model's name, origin and operations
     OUT/chunks/…               samples that are done, a batch a file, while the run lasts
     OUT/samples.npz            samples (n, *shape) float32 in model space, items (n,), labels (n,) with −1 for none, seed, low, high
     OUT/grid.png               a picture of the first hundred, where rows are images
@@ -12,29 +12,35 @@ samples agree to about 1e-5 with the solvers of fixed steps and to the solver's 
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
+import math
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from scorescope import __version__, seeds
+from scorescope import seeds
 from scorescope.denoiser import Denoiser, Guided, Wrapped
 from scorescope.errors import InputError, unknown
 from scorescope.evaluate import grid
 from scorescope.evaluate.operations import flops
-from scorescope.evaluate.options import Sampling
-from scorescope.files import replacing, write_json, write_tensors
+from scorescope.evaluate.options import Sampling, whole
+from scorescope.files import replacing, write_tensors
+from scorescope.identity import identity_or_token
 from scorescope.progress import Board, Row
 from scorescope.rows import Bank
+from scorescope.runs import Kind, claimed
 from scorescope.sampler import METHODS, start_time, trajectory
 
-RECORD, SAMPLES, GRID, CHUNKS = "sample.json", "samples.npz", "grid.png", "chunks"
+SAMPLES, GRID, CHUNKS = "samples.npz", "grid.png", "chunks"
+KIND = Kind("samples", (SAMPLES, GRID, f"{CHUNKS}/from-*.safetensors"), before=("sample.json",))
 
 
 class Watched(Wrapped):
@@ -75,6 +81,46 @@ def generate(
     Raises:
         InputError: A value that can't be, a folder with other samples (the settings that differ are named), a model that returns NaN.
     """
+    settings, alone = settings_of(model, sampling, bank, device)
+    shape, classes = tuple(settings["shape"]), settings["labels"]
+    asked = model if sampling.guidance == 1 else Guided(model, sampling.guidance)
+    items, folder = np.array(sampling.numbers(), dtype=np.int64), Path(out)
+    asked.to(device)
+    cost = flops(asked, shape) if asked.modules() else None
+    operations = None if cost is None else {"total": cost.total, "attention": cost.attention, "macs": cost.macs}
+    about = json.loads(json.dumps(dict(model.about), default=str))
+    notes = {"name": model.name, "about": about, "torch": str(torch.__version__), "flops": operations}
+    with claimed(folder, KIND, settings, notes=notes, force=force):
+        if _whole(folder / SAMPLES, items, shape):
+            return folder
+        labels = np.array([classes[k % len(classes)] for k in items], dtype=np.int64) if classes else np.full(len(items), -1)
+        steps = "" if sampling.solver == "dopri5" else f" {sampling.steps} steps"
+        with Board(quiet) as board, board.row(f"sampling {model.name}", len(items)) as row:
+            board.say(
+                f"sampling {len(items):,} of {model.name}: {sampling.solver}{steps}, guidance {sampling.guidance:g}, seed {sampling.seed}"
+            )
+            board.say(f"{model.parameters_count:,} parameters{'' if cost is None else f', {cost}'}")
+            board.say(alone or f"folder {folder} (killed, the same command continues)")
+            rows = _draw(asked, sampling, items, labels if classes else None, shape, folder, device, row)
+        low, high = (-1.0, 1.0) if bank is None else (bank.low, bank.high)
+        if grid.drawable(shape):
+            names = [bank.class_name(int(k)) if bank is not None and 0 <= k < bank.classes else str(k) for k in labels] if classes else None
+            caption = (
+                f"{model.name}: {sampling.solver}{steps}, guidance {sampling.guidance:g}, seed {sampling.seed}",
+                f"small numbers are the samples' own{'; a line is a class' if classes else ''}",
+            )
+            grid.save(folder / GRID, rows, items, names, low, high, caption)
+        with replacing(folder / SAMPLES) as temporary, open(temporary, "wb") as opened:
+            np.savez(opened, samples=rows, items=items, labels=labels, seed=sampling.seed, low=low, high=high)
+        for path in (folder / CHUNKS).glob("from-*.safetensors"):
+            path.unlink()
+        with contextlib.suppress(OSError):  # something else is in it
+            (folder / CHUNKS).rmdir()
+    return folder
+
+
+def settings_of(model: Denoiser, sampling: Sampling, bank: Bank | None, device: str) -> tuple[dict[str, Any], str]:
+    """What samples depend on, and why their run can't be continued, where it can't; `generate` says what is refused."""
     sampling.validate()
     if sampling.solver not in METHODS:
         raise unknown("solver", sampling.solver, METHODS)
@@ -82,68 +128,48 @@ def generate(
     classes = class_numbers(model, sampling.labels, bank)
     if sampling.guidance != 1 and not classes:
         raise InputError(f"--guidance {sampling.guidance:g} needs classes to guide towards, and there are none", "--guidance 1")
-    asked = model if sampling.guidance == 1 else Guided(model, sampling.guidance)
-    items, folder = np.array(sampling.numbers(), dtype=np.int64), Path(out)
-    settings = {
-        "model": model.identity(), "shape": list(shape), "items": _ranges(items), "labels": classes, "guidance": sampling.guidance,
+    items = np.array(sampling.numbers(), dtype=np.int64)
+    size, free = 4 * len(items) * math.prod(shape), psutil.virtual_memory().available
+    if size > free:
+        raise InputError(f"{len(items):,} samples are {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB of memory are free", "a smaller --n")
+    identity, alone = identity_or_token(model)
+    return {
+        "model": identity, "shape": list(shape), "items": _ranges(items), "labels": classes, "guidance": sampling.guidance,
         "solver": sampling.solver, "steps": None if sampling.solver == "dopri5" else sampling.steps, "seed": sampling.seed,
         "device": torch.device(device).type,
-    }  # fmt: skip
-    continued = _claim(folder, settings, force)
-    if (folder / SAMPLES).exists():
-        return folder
-    record = {
-        "settings": settings,
-        "name": model.name,
-        "about": _plain(model.about),
-        "version": __version__,
-        "torch": str(torch.__version__),
-    }
-    asked.to(device)
-    cost = _cost(asked, shape)
-    record["flops"] = None if cost is None else {"total": cost.total, "attention": cost.attention, "macs": cost.macs}
-    write_json(folder / RECORD, record)
-    labels = np.array([classes[k % len(classes)] for k in items], dtype=np.int64) if classes else np.full(len(items), -1)
-    rows = np.empty((len(items), *shape), np.float32)
-    done = np.zeros(len(items), dtype=bool)
-    for place, found in _chunks(folder, shape):
+    }, alone  # fmt: skip
+
+
+def _draw(
+    model: Denoiser,
+    sampling: Sampling,
+    items: np.ndarray,
+    labels: np.ndarray | None,
+    shape: tuple[int, ...],
+    folder: Path,
+    device: str,
+    row: Row,
+) -> np.ndarray:
+    """Samples (n, *shape): those that the folder's chunks hold, and the others, which are put there."""
+    rows, done = np.empty((len(items), *shape), np.float32), np.zeros(len(items), dtype=bool)
+    for place, found in _chunks(folder, shape, len(items)):
         rows[place], done[place] = found, True
-    steps = "" if sampling.solver == "dopri5" else f" {sampling.steps} steps"
-    with Board(quiet) as board, board.row(f"sampling {model.name}", len(items)) as row:
-        board.say(
-            f"sampling {len(items):,} of {model.name}: {sampling.solver}{steps}, guidance {sampling.guidance:g}, seed {sampling.seed}"
-        )
-        board.say(f"{model.parameters_count:,} parameters{'' if cost is None else f', {cost}'}")
-        board.say(f"folder {folder} (killed, the same command continues)")
-        if continued:
-            board.say(f"continuing: {int(done.sum()):,} of {len(items):,} samples done")
-        row.skip(int(done.sum()))
-        for place in np.array_split(np.flatnonzero(~done), range(sampling.batch, int((~done).sum()), sampling.batch)):
-            if not len(place):
-                continue
-            watched = Watched(asked, row)
-            start = start_time(watched)
-            noise = start * seeds.normal(sampling.seed, "path", items[place], shape).to(device)
-            tags = torch.from_numpy(labels[place]).to(device) if classes else None
-            made = trajectory(
-                watched, noise, [0.0], tags, method=sampling.solver, steps=sampling.steps, batch=len(place), seed=sampling.seed,
-                items=items[place].tolist(),
-            )[:, 0].cpu()  # fmt: skip
-            write_tensors(folder / CHUNKS / f"from-{place[0]:08d}.safetensors", {"place": torch.from_numpy(place), "samples": made})
-            rows[place] = made.numpy()
-            row(len(place))
-    low, high = (-1.0, 1.0) if bank is None else (bank.low, bank.high)
-    if grid.drawable(shape):
-        names = [bank.class_name(int(k)) if bank is not None and 0 <= k < bank.classes else str(k) for k in labels] if classes else None
-        caption = (
-            f"{model.name}: {sampling.solver}{steps}, guidance {sampling.guidance:g}, seed {sampling.seed}",
-            f"small numbers are the samples' own{'; a line is a class' if classes else ''}",
-        )
-        grid.save(folder / GRID, rows, items, names, low, high, caption)
-    with replacing(folder / SAMPLES) as temporary, open(temporary, "wb") as opened:
-        np.savez(opened, samples=rows, items=items, labels=labels, seed=sampling.seed, low=low, high=high)
-    shutil.rmtree(folder / CHUNKS, ignore_errors=True)
-    return folder
+    if done.any():
+        row.board.say(f"continuing: {int(done.sum()):,} of {len(items):,} samples done")
+    row.skip(int(done.sum()))
+    watched, left = Watched(model, row), np.flatnonzero(~done)
+    for place in (left[start : start + sampling.batch] for start in range(0, len(left), sampling.batch)):
+        noise = start_time(model) * seeds.normal(sampling.seed, "path", items[place], shape).to(device)
+        tags = None if labels is None else torch.from_numpy(labels[place]).to(device)
+        watched.calls = 0
+        made = trajectory(
+            watched, noise, [0.0], tags, method=sampling.solver, steps=sampling.steps, batch=len(place), seed=sampling.seed,
+            items=items[place].tolist(),
+        )[:, 0].cpu()  # fmt: skip
+        write_tensors(folder / CHUNKS / f"from-{place[0]:08d}.safetensors", {"place": torch.from_numpy(place), "samples": made})
+        rows[place] = made.numpy()
+        row(len(place))
+    return rows
 
 
 def class_numbers(model: Denoiser, wanted: tuple[str, ...], bank: Bank | None) -> list[int]:
@@ -159,13 +185,11 @@ def class_numbers(model: Denoiser, wanted: tuple[str, ...], bank: Bank | None) -
     names = {name: number for number, name in enumerate((bank.class_names if bank is not None else None) or ())}
     found = []
     for text in wanted:
-        if not text.isdigit() and text not in names:
-            raise (
-                unknown("class", text, names)
-                if names
-                else InputError(f"label {text!r} is not a class number", "--labels 0 3 7, or --labels auto")
-            )
-        number = int(text) if text.isdigit() else names[text]
+        number = names.get(text) if whole(text) is None else whole(text)
+        if number is None and names:
+            raise unknown("class", text, names)
+        if number is None:
+            raise InputError(f"label {text!r} is not a class number", "--labels 0 3 7, or --labels auto")
         if number >= model.classes:
             known = f"classes 0 to {model.classes - 1}" if model.classes else "no classes"
             raise InputError(f"label {number} is outside the classes of {model.name}, which has {known}", "--labels auto")
@@ -185,46 +209,22 @@ def _shape(model: Denoiser, bank: Bank | None) -> tuple[int, ...]:
     return shape
 
 
-def _cost(model: Denoiser, shape: tuple[int, ...]) -> Any:
-    """Operations of a forward pass; None for a model that is no network."""
-    return flops(model, shape) if model.modules() else None
-
-
 def _ranges(items: np.ndarray) -> list[list[int]]:
     """Sample numbers as [first, last] of consecutive ones."""
     parts = np.split(items, np.flatnonzero(np.diff(items) != 1) + 1)
     return [[int(part[0]), int(part[-1])] for part in parts]
 
 
-def _plain(about: Any) -> Any:
-    """What JSON can hold of a model's origin."""
-    return json.loads(json.dumps(dict(about), default=str))
+def _whole(path: Path, items: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether the finished samples are there and can be read."""
+    try:
+        with np.load(path) as found:
+            return bool(np.array_equal(found["items"], items) and found["samples"].shape == (len(items), *shape))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
 
 
-def _claim(folder: Path, settings: dict[str, Any], force: bool) -> bool:
-    """Make `folder` these samples'; returns whether an earlier start is continued."""
-    path = folder / RECORD
-    if path.exists():
-        try:
-            known = dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
-        except (ValueError, KeyError, TypeError) as problem:
-            raise InputError(f"{path} is not the record of a sampling run", "another --out") from problem
-        differing = [key for key, value in settings.items() if known.get(key) != value]
-        if not differing:
-            return True
-        if not force:
-            raise InputError(
-                f"{folder} holds samples with other settings ({', '.join(differing)} differ)", "another --out, or --force to replace them"
-            )
-        for name in (RECORD, SAMPLES, GRID):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / CHUNKS, ignore_errors=True)
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty and holds no samples", "another --out")
-    return False
-
-
-def _chunks(folder: Path, shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _chunks(folder: Path, shape: tuple[int, ...], n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Places and samples of every chunk that can be read whole."""
     for path in sorted((folder / CHUNKS).glob("from-*.safetensors")):
         try:
@@ -232,5 +232,5 @@ def _chunks(folder: Path, shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, 
                 place, found = opened.get_tensor("place").numpy(), opened.get_tensor("samples").numpy()
         except (SafetensorError, OSError, KeyError):
             continue
-        if found.shape == (len(place), *shape):
+        if place.dtype == np.int64 and place.ndim == 1 and found.shape == (len(place), *shape) and ((place >= 0) & (place < n)).all():
             yield place, found

@@ -61,11 +61,6 @@ class Features:
     def __init__(
         self, bank: Bank, extractor: Extractor, cache: Path | None, device: str = "cpu", batch: int = 64, tick: Tick | None = None
     ) -> None:
-        shape = bank.shape
-        if extractor.takes == "images" and (len(shape) != 3 or shape[0] not in (1, 3)):
-            raise InputError(
-                f"extractor {extractor.name} takes images of 1 or 3 channels, these rows have shape {shape}", "--extractor pixels"
-            )
         self.bank, self.extractor, self.device, self.batch, self.tick = bank, extractor, device, batch, tick
         self.counted: set[int] = set()  # parts that have been told of: some are asked for twice
         self.order = seeds.generator(0, "evaluate", 0).permutation(len(bank.rows))

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated
 
 from tyro.conf import arg
 
 from scorescope.errors import InputError
+
+MOST = 10_000_000  # samples of a run: fewer than memory holds, more than anyone compares
+MOST_STEPS = 1_000_000
+
+
+def whole(text: str) -> int | None:
+    """A number from 0 on in at most 18 decimal digits, so that int64 holds it; None for other words."""
+    return int(text) if text.isdecimal() and len(text) <= 18 else None
 
 
 @dataclass(frozen=True)
@@ -38,27 +47,33 @@ class Sampling:
         """The samples' numbers, in order.
 
         Raises:
-            InputError: Not a number or a range, a number twice, none at all.
+            InputError: Not a number or a range, a number twice, none at all, more than `MOST`.
         """
-        if not self.items:
-            if self.n < 1 or self.first < 0:
-                raise InputError(f"--n {self.n} and --first {self.first} name no samples", "--n 64 --first 0")
-            return list(range(self.first, self.first + self.n))
-        found: list[int] = []
+        if not self.items and (self.n < 1 or not 0 <= self.first < 10**18):
+            raise InputError(f"--n {self.n} and --first {self.first} name no samples", "--n 64 --first 0")
+        ranges = [] if self.items else [range(self.first, self.first + self.n)]
         for text in self.items:
             begin, dash, end = text.partition("-")
-            if not begin.isdigit() or (dash and not end.isdigit()) or (dash and int(end) < int(begin)):
+            first, last = whole(begin), whole(end if dash else begin)
+            if first is None or last is None or last < first:
                 raise InputError(f"--items {text!r} is neither a sample's number nor a range", "--items 37, or --items 100-131")
-            found.extend(range(int(begin), int(end or begin) + 1))
-        if len(set(found)) < len(found):
-            raise InputError(f"--items names sample {next(k for k in found if found.count(k) > 1)} twice", "each number once")
+            ranges.append(range(first, last + 1))
+        count = sum(part.stop - part.start for part in ranges)
+        if count > MOST:
+            raise InputError(f"{count:,} samples are too many for one run, which may draw {MOST:,}", "several runs, with --first and --out")
+        found = [k for part in ranges for k in part]
+        again = [a for a, b in pairwise(sorted(found)) if a == b]
+        if again:
+            raise InputError(f"--items names sample {again[0]} twice", "each number once")
         return found
 
     def validate(self) -> None:
         """Raise `InputError` for a value that no model could be sampled with."""
         self.numbers()
         for option, value in (("--steps", self.steps), ("--batch", self.batch)):
-            if value < 1:
-                raise InputError(f"{option} {value} is not a positive number", f"{option} 1 or more")
+            if not 1 <= value <= MOST_STEPS:
+                raise InputError(f"{option} {value} is not a number from 1 to {MOST_STEPS}", f"{option} 50")
+        if not -(2**63) <= self.seed < 2**63:
+            raise InputError(f"--seed {self.seed} is beyond 64 bits", "--seed 0")
         if not math.isfinite(self.guidance):
             raise InputError(f"--guidance {self.guidance} is not a number", "--guidance 1.5")

@@ -8,21 +8,22 @@ import numpy as np
 from torch import Tensor
 
 from scorescope.errors import InputError
-from scorescope.evaluate.drawing import RECORD, SAMPLES
+from scorescope.evaluate.drawing import KIND, SAMPLES
 from scorescope.rows import Bank
 from scorescope.rows.content import refuse_non_finite
 from scorescope.rows.options import Options
 from scorescope.rows.sources import read_source
 from scorescope.rows.storage import MANIFEST, quiet
+from scorescope.runs import RECORD, is_run
 
-MODEL_FILES = ("model.safetensors", "run.json")
+MODEL_FILES = ("model.safetensors", RECORD)
 
 
 def holds_samples(path: str | Path) -> bool:
     """Whether `path` is samples rather than a model: an array file, a bank, images, or the folder of `scorescope sample`."""
     place = Path(path)
     if place.is_dir():
-        return not any((place / name).is_file() for name in MODEL_FILES)
+        return is_run(place, KIND) or not any((place / name).is_file() for name in MODEL_FILES)
     return place.suffix.lower() in (".npy", ".npz")
 
 
@@ -40,10 +41,10 @@ def open_samples(path: str | Path, bank: Bank) -> Bank:
     if (place / MANIFEST).is_file():
         found = Bank.open(place)
         return _same_shape(found, bank)
-    if (place / RECORD).is_file():
-        if not (place / SAMPLES).is_file():
-            raise InputError(f"the samples in {place} are not finished", "running their command again; it continues")
+    if (place / SAMPLES).is_file():
         place = place / SAMPLES
+    elif is_run(place, KIND):
+        raise InputError(f"the samples in {place} are not finished", "running their command again; it continues")
     source = read_source(place, Options(labels="none"), quiet)
     return as_rows(np.concatenate(list(source.batches())), bank, str(path))
 

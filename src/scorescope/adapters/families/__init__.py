@@ -12,8 +12,6 @@ Time, sign and scale are the family's own inside, and the paper's outside: they 
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,13 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from scorescope.errors import InputError, unknown
+from scorescope.registry import module, names
 
 Weights = dict[str, Tensor]
-
-
-def families() -> dict[str, Any]:
-    """All families by name."""
-    return {module.name: importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)}
 
 
 def family_of(weights: Mapping[str, Tensor], asked: str | None) -> Any:
@@ -36,10 +30,10 @@ def family_of(weights: Mapping[str, Tensor], asked: str | None) -> Any:
     Raises:
         InputError: An unknown family, one that the names contradict, or names that leave the choice open.
     """
-    known = families()
-    if asked is not None and asked not in known:
-        raise unknown("family", asked, known)
-    fitting = [name for name, module in known.items() if any(key.startswith(module.FITS) for key in weights)]
+    known = {name: module(__name__, name, "family") for name in names(__name__)}
+    if asked is not None:
+        module(__name__, asked, "family")
+    fitting = [name for name, family in known.items() if any(key.startswith(family.FITS) for key in weights)]
     proven = [name for name in fitting if known[name].PROOF and any(key.startswith(known[name].PROOF) for key in weights)]
     if asked is not None:
         if asked not in fitting:
@@ -75,6 +69,9 @@ def filled(network: type[nn.Module], config: Any, weights: Weights) -> nn.Module
     Raises:
         InputError: Weights that do not fit.
     """
+    for count in ("depth", "residual_blocks"):  # a layer has a weight, and billions of layers would take forever to build
+        if getattr(config, count, 0) > len(weights):
+            raise InputError(f"its {len(weights)} weights can't be those of a network of {count} {getattr(config, count)}")
     with torch.device("meta"):
         net = network(config)
     try:

@@ -5,20 +5,18 @@ A module here that defines `METHODS`, a tuple of `Method`, is found; there is no
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
 from functools import cache
 
 from scorescope.bench.methods.base import Method
 from scorescope.errors import unknown
+from scorescope.registry import every
 
 
 @cache
 def all_methods() -> dict[str, Method]:
     """Every method by name, in their own order."""
-    modules = (importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
-    found = [method for module in modules for method in getattr(module, "METHODS", ())]
+    found = [method for methods in every(__name__, "METHODS").values() for method in methods]
     return {method.name: method for method in sorted(found, key=lambda method: method.order)}
 
 

@@ -1,22 +1,22 @@
 """Feature extractors: what turns a row into the numbers that are compared. One a file, found by scanning this package.
 
-An extractor's module has `NAME`, `SUMMARY` and `build(options) -> Extractor`. Anything else is a user's own: `my_extractor.py:build`, a
-function that returns a torch module or an `Extractor`; in Python any module can be passed as it is.
+An extractor's module has `build(options) -> Extractor`, and is known by its file's name. Anything else is a user's own:
+`my_extractor.py:build`, a function that returns a torch module or an `Extractor`; in Python any module can be passed as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
+from scorescope import user_file
 from scorescope.errors import InputError, unknown
+from scorescope.files import sha256
+from scorescope.registry import module
 
 TAKES = ("images", "rows")
 
@@ -82,12 +82,6 @@ def weights_hash(net: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def known() -> dict[str, ModuleType]:
-    """The extractors that come with the package, by name."""
-    modules = (importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__))
-    return {module.NAME: module for module in modules if hasattr(module, "NAME")}
-
-
 def extractor(name: str | nn.Module | Extractor, options: Options | None = None) -> Extractor:
     """An extractor by its name, from `FILE.py:FUNCTION`, or around a module.
 
@@ -101,12 +95,20 @@ def extractor(name: str | nn.Module | Extractor, options: Options | None = None)
     told = options or Options()
     if told.size is not None and told.size < 32:
         raise InputError(f"--size {told.size} is too small for an image network", "--size 128")
-    from scorescope.evaluate.extractors import python_file
+    if user_file.accepts(name):
+        return _users(name)
+    built: Extractor = module(__name__, name, "extractor").build(told)
+    return built
 
-    if python_file.accepts(name):
-        return python_file.load(name)
-    found = known()
-    if name not in found:
-        raise unknown("extractor", name, found)
-    built: Extractor = found[name].build(told)
+
+def _users(name: str) -> Extractor:
+    """What a function in a user's file returns, known by the file's hash and the weights'."""
+    built, (file, function) = user_file.built(name, "a torch module or an Extractor"), user_file.split(name)
+    if isinstance(built, nn.Module):
+        made = Extractor.of(built, file.stem)
+        return Extractor(made.net, made.name, f"{sha256(file)} {made.identity}")
+    if not isinstance(built, Extractor):
+        raise InputError(
+            f"{function} in {file} returned {type(built).__name__}, not an extractor", "a torch module, or ss.evaluate.Extractor(…)"
+        )
     return built

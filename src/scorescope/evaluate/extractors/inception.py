@@ -18,8 +18,6 @@ from scorescope.evaluate.extractors import Extractor, Options
 from scorescope.evaluate.inception_net import Inception
 from scorescope.files import sha256
 
-NAME = "inception"
-SUMMARY = "Inception-v3, 2,048 features; FID with the published weights"
 PUBLISHED = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 SIDE = 299
@@ -69,4 +67,5 @@ def build(options: Options) -> Extractor:
         reason = " ".join(str(problem).split())[:120]
         raise InputError(f"{file} does not hold the weights of FID's Inception ({reason})", f"the file {FILE}") from problem
     found = sha256(file)
-    return Extractor(Features(net).eval(), NAME, f"inception {found}", title="FID" if found == PUBLISHED else f"FD-inception ({found[:8]})")
+    title = "FID" if found == PUBLISHED else f"FD-inception ({found[:8]})"
+    return Extractor(Features(net).eval(), "inception", f"inception {found}", title=title)

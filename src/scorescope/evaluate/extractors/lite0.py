@@ -16,8 +16,6 @@ from scorescope.errors import InputError
 from scorescope.evaluate.extractors import Extractor, Options
 from scorescope.files import sha256
 
-NAME = "lite0"
-SUMMARY = "EfficientNet-Lite0, 1,280 features"
 SIZE = 128
 INSTALL = "pip install 'scorescope[evaluate]'"
 
@@ -52,4 +50,4 @@ def build(options: Options) -> Extractor:
     net = code.EfficientNet.from_name("efficientnet-lite0", image_size=size)
     net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     title = "FD-lite0" if size == SIZE else f"FD-lite0 ({size} px)"
-    return Extractor(Lite0(net, size).eval(), NAME, f"lite0 {sha256(file)} {size}", title=title)
+    return Extractor(Lite0(net, size).eval(), "lite0", f"lite0 {sha256(file)} {size}", title=title)

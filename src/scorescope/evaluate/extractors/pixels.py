@@ -6,9 +6,6 @@ from torch import Tensor
 
 from scorescope.evaluate.extractors import Extractor, Options
 
-NAME = "pixels"
-SUMMARY = "the rows themselves"
-
 
 def _flat(rows: Tensor) -> Tensor:
     return rows.flatten(1)
@@ -16,4 +13,4 @@ def _flat(rows: Tensor) -> Tensor:
 
 def build(options: Options) -> Extractor:
     """Takes no options."""
-    return Extractor(_flat, NAME, "rows", takes="rows", cached=False)
+    return Extractor(_flat, "pixels", "rows", takes="rows", cached=False)
