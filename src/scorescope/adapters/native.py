@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from scorescope.adapters.weights import described
@@ -14,7 +15,9 @@ from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.files import sha256
 from scorescope.nets import families, module
+from scorescope.runs import record_of
 from scorescope.schedule import SCHEDULES, Schedule
+from scorescope.training.checkpoint import KIND
 
 WEIGHTS = "model.safetensors"
 REMEDY = "the file from an undamaged copy"
@@ -25,7 +28,7 @@ def accepts(path: Path) -> bool:
     if _run_of(path) is not None:
         return True
     if path.is_dir():
-        return (path / WEIGHTS).is_file() or (path / "run.json").is_file()
+        return (path / WEIGHTS).is_file() or _trained(path)
     return path.suffix == ".safetensors" and path.is_file() and described(path) is not None
 
 
@@ -48,10 +51,9 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
         raise InputError(f"{file} can't be read as safetensors ({problem})", REMEDY) from problem
     if about is None:
         raise InputError(f"{file} does not say which network its weights belong to", "the file from the training run, unchanged")
-    record, config, schedule = _described(file, about)
-    net = module(record["family"]).NETWORK(config)
-    try:
-        net.load_state_dict(weights)
+    record, config, schedule, net = _described(file, about)
+    try:  # The network has no memory of its own: it takes the file's, once all names and shapes agree.
+        net.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
     except RuntimeError as problem:
         reason = str(problem).splitlines()[-1].strip()
         raise InputError(f"{file} does not hold the weights that its metadata names ({reason})", REMEDY) from problem
@@ -64,14 +66,20 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
     return model
 
 
+def _trained(folder: Path) -> bool:
+    """Whether the folder belongs to a training run, finished or not; those of the version before named no kind."""
+    found = record_of(folder) or {}
+    return found.get("kind") == KIND.name or ("kind" not in found and found.keys() >= set(KIND.keys))
+
+
 def _run_of(path: Path) -> Path | None:
     """The training run whose checkpoints lie at `path`, if they are that."""
     folder = path if path.is_dir() else path.parent
-    return folder.parent if folder.name == "checkpoints" and (folder.parent / "run.json").is_file() and path.exists() else None
+    return folder.parent if folder.name == "checkpoints" and path.exists() and _trained(folder.parent) else None
 
 
-def _described(file: Path, about: str) -> tuple[dict[str, Any], Any, Schedule]:
-    """The metadata, the architecture and the schedule that it names."""
+def _described(file: Path, about: str) -> tuple[dict[str, Any], Any, Schedule, torch.nn.Module]:
+    """The metadata, the architecture, the schedule and the network that it names; the network has shapes, and no memory yet."""
     try:
         record = dict(json.loads(about))
         family, prediction, schedule = record["family"], record["prediction"], record["schedule"]
@@ -84,6 +92,8 @@ def _described(file: Path, about: str) -> tuple[dict[str, Any], Any, Schedule]:
         )
     try:
         config = module(family).CONFIG(**record["architecture"])
-    except (ValueError, KeyError, TypeError) as problem:
+        with torch.device("meta"):
+            net = module(family).NETWORK(config)
+    except (ValueError, KeyError, TypeError, RuntimeError) as problem:
         raise InputError(f"the metadata of {file} can't be read ({problem})", REMEDY) from problem
-    return record, config, SCHEDULES[schedule]()
+    return record, config, SCHEDULES[schedule](), net
