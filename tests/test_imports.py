@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "process": (),
     "progress": (),
     "statistics": (),
-    "nets": (),
+    "nets": ("registry",),
     "rows": ("files",),
     "search": ("rows", "files"),
     "schedule": (),
@@ -34,8 +34,11 @@ MAY_IMPORT = {
     "empirical": ("schedule", "convert", "denoiser", "rows", "search", "seeds"),
     "distributed": ("schedule", "rows", "search", "empirical"),
     "regions": ("empirical", "schedule", "convert", "denoiser", "sampler", "rows", "search", "seeds"),
-    "training": ("schedule", "convert", "denoiser", "rows", "search", "empirical", "nets", "seeds", "files"),
-    "adapters": ("schedule", "convert", "denoiser", "nets", "files", "registry", "user_file", "runs"),
+    "training": (
+        *("schedule", "convert", "denoiser", "rows", "search", "empirical", "nets", "seeds", "files"),
+        *("identity", "registry", "runs", "user_file"),
+    ),
+    "adapters": ("schedule", "convert", "denoiser", "nets", "files", "registry", "user_file", "runs", "training"),
     "demo": (
         "rows",
         "search",

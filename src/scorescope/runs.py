@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,13 @@ class Kind:
         own: Glob patterns, relative to the folder, of all files that such a run writes beside `run.json`; so narrow that no other
             file is likely to fit.
         before: Names of files by which a folder of an earlier version, which had no `run.json`, is known.
+        keys: What a `run.json` of an earlier version, which named no kind, is known by; any other that names none is somebody else's.
     """
 
     name: str
     own: tuple[str, ...]
     before: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -63,15 +66,22 @@ def claimed(
     Raises:
         InputError: The folder holds other settings (what differs is named), something else, or is written by another process.
     """
-    place, wanted = Path(folder), _as_stored({**settings, "version": __version__})
-    _continues(place, kind, wanted, force, hint)  # before anything is made
+    place = Path(folder)
+    continues(place, kind, settings, force=force, hint=hint)  # before anything is made
     place.mkdir(parents=True, exist_ok=True)
     with locked(place, place, "waiting for it, or another --out"):
-        continued = _continues(place, kind, wanted, force, hint)
+        continued = continues(place, kind, settings, force=force, hint=hint)
+        _remove(place, tuple(str(Path(name).with_name(f".{Path(name).name}.[0-9]*.tmp")) for name in (*kind.own, RECORD)))
         if not continued:
-            _clear(place, kind)
-            write_json(place / RECORD, {"schema": SCHEMA, "kind": kind.name, "settings": wanted, **_as_stored(notes or {})})
+            _remove(place, (*kind.own, RECORD, *kind.before))
+            record = {"schema": SCHEMA, "kind": kind.name, "settings": _wanted(settings), **_as_stored(notes or {})}
+            write_json(place / RECORD, record)
         yield continued
+
+
+def continues(folder: str | Path, kind: Kind, settings: Mapping[str, Any], *, force: bool = False, hint: str = ANOTHER) -> bool:
+    """Whether the folder holds this very run; False where it is free, or `force` makes it so. As `claimed`, but nothing is written."""
+    return _continues(Path(folder), kind, _wanted(settings), force, hint)
 
 
 def record_of(folder: str | Path) -> dict[str, Any] | None:
@@ -98,8 +108,7 @@ def differences(known: Any, wanted: Any, name: str = "") -> list[str]:
 
 
 def _continues(folder: Path, kind: Kind, wanted: dict[str, Any], force: bool, hint: str) -> bool:
-    """Whether the folder holds this very run; False where it is free, or `force` makes it so."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(fnmatch(path.name, f".{RECORD}.[0-9]*.tmp") for path in folder.iterdir())):
         return False
     if not folder.is_dir():
         raise InputError(f"{folder} is a file, not a folder for {kind.name}", "another --out")
@@ -110,6 +119,8 @@ def _continues(folder: Path, kind: Kind, wanted: dict[str, Any], force: bool, hi
             raise InputError(f"{folder} holds {kind.name} of an earlier version, which can't be continued", hint)
         raise InputError(f"{folder} is not empty and does not hold {kind.name}", "another --out")
     found = record_of(folder)
+    if found is not None and "kind" not in found and not (kind.keys and found.keys() >= set(kind.keys)):
+        raise InputError(f"{folder} is not empty and does not hold {kind.name}", "another --out")
     if found is not None and found.get("kind", kind.name) != kind.name:
         raise InputError(f"{folder} holds {found['kind']}, not {kind.name}", "another --out")
     if force:
@@ -124,15 +135,19 @@ def _continues(folder: Path, kind: Kind, wanted: dict[str, Any], force: bool, hi
     return True
 
 
-def _clear(folder: Path, kind: Kind) -> None:
-    """Remove what a run of this kind writes, and the folders that held nothing else."""
-    found = [path for pattern in (*kind.own, RECORD, *kind.before) for path in folder.glob(pattern)]
+def _remove(folder: Path, patterns: tuple[str, ...]) -> None:
+    """Remove the files that fit, and the folders that held nothing else."""
+    found = [path for pattern in patterns for path in folder.glob(pattern)]
     for path in found:
         path.unlink(missing_ok=True)
     emptied = {parent for path in found for parent in path.parents if folder in parent.parents}
     for parent in sorted(emptied, key=lambda one: -len(one.parts)):
         if parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()
+
+
+def _wanted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return _as_stored({**settings, "version": __version__})
 
 
 def _as_stored(values: Mapping[str, Any]) -> dict[str, Any]:
