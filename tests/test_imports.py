@@ -44,12 +44,12 @@ MAY_IMPORT = {
     "probes": ("schedule", "convert", "denoiser", "sampler", "rows", "search", "empirical", "regions", "seeds", "results"),
     "plan": ("denoiser", "sampler", "rows", "search", "probes", "files"),
     "evaluate": ("schedule", "denoiser", "sampler", "rows", "search", "seeds", "files", "progress", "plan", "adapters"),
-    "charts": ("results", "statistics", "files"),
-    "findings": ("results", "statistics", "files"),
-    "report": ("results", "statistics", "files", "charts", "findings"),
+    "charts": ("results", "statistics", "files", "registry"),
+    "claims": ("results", "statistics", "registry"),
+    "report": ("results", "files", "charts", "claims"),
     "examination": (
         *("denoiser", "sampler", "rows", "search", "empirical", "regions", "probes", "plan", "files", "progress"),
-        *("results", "findings", "report"),
+        *("results", "claims", "report"),
     ),
     "monitor": ("denoiser", "sampler", "rows", "search", "empirical", "regions", "results", "probes", "training"),
     "bench": (
@@ -70,11 +70,11 @@ MAY_IMPORT = {
     ),
     "cli": (
         *("adapters", "rows", "search", "training", "demo", "plan", "examination"),
-        *("process", "progress", "results", "charts", "findings", "report", "bench", "evaluate", "monitor", "distributed"),
+        *("process", "progress", "results", "charts", "claims", "report", "bench", "evaluate", "monitor", "distributed"),
     ),
     "__main__": ("cli",),
 }
-OF_RESULTS_ALONE = ("charts", "findings", "report", "results", "statistics")
+OF_RESULTS_ALONE = ("charts", "claims", "report", "results", "statistics")
 
 
 def part_of(name):

@@ -64,9 +64,9 @@ class Run:
 
     def findings(self) -> list[str]:
         """The three main findings in plain words."""
-        from scorescope import findings
+        from scorescope import claims
 
-        return findings.three(self.results)
+        return claims.three(self.results)
 
 
 def examine(
