@@ -13,64 +13,57 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "scorescope"
 
 # What each part of the package may import of it (a part is a module or a folder). Everything may import `errors` and `__version__`.
+BASIC = ("seeds", "files", "registry", "user_file")  # and `errors`: whoever wants them
 MAY_IMPORT = {
     "errors": (),
     "seeds": (),
     "files": (),
     "registry": (),
     "user_file": (),
-    "identity": (),
-    "runs": ("files",),
     "process": (),
     "progress": (),
     "statistics": (),
-    "nets": ("registry",),
-    "rows": ("files",),
-    "search": ("rows", "files"),
+    "identity": (),
+    "runs": (),
+    "plan": (),
+    "results": (),
+    "nets": (),
+    "rows": (),
+    "search": ("rows",),
     "schedule": (),
     "convert": ("schedule",),
     "denoiser": ("schedule", "convert", "identity"),
-    "sampler": ("schedule", "convert", "denoiser", "seeds"),
-    "empirical": ("schedule", "convert", "denoiser", "rows", "search", "seeds"),
-    "distributed": ("schedule", "rows", "search", "empirical"),
-    "regions": ("empirical", "schedule", "convert", "denoiser", "sampler", "rows", "search", "seeds"),
-    "training": (
-        *("schedule", "convert", "denoiser", "rows", "search", "empirical", "nets", "seeds", "files"),
-        *("identity", "registry", "runs", "user_file"),
-    ),
-    "adapters": ("schedule", "convert", "denoiser", "nets", "files", "registry", "user_file", "runs", "training"),
-    "demo": (
-        "rows",
-        "search",
-    ),
-    "results": ("files",),
-    "probes": ("registry", "schedule", "convert", "denoiser", "sampler", "rows", "search", "empirical", "regions", "seeds", "results"),
-    "plan": (),
+    "sampler": ("schedule", "convert", "denoiser", "plan"),
+    "empirical": ("schedule", "convert", "denoiser", "rows", "search"),
+    "theories": ("schedule", "convert", "denoiser", "rows", "search", "empirical"),
+    "distributed": ("schedule", "rows", "empirical"),
+    "regions": ("schedule", "denoiser", "rows", "empirical"),
+    "training": ("schedule", "convert", "denoiser", "rows", "search", "empirical", "nets", "identity", "runs"),
+    "adapters": ("schedule", "convert", "denoiser", "nets", "runs", "training", "rows", "theories"),
+    "demo": ("rows",),
+    "probes": ("denoiser", "sampler", "rows", "search", "empirical", "regions", "results"),
     "measure": ("denoiser", "empirical", "probes", "regions", "results"),
     "prepare": ("denoiser", "rows", "probes", "identity", "plan"),
-    "evaluate": (
-        *("schedule", "denoiser", "sampler", "rows", "search", "seeds", "files", "progress", "runs", "registry", "user_file", "identity"),
-        "adapters",
-    ),
-    "charts": ("results", "statistics", "files"),
-    "findings": ("results", "statistics", "files"),
-    "report": ("results", "statistics", "files", "charts", "findings"),
+    "evaluate": ("schedule", "denoiser", "sampler", "rows", "progress", "runs", "identity", "adapters"),
+    "charts": ("results", "statistics"),
+    "claims": ("results", "statistics"),
+    "report": ("results", "charts", "claims"),
     "examination": (
-        *("denoiser", "sampler", "rows", "search", "empirical", "regions", "probes", "plan", "files", "progress"),
-        *("prepare", "measure", "runs", "identity", "results", "findings", "report"),
+        *("denoiser", "sampler", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare", "progress", "runs"),
+        *("results", "claims", "report"),
     ),
-    "monitor": ("denoiser", "sampler", "rows", "search", "empirical", "regions", "results", "probes", "training", "measure"),
+    "monitor": ("denoiser", "sampler", "rows", "empirical", "regions", "results", "probes", "training", "measure"),
     "bench": (
-        *("schedule", "denoiser", "sampler", "rows", "search", "empirical", "seeds", "files", "registry", "runs", "identity", "progress"),
-        *("charts", "nets", "training", "evaluate"),
+        *("schedule", "denoiser", "sampler", "rows", "search", "empirical", "theories", "identity", "runs", "progress", "charts"),
+        *("nets", "training", "evaluate"),
     ),
     "cli": (
-        *("adapters", "rows", "search", "training", "demo", "plan", "examination"),
-        *("process", "progress", "runs", "results", "charts", "findings", "report", "bench", "evaluate", "monitor", "distributed"),
+        *("process", "progress", "plan", "runs", "rows", "search", "adapters", "training", "demo", "examination", "results"),
+        *("charts", "claims", "report", "bench", "evaluate", "monitor", "distributed"),
     ),
     "__main__": ("cli",),
 }
-OF_RESULTS_ALONE = ("charts", "findings", "report", "results", "statistics")
+OF_RESULTS_ALONE = ("charts", "claims", "report", "results", "statistics")
 
 
 def part_of(name):
@@ -106,7 +99,7 @@ def test_a_part_imports_what_lies_below_it(part):
     upward = defaultdict(set)
     for _, path in (found for found in sources() if found[0] == part):
         for name in imported(path):
-            if name.startswith("scorescope.") and part_of(name) not in {part, "errors", "__version__", *MAY_IMPORT[part]}:
+            if name.startswith("scorescope.") and part_of(name) not in {part, "errors", "__version__", *BASIC, *MAY_IMPORT[part]}:
                 upward[str(path.relative_to(ROOT))].add(name)
     assert not upward
 

@@ -79,13 +79,13 @@ class Run:
     @property
     def claims(self) -> list[dict[str, Any]]:
         """Every claim and what the data say about it: name, model, region, value, low, high, n, unit, verdict, rule, text."""
-        from scorescope import findings as claims
+        from scorescope import claims
 
         return claims.records(self.results)
 
     def findings(self) -> list[str]:
         """The three main findings in plain words."""
-        from scorescope import findings as claims
+        from scorescope import claims
 
         return claims.three(self.results)
 
