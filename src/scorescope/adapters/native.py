@@ -15,9 +15,10 @@ from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.files import sha256
 from scorescope.nets import families, module
+from scorescope.runs import RECORD, record_of
 from scorescope.schedule import SCHEDULES, Schedule
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, TRAINING = "model.safetensors", "a training run"
 REMEDY = "the file from an undamaged copy"
 
 
@@ -26,7 +27,7 @@ def accepts(path: Path) -> bool:
     if _run_of(path) is not None:
         return True
     if path.is_dir():
-        return (path / WEIGHTS).is_file() or (path / "run.json").is_file()
+        return (path / WEIGHTS).is_file() or _is_training(path)
     return path.suffix == ".safetensors" and path.is_file() and described(path) is not None
 
 
@@ -68,7 +69,12 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
 def _run_of(path: Path) -> Path | None:
     """The training run whose checkpoints lie at `path`, if they are that."""
     folder = path if path.is_dir() else path.parent
-    return folder.parent if folder.name == "checkpoints" and (folder.parent / "run.json").is_file() and path.exists() else None
+    return folder.parent if folder.name == "checkpoints" and _is_training(folder.parent) and path.exists() else None
+
+
+def _is_training(folder: Path) -> bool:
+    """Whether the folder is a training run's; those of the version before don't say what kind they are."""
+    return (folder / RECORD).is_file() and (record_of(folder) or {}).get("kind", TRAINING) == TRAINING
 
 
 def _described(file: Path, about: str) -> tuple[dict[str, Any], Any, Schedule]:
