@@ -19,6 +19,7 @@ import scorescope as ss
 from scorescope import cli, files
 from scorescope.cli import VERBS, main
 from scorescope.cli.bank import VERBS as BANK_VERBS
+from scorescope.cli.common import default_out
 from scorescope.progress import Board, span
 from scorescope.training import objectives
 from scorescope.training.presets import presets
@@ -222,6 +223,83 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
     monkeypatch.setattr(cli, "_run", interrupted)
     assert main(["demo"]) == 130
     assert capsys.readouterr().err == "interrupted; run the same command again to continue\n"
+
+
+# ---- streams, processes and folders -------------------------------------------------------------------------------------------
+
+
+def run(*words, **options):
+    return subprocess.run([sys.executable, "-m", "scorescope", *words], capture_output="stdout" not in options, text=True, **options)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["report", "--help"], ["bank", "info", "x.bank"]])
+def test_a_closed_stdout_is_no_fault(words, bank):
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "scorescope", *words], stderr=subprocess.PIPE, text=True, cwd=bank.parent
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("words", "status"), [(["report", "--help"], 0), (["bank", "info", "x.bank"], 0), (["dämo"], 2)])
+def test_an_encoding_that_lacks_a_sign_is_no_fault(words, status, bank):
+    done = run(*words, env=os.environ | {"PYTHONIOENCODING": "ascii"}, cwd=bank.parent)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+    assert (done.stdout + done.stderr).isascii()
+
+
+def test_names_in_a_banks_own_language_are_escaped_where_they_cant_be_written(tmp_path):
+    ss.Bank.from_arrays(np.zeros((3, 4), np.float32), name="● Ziffern").save(tmp_path / "x.bank")
+    done = run("bank", "info", str(tmp_path / "x.bank"), env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert r"\u25cf Ziffern" in done.stdout
+
+
+def test_the_reader_of_a_verbs_help_may_leave():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "scorescope", "report", "--help"], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_full_disk_behind_stdout_is_one_line():
+    if not Path("/dev/full").is_char_device():
+        pytest.skip("this machine has no /dev/full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "scorescope", "--help"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the disk is full")
+    assert done.stderr.count("\n") == 1
+
+
+def test_verbs_of_one_process_are_refused_under_torchrun_by_the_first(capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    for verb in [verb for verb in VERBS if verb != "train"]:
+        said = complaint(capsys, verb, "x")
+        assert f"scorescope {verb} runs in one process, and WORLD_SIZE is 2. Try: the same command without torchrun" in said
+    monkeypatch.setenv("RANK", "1")
+    assert main(["examine", "x"]) == 2
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "folder"),
+    [
+        (("../../x", "digits"), "_.._x-on-digits"),
+        (("a/b\\c", ".."), "a_b_c-on-_"),
+        (("/etc/passwd", ".hidden"), "_etc_passwd-on-hidden"),
+        (("", "new\nline\x00"), "_-on-new_line_"),
+        (("é" * 500, "猫" * 500), f"{'é' * 50}-on-{'猫' * 33}"),
+    ],
+)
+def test_a_folder_that_nobody_named_lies_in_runs_whatever_the_names_hold(names, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = default_out("{}-on-{}", *names)
+    assert made.parent == Path("runs")
+    assert made.name == folder
+    made.mkdir(parents=True)
 
 
 # ---- train --------------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import scorescope as ss
-from scorescope import seeds
+from scorescope import files, seeds
 from scorescope.cli import main
 from scorescope.demo import model_path
 from scorescope.denoiser import Guided
@@ -150,6 +150,65 @@ def test_another_setting_in_the_same_folder_is_refused(model, tmp_path, capsys):
     assert "with other settings (model." in capsys.readouterr().err
 
 
+def test_damaged_samples_are_made_again_and_foreign_files_kept(model, tmp_path):
+    out = tmp_path / "out"
+    words = ["sample", f"{model}:build", "--out", out, "--n", 4, "--solver", "euler", "--steps", 3]
+    assert told(*words) == 0
+    before = (out / "samples.npz").read_bytes()
+    for broken in (b"", b"PK", before[:-40], before[: len(before) // 2]):
+        (out / "samples.npz").write_bytes(broken)
+        assert told(*words) == 0
+        assert (out / "samples.npz").read_bytes() == before
+    (out / "chunks").mkdir()
+    (out / "chunks" / "mine.txt").write_text("mine")
+    (out / "grid-2.png").write_text("mine")
+    assert told(*words, "--force", "--seed", 1) == 0
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*")) == [
+        "chunks", "chunks/mine.txt", "grid-2.png", "grid.png", "run.json", "samples.npz",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", [[9, 10], [-1, 0], [0.0, 1.0], [[0, 1]]])
+def test_a_chunk_that_names_other_samples_is_made_again(place, model, tmp_path):
+    words = ["sample", f"{model}:build", "--n", 4, "--solver", "euler", "--steps", 3]
+    assert told(*words, "--out", tmp_path / "whole") == 0
+    out = tmp_path / "cut"
+    assert told(*words, "--out", out) == 0
+    (out / "samples.npz").unlink()
+    files.write_tensors(
+        out / "chunks" / "from-00000000.safetensors", {"place": torch.tensor(place), "samples": torch.zeros(len(place), 1, 4, 4)}
+    )
+    assert told(*words, "--out", out) == 0
+    np.testing.assert_array_equal(arrays(out)["samples"], arrays(tmp_path / "whole")["samples"])
+
+
+def test_a_model_that_cant_be_told_from_another_is_sampled_once(tmp_path, capsys):
+    opened = open(tmp_path / "x", "w")  # noqa: SIM115
+
+    def net(z, t, label):
+        return 0 * z + len(opened.name) * 0
+
+    settings = Sampling(n=2, solver="euler", steps=2)
+    with opened:
+        unknowable = ss.NetworkDenoiser(net, prediction="x", shape=(3,))
+        generate(unknowable, settings, tmp_path / "out")
+        assert "this run can't be continued: what" in capsys.readouterr().err
+        with pytest.raises(ss.InputError, match="holds samples with other settings"):
+            generate(unknowable, settings, tmp_path / "out", quiet=True)
+
+
+def test_another_prediction_of_the_same_network_is_another_model(tmp_path):
+    net = torch.nn.Identity()
+    net.forward = lambda z, t, label: 0.5 * z
+
+    def run(prediction):
+        generate(ss.NetworkDenoiser(net, None, prediction, shape=(3,)), Sampling(n=2, solver="euler"), tmp_path / "out", quiet=True)
+
+    run("x")
+    with pytest.raises(ss.InputError, match=r"prediction x → v"):
+        run("v")
+
+
 # ---- what is asked for ------------------------------------------------------------------------------------------------------------
 
 
@@ -273,6 +332,24 @@ def test_a_model_is_sampled_and_compared(model, bank, tmp_path, capsys, monkeypa
     again = json.loads(capsys.readouterr().out)
     assert again["samples"] == record["samples"]
     assert again["real"] == record["real"]
+
+
+def test_an_evaluation_is_a_run(model, bank, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SCORESCOPE_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "out"
+    np.save(tmp_path / "s.npy", np.random.default_rng(1).normal(size=(9, 1, 4, 4)).astype(np.float32))
+    words = ["evaluate", tmp_path / "s.npy", "--bank", bank, "--extractor", "pixels", "--out", out]
+    assert told(*words) == told(*words) == 0
+    before = (out / "evaluation.json").read_bytes()
+    capsys.readouterr()
+    assert told(*words, "--k", 2) == 2
+    assert "holds an evaluation with other settings (k 3 → 2)" in capsys.readouterr().err
+    assert (out / "evaluation.json").read_bytes() == before
+    assert told(*words, "--k", 2, "--force") == 0
+    assert told("sample", out) == 2
+    assert "out is of no known family" in capsys.readouterr().err
+    assert told("sample", f"{model}:build", "--out", out) == 2
+    assert "holds an evaluation, not samples" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

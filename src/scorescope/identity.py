@@ -73,11 +73,11 @@ def identity_of(value: Any, where: str = "it", seen: tuple[int, ...] = ()) -> An
     if isinstance(value, functools.partial):
         return [identity_of(part, where, inner) for part in (value.func, value.args, value.keywords)]
     if isinstance(value, type):
-        return _class(value, inner)
+        return _class(value, seen)
     if isinstance(value, MethodType):
         return [identity_of(value.__func__, where, inner), identity_of(value.__self__, where, inner)]
     if isinstance(value, FunctionType):
-        return _function(value, where, inner)
+        return _function(value, where, seen)
     if isinstance(value, BuiltinFunctionType):
         return f"{value.__module__}.{value.__qualname__}"
     if callable(getattr(value, "identity", None)):

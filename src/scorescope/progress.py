@@ -1,6 +1,7 @@
 """Live rows: one a stage, with what is done, the time left and one figure that says whether all is well.
 
-On a terminal the rows redraw themselves; elsewhere a plain line is printed every ten seconds. Everything goes to stderr.
+On a terminal rich redraws the rows; elsewhere, where rich says nothing, a plain line is printed every ten seconds. The time left is ours in
+both, since rich would count what an earlier run has done as pace. Everything goes to stderr.
 """
 
 from __future__ import annotations

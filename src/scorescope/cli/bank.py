@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +15,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from scorescope.cli.parse import parse
 from scorescope.errors import InputError, unknown
+from scorescope.progress import Board, Row
 from scorescope.rows.options import Options
 
 if TYPE_CHECKING:
@@ -280,24 +280,14 @@ def _classes(bank: Bank) -> str:
 
 @contextmanager
 def _progress(what: str) -> Iterator[Progress]:
-    """Progress on stderr: a bar in a terminal, otherwise a plain line every 10 s."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+    """A row for each stage, which the next one closes."""
+    with Board() as board, ExitStack() as stack:
+        rows: dict[str, Row] = {}
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda stage, done, total: bar.update(task, description=f"{what}: {stage}", completed=done, total=total)
-        return
-    started = told = time.monotonic()
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in rows:
+                stack.close()
+                rows[stage] = stack.enter_context(board.row(f"{what}: {stage}", total))
+            rows[stage](done - rows[stage].done)
 
-    def line(stage: str, done: int, total: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told >= 10:
-            told = now
-            print(f"{what}: {stage} {done:,} of {total:,}, {now - started:.0f} s", file=sys.stderr, flush=True)
-
-    yield line
+        yield progress

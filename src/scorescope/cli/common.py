@@ -7,7 +7,7 @@ from pathlib import Path
 
 from scorescope.errors import InputError
 
-LONGEST = 60  # characters of a name in a folder's name: two of them, in any script, fit the 255 bytes that file systems take
+LONGEST = 100  # bytes of a name in a folder's name: two of them fit the 255 that file systems take
 
 
 def check_device(device: str) -> None:
@@ -22,5 +22,5 @@ def check_device(device: str) -> None:
 
 def default_out(form: str, *names: str) -> Path:
     """The folder of a run that was given none: `default_out("{}-on-{}", model, bank)` lies in `runs/`, whatever the names hold."""
-    safe = [re.sub(r"[/\\:\x00-\x1f]", "_", name).lstrip(".")[:LONGEST] or "_" for name in names]
-    return Path("runs") / form.format(*safe)
+    safe = [re.sub(r"[/\\:\x00-\x1f]", "_", name).lstrip(".").encode(errors="replace")[:LONGEST] for name in names]
+    return Path("runs") / form.format(*(name.decode(errors="ignore") or "_" for name in safe))

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import tyro
 
 from scorescope.errors import InputError
+from scorescope.evaluate.options import whole
 
 T = TypeVar("T")
 CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
@@ -30,7 +31,7 @@ def parse(kind: type[T], argv: list[str], prog: str, description: str, default: 
                 args=argv,
                 prog=prog,
                 description=description,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+                config=CONFIG,
                 **extra,
             )
     except SystemExit as leaving:
@@ -40,19 +41,17 @@ def parse(kind: type[T], argv: list[str], prog: str, description: str, default: 
 
 
 def _one_line(box: str, prog: str) -> InputError:
-    """What tyro says in a box of several lines, whichever characters the box is drawn with."""
-    lines = [re.sub(r"[│╭╮╰╯]", " ", line).rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
-    ruled = [k for k, line in enumerate(lines) if re.match(r"\s*[─-]{3}", line) or re.match(r"\s*─ ", line)]
-    first, last = ruled[0] + 1, [*ruled[1:], len(lines)][0]
-    said = [line for line in lines[first:last] if line.strip()]
-    text = " ".join(" ".join(line.split()) for line in said)
+    """What tyro says in a box of several sections; ours, since its hook for errors (`tyro._errors`) is private and new."""
+    plain = re.sub(r"[│╭╮╰╯]", " ", re.sub(r"\x1b\[[0-9;]*m", "", box))
+    said = re.split(r"(?m)^ *(?:─ |[─-]{3}).*\n", plain)[1]
+    text, everything = " ".join(said.split()), " ".join(plain.split())
     own = re.match(r"Error parsing [\w.]+: (.*?)\. Try: (.*)", text)  # an `InputError` of the dataclass itself
     if own:
         return InputError(own[1], own[2].rstrip("."))
     if text.startswith("Missing from"):
-        indents = [len(line) - len(line.lstrip()) for line in said]
-        text = "missing: " + ", ".join(line.strip() for line, indent in zip(said, indents, strict=True) if indent == indents[0] + 4)
-    near = re.findall(r"(?:Perhaps you meant|Arguments similar to (\S+)): +(--[\w-]+)", " ".join(" ".join(lines).split()))
+        indent = len(said) - len(said.lstrip(" "))
+        text = "missing: " + ", ".join(re.findall(rf"(?m)^ {{{indent + 4}}}(\S.*?) *$", said))
+    near = re.findall(r"(?:Perhaps you meant|Arguments similar to (\S+)): +(--[\w-]+)", everything)
     hint = min(near, key=lambda pair: text.find(pair[0]))[1] if near else f"{prog} --help"
     return InputError(text.rstrip(".") or "the options can't be read", hint)
 
@@ -61,12 +60,13 @@ def size(text: str) -> int:
     """Bytes of "2GB", "500 MB" or "1.5GiB".
 
     Raises:
-        InputError: Not a size.
+        InputError: Not a size, or one that no machine has.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
-    if found is None or not float(found[1]):
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper(), re.ASCII)
+    value = 0.0 if found is None else float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " ")
+    if not 1 <= value < 2**60:
         raise InputError(f"--memory {text!r} is not a size", "--memory 2GB")
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " "))
+    return int(value)
 
 
 def keywords(words: tuple[str, ...]) -> dict[str, str | int]:
@@ -79,4 +79,4 @@ def keywords(words: tuple[str, ...]) -> dict[str, str | int]:
     if wrong:
         raise InputError(f"--load {wrong[0]!r} is not of the form name=value", "--load family=sit heads=6")
     pairs = (word.split("=", 1) for word in words)
-    return {name: int(value) if value.isdigit() else value for name, value in pairs}
+    return {name: value if whole(value) is None else int(value) for name, value in pairs}

@@ -218,7 +218,7 @@ def _ranges(items: np.ndarray) -> list[list[int]]:
 def _whole(path: Path, items: np.ndarray, shape: tuple[int, ...]) -> bool:
     """Whether the finished samples are there and can be read."""
     try:
-        with np.load(path) as found:
+        with open(path, "rb") as opened, np.load(opened) as found:
             return bool(np.array_equal(found["items"], items) and found["samples"].shape == (len(items), *shape))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return False
