@@ -158,7 +158,7 @@ def test_duplicates_are_counted_and_named(tmp_path: Path) -> None:
         (np.array([[0.0], [1e300]]), None, "row 1 contains"),
         (np.zeros((3, 2)), np.array([0, 1]), "do not match"),
         (np.zeros((2, 2)), np.array([0, -1]), "negative"),
-        (np.zeros((2, 2)), np.array([0.0, 1.0]), "not integers"),
+        (np.zeros((2, 2)), np.array([0.0, 1.0]), "not class numbers"),
     ],
 )
 def test_arrays_that_are_no_bank_are_refused(x: np.ndarray, labels: np.ndarray | None, said: str) -> None:

@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from scorescope.errors import InputError, unknown
+from scorescope.rows import content
 from scorescope.rows.images import fit
 from scorescope.rows.options import Options
 from scorescope.rows.storage import Source, batch_rows
@@ -51,16 +52,19 @@ def npy(path: Path) -> Raw:
 
 
 def npz(path: Path) -> dict[str, Raw]:
-    """The arrays of an .npz file by name; only their headers are read."""
+    """The arrays of an .npz file by name; only their headers are read, and compared with how many bytes there are."""
     found = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                if member.endswith(".npy"):
+            for member in archive.infolist():
+                if member.filename.endswith(".npy"):
                     with archive.open(member) as file:
                         shape, fortran, dtype = _npy_header(file)
-                    name = member.removesuffix(".npy")
-                    found[name] = Raw(f"{path}: array {name!r}", shape, dtype, _member_reader(path, member, fortran))
+                        held = member.file_size - file.tell()
+                    name = member.filename.removesuffix(".npy")
+                    if not dtype.hasobject and (min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != held):
+                        raise ValueError(f"array {name!r} claims the shape {shape} of {dtype}, and has {held:,} bytes")
+                    found[name] = Raw(f"{path}: array {name!r}", shape, dtype, _member_reader(path, member.filename, fortran))
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as problem:
         raise InputError(f"{path} can't be read as .npz ({problem})", "writing it again with numpy.savez") from problem
     return found
@@ -144,20 +148,15 @@ def read_labels(raw: Raw | None, n: int, options: Options) -> tuple[np.ndarray |
     kept = min(n, options.limit or n)
     if raw.dtype.hasobject:
         raise _python_objects(raw.where)
-    return check_labels(np.concatenate(list(raw.batches(kept, kept))).reshape(kept), raw.where)
+    return number_labels(np.concatenate(list(raw.batches(kept, kept))).reshape(kept), raw.where)
 
 
-def check_labels(values: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
+def number_labels(values: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Labels as class numbers from 0; words are numbered in alphabetical order and become the class names."""
     if values.dtype.kind in "US":
         names, numbers = np.unique(values.astype(str), return_inverse=True)
         return numbers.astype(np.int64), tuple(map(str, names))
-    if values.dtype.kind not in "iu":
-        raise InputError(f"{where}: labels of type {values.dtype} are not class numbers", "integers from 0, words, or --labels none")
-    if values.min() < 0:
-        row = int(values.argmin())
-        raise InputError(f"{where}: row {row} has label {values[row]}, below 0", "class numbers from 0, or --labels none")
-    return values.astype(np.int64), None
+    return content.check_labels(values, where=where), None
 
 
 def array_source(raw: Raw, options: Options, labels: np.ndarray | None, class_names: tuple[str, ...] | None) -> Source:

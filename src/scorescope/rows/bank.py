@@ -8,7 +8,7 @@ number itself otherwise. Horizontal flips are a flag, not a second copy: index `
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from scorescope.errors import InputError
-from scorescope.rows.content import decode, description_of, fingerprint_of, refuse_non_finite
+from scorescope.rows.content import as_array, check_labels, check_range, decode, description_of, fingerprint_of, refuse_non_finite
 from scorescope.rows.options import Options
 from scorescope.rows.storage import Meaning, Progress, Source, batch_rows, quiet, read_bank, refuse_existing, write_bank
 from scorescope.rows.tensors import StoredRows
@@ -55,7 +55,7 @@ class Bank:
         flips: bool = False,
         low: float = -1.0,
         high: float = 1.0,
-        class_names: tuple[str, ...] | None = None,
+        class_names: Sequence[str] | None = None,
         name: str = "bank",
         manifest: Mapping[str, Any] | None = None,
         mean: np.ndarray | None = None,
@@ -68,13 +68,12 @@ class Bank:
             raise InputError(f"flips need rows with a width, these have shape {rows.shape[1:]}", "a bank without flips")
         if labels is not None and labels.shape != (len(rows),):
             raise InputError(f"labels of shape {labels.shape} do not match {len(rows)} rows", "one label a row")
-        if labels is not None and class_names is not None and labels.max() >= len(class_names):
-            raise InputError(f"label {labels.max()} has no name among the {len(class_names)} class names", "one name a class")
-        if rows.dtype == np.uint8 and not low < high:
-            raise InputError(f"8-bit values from {low} to {high} are not a range", "low below high")
-        self.rows, self.flips, self.low, self.high = rows, flips, float(low), float(high)
-        self.labels = None if labels is None else np.ascontiguousarray(labels, dtype=np.int64)
-        self.class_names, self.name, self.manifest = class_names, name, dict(manifest or {})
+        if isinstance(class_names, str):
+            raise InputError(f"class names {class_names!r} are one word", "a tuple with a name for each class")
+        self.class_names = tuple(map(str, class_names)) if class_names and labels is not None else None
+        self.labels = None if labels is None else check_labels(labels, self.class_names)
+        self.rows, self.flips, (self.low, self.high) = rows, bool(flips), check_range(low, high)
+        self.name, self.manifest = str(name), dict(manifest or {})
         self.shape: tuple[int, ...] = tuple(rows.shape[1:])
         self._recorded_mean = mean
 
@@ -89,25 +88,18 @@ class Bank:
             **options: `low`, `high`, `class_names`, `name` of the constructor.
 
         Raises:
-            InputError: Empty or mixed shapes, NaN or Inf (the rows are named), labels of another length or below 0.
+            InputError: Empty or mixed shapes, NaN or Inf (the rows are named), labels that are no class numbers, one a row.
         """
-        try:
-            rows = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
-        except ValueError as problem:
-            raise InputError("rows of mixed shape are not a bank", "rows that all have the shape of row 0") from problem
+        rows = as_array(x)
         if rows.dtype not in (np.uint8, np.float16):
             if rows.dtype.kind not in "fiu":
-                raise InputError(f"rows of type {rows.dtype} are not numbers", "a float or uint8 array (N, *shape)")
+                raise InputError(
+                    f"rows of type {rows.dtype} are not numbers",
+                    "a float or uint8 array (N, *shape), whole numbers beyond 64 bits as floats",
+                )
             with np.errstate(over="ignore"):  # what float32 can't hold becomes Inf, and is refused by row below
                 rows = rows.astype(np.float32)
-        tags = None
-        if labels is not None:
-            tags = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
-            if tags.dtype.kind not in "iu":
-                raise InputError(f"labels of type {tags.dtype} are not integers", "class numbers from 0")
-            if tags.size and tags.min() < 0:
-                raise InputError(f"label {tags.min()} is negative", "class numbers from 0")
-        bank = cls(np.ascontiguousarray(rows), tags, flips=flips, **options)
+        bank = cls(np.ascontiguousarray(rows), None if labels is None else as_array(labels), flips=flips, **options)
         if rows.dtype != np.uint8:
             refuse_non_finite(rows, "array")
         return bank
@@ -124,7 +116,7 @@ class Bank:
         manifest, names = found.manifest, found.manifest["class_names"]
         low, high = (manifest["low"], manifest["high"]) if found.rows.dtype == np.uint8 else (-1.0, 1.0)
         return cls(
-            found.rows, found.labels, flips=manifest["flips"], low=low, high=high, class_names=tuple(names) if names else None,
+            found.rows, found.labels, flips=manifest["flips"], low=low, high=high, class_names=names,
             name=str(manifest["name"]), manifest=manifest, mean=found.mean,
         )  # fmt: skip
 
@@ -152,7 +144,7 @@ class Bank:
         refuse_existing(target, force)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # Remarks about odd files; what can't be read is an error by name.
-            rows = read_source(source.detach().cpu().numpy() if isinstance(source, Tensor) else source, chosen, progress)
+            rows = read_source(source if isinstance(source, (str, Path)) else as_array(source), chosen, progress)
             write_bank(rows, target, Meaning(chosen.flips, *chosen.low_high, chosen.name), force=force, progress=progress)
         return cls.open(target)
 
@@ -226,10 +218,10 @@ class Bank:
         """Rows in model space, float32: (*shape) for an integer, (B, *shape) for indices (B,). Index N + i is row i mirrored."""
         if isinstance(index, (int, np.integer)):
             return self[np.array([index])][0]
-        wanted = (index.cpu().numpy() if isinstance(index, Tensor) else np.asarray(index)).astype(np.int64)
-        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise IndexError(f"row {wanted.max()} of a bank of {len(self)}")
-        n = len(self.rows)
+        wanted = index.cpu().numpy() if isinstance(index, Tensor) else np.asarray(index)
+        if wanted.size and (wanted.dtype.kind not in "iu" or wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"rows {wanted.reshape(-1)[:5].tolist()} … of a bank of {len(self)}")
+        n, wanted = len(self.rows), wanted.astype(np.int64)
         x = self.decode(self.stored_at(wanted % n))
         mirrored = wanted >= n
         x[mirrored] = x[mirrored][..., ::-1]

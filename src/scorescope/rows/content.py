@@ -1,4 +1,4 @@
-"""What defines rows in model space, and what may not be among them: storage, value range, fingerprint, NaN and Inf."""
+"""What defines rows in model space, and what may not be among them: storage, value range, labels, fingerprint, NaN and Inf."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from scorescope.errors import InputError
 from scorescope.rows.tensors import StoredRows
 
 SCHEMA = 1
+CLASSES, CLASSES_A_ROW = 1 << 16, 16  # more classes than both allow are nearly all empty: the numbers are no class numbers
 
 
 def fingerprint_of(description: Mapping[str, Any], rows: np.ndarray | StoredRows, labels: np.ndarray | None) -> str:
@@ -37,6 +40,59 @@ def decode(stored: np.ndarray, low: float, high: float) -> np.ndarray:
         table = (low + (high - low) * np.arange(256, dtype=np.float64) / 255.0).astype(np.float32)
         return table[stored]
     return stored.astype(np.float32)
+
+
+def as_array(x: Any) -> np.ndarray:
+    """Rows or labels as the user has them, as a NumPy array; bfloat16, which NumPy does not know, becomes float32.
+
+    Raises:
+        InputError: A tensor without values in one piece, or rows of mixed shape.
+    """
+    if isinstance(x, Tensor):
+        if x.is_meta or x.layout != torch.strided:
+            raise InputError(f"a tensor on {x.device} with layout {x.layout} is no array of values", "a dense tensor")
+        x = x.detach().cpu()
+        return np.asarray(x.float() if x.dtype == torch.bfloat16 else x)
+    try:
+        return np.asarray(x)
+    except ValueError as problem:
+        raise InputError("rows of mixed shape are not a bank", "rows that all have the shape of row 0") from problem
+
+
+def check_range(low: Any, high: Any) -> tuple[float, float]:
+    """Model-space values of 8-bit 0 and 255, as numbers that float32 tells apart.
+
+    Raises:
+        InputError: They are none.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            ends = np.array([low, high], np.float32)
+        sound = bool(np.isfinite(ends).all() and ends[0] < ends[1])
+    except (TypeError, ValueError, OverflowError):
+        sound = False
+    if not sound:
+        raise InputError(f"8-bit values from {low} to {high} are not a range", "two finite numbers, the lower one first")
+    return float(low), float(high)
+
+
+def check_labels(values: np.ndarray, names: Sequence[str] | None = None, where: str = "labels") -> np.ndarray:
+    """Labels (N,) int64 in [0, classes).
+
+    Raises:
+        InputError: They are no integers, negative, without a name in `names`, or so large that nearly all classes would be empty.
+    """
+    if values.dtype.kind not in "iu":
+        raise InputError(f"{where}: labels of type {values.dtype} are not class numbers", "integers from 0, or no labels")
+    row, largest = int(values.argmin()), int(values.max())
+    if values[row] < 0:
+        raise InputError(f"{where}: row {row} has label {values[row]}, a negative class number", "class numbers from 0, or no labels")
+    if largest >= max(CLASSES, CLASSES_A_ROW * len(values)):
+        said = f"{where}: row {int(values.argmax())} has label {largest:,}, as if {len(values):,} rows had {largest + 1:,} classes"
+        raise InputError(said, "class numbers from 0 without gaps, as numpy.unique(labels, return_inverse=True)[1] gives them")
+    if names is not None and largest >= len(names):
+        raise InputError(f"{where}: label {largest} has no name among the {len(names)} class names", "one name a class")
+    return np.ascontiguousarray(values, dtype=np.int64)
 
 
 def refuse_non_finite(rows: np.ndarray, source: str) -> None:

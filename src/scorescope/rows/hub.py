@@ -1,7 +1,7 @@
 """Rows from Hugging Face datasets: a folder written by `save_to_disk`, or parquet files, through the extra `hf`.
 
-Parquet is streamed, so no second copy is made in a cache. A column of images is decoded like a folder of images; a column of
-numbers is taken like an array.
+Parquet is streamed, so no second copy is made in a cache. A column of images is decoded like a folder of images, a column of numbers is
+taken like an array: the library would stop at the first bad row without saying which.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from scorescope.errors import InputError, unknown
-from scorescope.rows.arrays import LABEL_NAMES, Raw, array_source, check_labels, label_file, read_labels
+from scorescope.rows.arrays import LABEL_NAMES, Raw, array_source, label_file, number_labels, read_labels
 from scorescope.rows.images import Item, image_source
 from scorescope.rows.options import Options
-from scorescope.rows.storage import Progress, Source
+from scorescope.rows.storage import Progress, Source, refuse_special
 
 INSTALL = "pip install 'scorescope[hf]'"
 
@@ -55,6 +55,7 @@ def parquet_source(files: list[Path], where: str, options: Options, progress: Pr
 
     n = 0
     for file in files:
+        refuse_special(file)
         try:
             n += parquet.read_metadata(file).num_rows
         except (pyarrow.ArrowException, OSError) as problem:
@@ -145,7 +146,7 @@ def _labels(
     values = [row[label] for row in islice(data.select_columns([label]), n)]
     if None in values:
         raise InputError(f"{where}: row {values.index(None)} has no label in column {label!r}", "--labels none")
-    numbers, words = check_labels(np.array(values), f"{where}: column {label!r}")
+    numbers, words = number_labels(np.array(values), f"{where}: column {label!r}")
     names = getattr(data.features[label], "names", None)
     return numbers, tuple(names) if names else words
 

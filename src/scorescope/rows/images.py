@@ -3,7 +3,8 @@
 Pixels are taken as a training loader's `convert("RGB")` takes them: palettes are looked up, transparency is dropped (and said
 so), the first frame counts, EXIF rotation is not applied. If every image is grey the rows have one channel, otherwise three.
 Two passes: the first looks at every image's head, so that mixed sizes and unreadable files are named before anything is
-written; the second decodes, with as many threads as there are cores.
+written; the second decodes, with as many threads as there are cores. (The library datasets reads folders too, but ends at the first
+unreadable file, names no other, and says nothing of sizes or of files that it leaves out.)
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from PIL import Image, ImageOps
 
 from scorescope.errors import InputError
 from scorescope.rows.options import Options
-from scorescope.rows.storage import Progress, Source, batch_rows
+from scorescope.rows.storage import Progress, Source, batch_rows, refuse_special
 
 PHOTOS = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".jp2", ".gif", ".bmp"}
 SUFFIXES = frozenset(PHOTOS | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"})
@@ -183,6 +184,7 @@ def read_folder(root: Path) -> Folder:
             if name.startswith(".") or name.lower() in CLUTTER:
                 continue
             if path.suffix.lower() in SUFFIXES:
+                refuse_special(path)
                 files.append((relative.parts[0] if len(relative.parts) > 1 else "", relative.as_posix(), path))
             else:
                 ignored.append(relative.as_posix())

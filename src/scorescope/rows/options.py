@@ -11,6 +11,7 @@ from tyro.conf import arg
 from scorescope.errors import InputError, unknown
 
 LAYOUTS = ("auto", "chw", "hwc")
+WIDEST = 4096  # pixels; sums over rows of 4096² colour pixels take gigabytes
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class Options:
     def validate(self) -> None:
         """Raise `InputError` for a value that no source could be built with."""
         for option, value in (("--size", self.size), ("--limit", self.limit)):
-            if value is not None and value < 1:
+            if value is not None and not (isinstance(value, int) and value >= 1):
                 raise InputError(f"{option} {value} is not a positive number", f"{option} 1 or more")
+        if self.size is not None and self.size > WIDEST:
+            raise InputError(f"--size {self.size} is more than {WIDEST:,} pixels a side", "the size that the model was trained on")
         low, high = self.low_high
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise InputError(f"--range {low:g} {high:g} is not a range", "two numbers, the lower one first, e.g. --range -1 1")
-        if self.scale is not None and (not math.isfinite(self.scale) or self.scale == 0):
-            raise InputError(f"--scale {self.scale:g} would destroy the rows", "a finite number other than 0")
+        if self.scale is not None and (not isinstance(self.scale, (int, float)) or not math.isfinite(self.scale) or self.scale == 0):
+            raise InputError(f"--scale {self.scale} would destroy the rows", "a finite number other than 0")
         if self.layout not in LAYOUTS:
             raise unknown("layout", self.layout, LAYOUTS)

@@ -9,7 +9,7 @@ import numpy as np
 from scorescope.errors import InputError
 from scorescope.rows import arrays, hub, images
 from scorescope.rows.options import Options
-from scorescope.rows.storage import MANIFEST, ROWS, Progress, Source
+from scorescope.rows.storage import MANIFEST, ROWS, Progress, Source, refuse_special
 
 KINDS = "a folder of images, an .npy or .npz file, a datasets folder, or parquet"
 
@@ -27,6 +27,7 @@ def read_source(source: str | Path | np.ndarray, options: Options, progress: Pro
         raise InputError(f"no source at {path}", KINDS)
     if path.is_dir():
         return _folder(path, options, progress)
+    refuse_special(path)
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return _one_array(arrays.npy(path), options)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 from scorescope import __version__
 from scorescope.errors import InputError
 from scorescope.files import replacing_folder, space_for
-from scorescope.rows.content import SCHEMA
+from scorescope.rows.content import SCHEMA, check_labels, check_range
 from scorescope.rows.summary import Summary
 from scorescope.rows.tensors import Layout, StoredFile, StoredRows, plan, read_layout
 
@@ -71,6 +72,12 @@ class Meaning(NamedTuple):
     name: str | None = None
 
 
+def refuse_special(path: Path) -> None:
+    """Raise `InputError` for a pipe, which would be waited for without end, a socket or a device."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a pipe, a socket or a device, not a file", "a regular file")
+
+
 def batch_rows(row_bytes: int) -> int:
     """How many rows to hold at once."""
     return max(1, min(4096, BATCH_BYTES // max(1, row_bytes)))
@@ -100,6 +107,9 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
     flips, low, high, name = meaning
     if flips and len(source.shape) < 3:
         raise InputError(f"flips need rows with a width, those of {source.where} have shape {source.shape[1:]}", "a bank without flips")
+    low, high = check_range(low, high)
+    if source.labels is not None:
+        check_labels(source.labels, source.class_names, source.where)
     byte = source.dtype == np.uint8
     summary = Summary(source.dtype, source.shape, flips=flips, low=low, high=high)
     layout = _layout(source)
@@ -107,7 +117,7 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
     with space_for(out, layout.size, "another disk, or --limit"), replacing_folder(out) as folder:
         with open(folder / ROWS, "wb") as file:
             file.write(layout.header)
-            file.write(bytes(layout.tensors["mean"].nbytes))  # Known when all rows were seen.
+            file.seek(layout.tensors["mean"].nbytes, os.SEEK_CUR)  # Known when all rows were seen.
             if source.labels is not None:
                 file.write(np.ascontiguousarray(source.labels, dtype="<i8").data)
             for rows in source.batches():
@@ -200,16 +210,69 @@ def read_bank(path: Path) -> Stored:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        known = {"schema": int, "rows": int, "shape": list, "dtype": str, "flips": bool, "classes": int, "name": str, "fingerprint": str}
-        known |= {"radius": float}
-        sound = all(isinstance(manifest[key], kind) for key, kind in known.items()) and {"low", "high", "class_names"} <= manifest.keys()
-        sound = sound and all(isinstance(extent, int) and extent > 0 for extent in (manifest["rows"], *manifest["shape"]))
-        sound = sound and (manifest["dtype"] != "uint8" or float(manifest["low"]) < float(manifest["high"]))
-        sound = sound and manifest["dtype"] in STORED
-    except (ValueError, KeyError, TypeError, AttributeError):
-        sound = False
-    if not sound:
-        raise InputError(f"{path} is cut or is no bank's manifest", AGAIN)
-    if manifest["schema"] > SCHEMA:
-        raise InputError(f"{path} was written by a newer version ({manifest.get('version')})", "upgrading scorescope")
+        schema, version = manifest["schema"], manifest.get("version")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+        raise InputError(f"{path} is cut or is no bank's manifest", AGAIN) from problem
+    if _whole(schema) and schema > SCHEMA:
+        raise InputError(f"{path} was written by a newer version ({version})", "upgrading scorescope")
+    for key, can_be in MANIFEST_KEYS.items():
+        if key not in manifest:
+            raise InputError(f"{path} is cut or is no bank's manifest: it has no {key}", AGAIN)
+        if not can_be(manifest[key]):
+            raise InputError(f"{path} was altered: its {key} can't be {json.dumps(manifest[key])[:60]}", AGAIN)
+    counts, names, channels = manifest["class_counts"], manifest["class_names"], manifest["channel_means"]
+    contradictions = {
+        "class_counts": len(counts or ()) != manifest["classes"] or (counts is not None and sum(counts) != manifest["rows"]),
+        "class_names": bool(names and counts) and len(names) != manifest["classes"],
+        "channel_means": channels is not None and len(channels) != manifest["shape"][0],
+        "low": (manifest["dtype"] == "uint8") != (manifest["low"] is not None) or (manifest["low"] is None) != (manifest["high"] is None),
+    }
+    for key in (key for key, wrong in contradictions.items() if wrong):
+        raise InputError(f"{path} was altered: its {key} contradicts the rest", AGAIN)
     return dict(manifest)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _list_of(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(of, value))
+
+
+def _perhaps(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or of(value)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+MANIFEST_KEYS: dict[str, Callable[[Any], bool]] = {
+    "schema": _whole,
+    "name": _text,
+    "rows": lambda value: _whole(value) and value > 0,
+    "shape": lambda value: bool(value) and _list_of(lambda extent: _whole(extent) and extent > 0)(value),
+    "dtype": lambda value: value in STORED,
+    "flips": lambda value: isinstance(value, bool),
+    "low": _perhaps(_number),
+    "high": _perhaps(_number),
+    "classes": _whole,
+    "class_names": _perhaps(_list_of(_text)),
+    "class_counts": _perhaps(_list_of(_whole)),
+    "source": _text,
+    "transform": _list_of(_text),
+    "minimum": _number,
+    "maximum": _number,
+    "mean": _number,
+    "channel_means": _perhaps(_list_of(_number)),
+    "radius": lambda value: _number(value) and value >= 0,
+    "duplicates": _whole,
+    "fingerprint": _text,
+    "cautions": _list_of(_text),
+}
+"""What the manifest of a bank says, and what each of it can be."""

@@ -18,6 +18,7 @@ from scorescope.rows.bank import Bank
 from scorescope.search.bounds import bounds_for
 from scorescope.search.products import full_precision
 
+FARTHEST = 1e100  # values whose squares and sums float64 holds with ease
 SPARE = 8  # nominated beyond the k that are asked for
 BLOCK = 1 << 25  # values of one block of rows
 QUERIES = 256  # points that are multiplied by a block at a time
@@ -39,14 +40,20 @@ def neighbours(bank: Bank, x: Tensor, k: int, *, without: Tensor | None = None) 
     Raises:
         InputError: Points of another shape, or not finite (named); k below 1.
     """
+    for name, given in (("points", x), ("without", x if without is None else without)):
+        if not isinstance(given, Tensor):
+            raise InputError(f"{name}: {type(given).__name__} is not a tensor", "torch.as_tensor(…)")
+    if x.is_complex() or not isinstance(k, int) or (without is not None and (without.is_floating_point() or without.shape != x.shape[:1])):
+        raise InputError(f"neighbours of {x.dtype}, k = {k!r}, without = {without}", "real points, a whole k, one row number a point")
     if tuple(x.shape[1:]) != bank.shape:
         raise InputError(f"points of shape {tuple(x.shape[1:])} do not match the bank's rows {bank.shape}")
     if k < 1:
         raise InputError(f"k = {k} asks for no rows", "k of at least 1")
     flat = x.detach().double().reshape(len(x), bank.d)
-    broken = (~flat.isfinite().all(1)).nonzero().flatten().tolist()
+    broken = (~(flat.abs() <= FARTHEST).all(1)).nonzero().flatten().tolist()
     if broken:
-        raise InputError(f"points {', '.join(map(str, broken[:5]))} contain NaN or Inf ({len(broken)} of {len(x)})")
+        named = ", ".join(map(str, broken[:5]))
+        raise InputError(f"points {named} contain NaN or Inf, or values beyond {FARTHEST:g} ({len(broken)} of {len(x)})")
     banned = None if without is None else without.to(x.device)
     k = min(k, len(bank) - (0 if banned is None else len(bank) // len(bank.rows)))
     if not k or not len(x):

@@ -79,7 +79,7 @@ def open_shadow(bank: Bank) -> Shadow | None:
         InputError: It is cut or altered, or was made of other rows; the message says how to make it again.
     """
     folder = folder_of(bank)
-    if folder is None or not (folder / SHADOW).exists():
+    if folder is None or not (folder / SHADOW).is_file():
         return None
     path, again = folder / SHADOW, f"scorescope bank shadow {folder}"
     file = StoredFile.at(path)
