@@ -127,6 +127,8 @@ class MakeFeatures:
     """The bank that will be trained on, where it holds latents of the same images in the same order."""
     device: str = "cpu"
     """cpu or cuda."""
+    force: bool = False
+    """Begin again, in place of the features in --out."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ def _features(argv: list[str]) -> int:
     bank, latents = Bank.open(told.bank), None if told.latents is None else Bank.open(told.latents)
     with _progress("features") as progress:
         folder = encode(
-            bank, told.encoder, told.out, latents=latents, device=told.device,
+            bank, told.encoder, told.out, latents=latents, device=told.device, force=told.force,
             progress=lambda done, total: progress(told.encoder, done, total),
         )  # fmt: skip
     print(f"{folder}: of {len(bank):,} rows by {told.encoder}\ntrain with  --objective repa --features {folder}")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorescope import seeds
 from scorescope.empirical import EmpiricalScore
 from scorescope.rows import Bank
 from scorescope.schedule import Schedule
+from scorescope.training.examples import Batch
+from scorescope.training.interpolant import Interpolant
 
 LEAST = 1e-9  # t is drawn from [0, 1); at 0 itself v and ε have no value
 
@@ -44,6 +48,29 @@ class Targets:
                 rows, _ = self.truth.sample(z[which], t[which], tags, seed=self.seed, items=item[which].tolist())
                 found[which] = rows.to(z)
         return found
+
+
+class DrawnLoss(nn.Module):
+    """`loss(net, batch)`: mean over batch and dimensions of (f_θ(z, t) − target(y))², z = α x + k σ ε, with y from `targets`.
+
+    Args:
+        interpolant: Schedule and prediction.
+        targets: Gives y.
+        factors: K (B,) of items (B,); all 1 unless given.
+    """
+
+    def __init__(self, interpolant: Interpolant, targets: Targets, factors: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.interpolant, self.targets, self.factors = interpolant, targets, factors
+
+    def forward(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """{"loss": scalar}."""
+        t = batch.t.clamp(min=LEAST)
+        noise = batch.eps if self.factors is None else batch.eps * self.factors(batch.item).view(-1, *[1] * (batch.eps.ndim - 1))
+        z = self.interpolant.state(batch.x, noise, t)
+        with torch.no_grad():
+            target = self.interpolant.target_from(z, self.targets(z, t, batch.label, batch.item), t)
+        return {"loss": (self.interpolant.ask(net, z, t, batch.label) - target).square().mean()}
 
 
 def nested_order(bank: Bank, seed: int) -> np.ndarray:

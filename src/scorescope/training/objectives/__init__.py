@@ -1,6 +1,7 @@
 """Training objectives, one a file, found by the file's name.
 
-An objective is a frozen dataclass of plain values (its fields are flags of `scorescope train`), named `OBJECTIVE` in its module:
+An objective is a frozen dataclass of plain values (its fields are flags of `scorescope train`), an `Objective`, and named `OBJECTIVE` in
+its module:
 
     validate()               raises InputError for values that no run could be made with
     rows(bank, seed)         the Bank whose rows are shown in training; the bank itself where the objective restricts nothing
@@ -11,8 +12,9 @@ An objective is a frozen dataclass of plain values (its fields are flags of `sco
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -35,18 +37,21 @@ class Setting:
     device: str
 
 
-class Objective(Protocol):
-    """See the package."""
+class Objective(ABC):
+    """See the package: what is shown and what is learned is the whole bank unless an objective says otherwise."""
 
-    def validate(self) -> None:
+    def validate(self) -> None:  # noqa: B027
         """Raise `InputError` for values that no run could be made with."""
 
     def rows(self, bank: Bank, seed: int) -> Bank:
         """The rows that training shows."""
+        return bank
 
     def learned(self, bank: Bank, seed: int) -> Bank:
         """The rows whose empirical score is learned."""
+        return bank
 
+    @abstractmethod
     def loss(self, setting: Setting) -> nn.Module:
         """The loss, as a module."""
 

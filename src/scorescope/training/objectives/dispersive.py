@@ -15,15 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from scorescope.errors import InputError
-from scorescope.rows import Bank
 from scorescope.training.examples import Batch
 from scorescope.training.hidden import stage_of, tapped
-from scorescope.training.objectives import Setting, Terms
+from scorescope.training.objectives import Objective, Setting, Terms
 from scorescope.training.objectives.dsm import DSMLoss
 
 
 @dataclass(frozen=True)
-class Dispersive:
+class Dispersive(Objective):
     """DSM with dispersed hidden states.
 
     Attributes:
@@ -42,14 +41,6 @@ class Dispersive:
             raise InputError(f"--dispersive-weight {self.dispersive_weight} is not a weight", "--dispersive-weight 0.5")
         if not 0 < self.temperature < math.inf:
             raise InputError(f"--temperature {self.temperature:g} is not a temperature", "--temperature 0.5")
-
-    def rows(self, bank: Bank, seed: int) -> Bank:
-        """All of them."""
-        return bank
-
-    def learned(self, bank: Bank, seed: int) -> Bank:
-        """The score of all of them."""
-        return bank
 
     def loss(self, setting: Setting) -> nn.Module:
         """The loss, as a module."""

@@ -9,26 +9,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from scorescope.rows import Bank
 from scorescope.training.examples import Batch
 from scorescope.training.interpolant import Interpolant
-from scorescope.training.objectives import Setting, Terms
+from scorescope.training.objectives import Objective, Setting, Terms
 
 
 @dataclass(frozen=True)
-class DSM:
+class DSM(Objective):
     """Plain denoising score matching; the recipe's schedule and prediction say all."""
-
-    def validate(self) -> None:
-        """Nothing can be wrong."""
-
-    def rows(self, bank: Bank, seed: int) -> Bank:
-        """All of them."""
-        return bank
-
-    def learned(self, bank: Bank, seed: int) -> Bank:
-        """The score of all of them."""
-        return bank
 
     def loss(self, setting: Setting) -> nn.Module:
         """The loss, as a module."""

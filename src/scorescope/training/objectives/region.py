@@ -12,19 +12,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import nn
 
 from scorescope.errors import InputError
 from scorescope.rows import Bank
-from scorescope.training.draws import LEAST, Targets, nested_order, subset
-from scorescope.training.examples import Batch
-from scorescope.training.interpolant import Interpolant
-from scorescope.training.objectives import Setting, Terms
+from scorescope.training.draws import DrawnLoss, Targets, nested_order, subset
+from scorescope.training.objectives import Objective, Setting
 
 
 @dataclass(frozen=True)
-class Region:
+class Region(Objective):
     """Region-controlled training.
 
     Attributes:
@@ -65,28 +62,12 @@ class Region:
         """The loss, as a module."""
         own = self.learned(setting.bank, setting.seed)
         targets = Targets(own, setting.interpolant.path, setting.seed, self.closed_form, setting.device)
-        return RegionLoss(setting.interpolant, targets)
+        return DrawnLoss(setting.interpolant, targets)
 
     def _first(self, bank: Bank, seed: int, count: int, name: str) -> Bank:
         if count > len(bank.rows):
             raise InputError(f"--{name}-rows {count} is more than the bank has ({len(bank.rows)})", f"at most {len(bank.rows)}")
         return subset(bank, nested_order(bank, seed)[:count], f"{bank.name}-{name}")
-
-
-class RegionLoss(nn.Module):
-    """`loss(net, batch)`: mean over batch and dimensions of (f_θ(z_t, t) − target(y))²."""
-
-    def __init__(self, interpolant: Interpolant, targets: Targets) -> None:
-        super().__init__()
-        self.interpolant, self.targets = interpolant, targets
-
-    def forward(self, net: nn.Module, batch: Batch) -> Terms:
-        """{"loss": scalar}."""
-        t = batch.t.clamp(min=LEAST)
-        z = self.interpolant.state(batch.x, batch.eps, t)
-        with torch.no_grad():
-            target = self.interpolant.target_from(z, self.targets(z, t, batch.label, batch.item), t)
-        return {"loss": (self.interpolant.ask(net, z, t, batch.label) - target).square().mean()}
 
 
 OBJECTIVE = Region

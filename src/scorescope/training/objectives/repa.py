@@ -16,16 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorescope.errors import InputError
-from scorescope.rows import Bank
 from scorescope.training.encoders import Features, features_for
 from scorescope.training.examples import Batch
 from scorescope.training.hidden import stage_of, tapped, tokens
-from scorescope.training.objectives import Setting, Terms
+from scorescope.training.objectives import Objective, Setting, Terms
 from scorescope.training.objectives.dsm import DSMLoss
 
 
 @dataclass(frozen=True)
-class REPA:
+class REPA(Objective):
     """DSM with representation alignment.
 
     Attributes:
@@ -49,14 +48,6 @@ class REPA:
             raise InputError(f"--repa-weight {self.repa_weight} is not a weight", "--repa-weight 0.5")
         if self.repa_width < 1:
             raise InputError(f"--repa-width {self.repa_width} is not a width", "--repa-width 2048")
-
-    def rows(self, bank: Bank, seed: int) -> Bank:
-        """All of them."""
-        return bank
-
-    def learned(self, bank: Bank, seed: int) -> Bank:
-        """The score of all of them."""
-        return bank
 
     def loss(self, setting: Setting) -> nn.Module:
         """The loss, as a module."""
