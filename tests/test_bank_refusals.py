@@ -222,7 +222,7 @@ def test_a_disk_that_becomes_full_leaves_nothing(out: Path, monkeypatch: pytest.
     def full(file: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(storage, "sync", full)
+    monkeypatch.setattr(storage, "_flush", full)
     with pytest.raises(InputError, match="the disk became full"):
         Bank.build(COLOUR, out)
     assert os.listdir(out.parent) == []
@@ -244,7 +244,7 @@ def test_a_killed_build_is_run_again_and_two_at_once_are_refused(tmp_path: Path,
     assert process.stdout is not None
     with process.stdout:
         assert process.stdout.readline() == b"started\n"
-    with pytest.raises(InputError, match=r"another build is writing x\.bank"):
+    with pytest.raises(InputError, match=r"another process is writing x\.bank"):
         Bank.build(COLOUR, out)
     process.send_signal(signal.SIGKILL)
     process.wait()

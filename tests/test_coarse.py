@@ -13,7 +13,7 @@ from scorescope.empirical import compiled, engine
 from scorescope.empirical.coarse import Coarse, matter
 from scorescope.empirical.family import States
 from scorescope.empirical.ranks import Alone
-from scorescope.search.products import Room
+from scorescope.search.products import Workspace
 from tests.definition import agrees, bank_of, definition, states_of
 
 KINDS = ["shell", "tie", "near tie", "off", "mean", "outside"]
@@ -70,7 +70,7 @@ def test_no_row_that_matters_is_missed(flips, few, least):
     truth = ss.EmpiricalScore(bank)
     z, times, names = states_of(bank, truth.schedule, [0.001, 0.02, 0.1, 0.2, 0.3, 0.5], KINDS)
     states = States.of(z.flatten(1)[:, None], times[:, None], truth.schedule, truth.shelf.centre)
-    state, row, many = matter(states, Coarse(truth.shelf), None, margin, Alone(), few, Room())
+    state, row, many = matter(states, Coarse(truth.shelf), None, margin, Alone(), few, Workspace())
     rows = bank[np.arange(len(bank))].flatten(1).double()
     square = (z.flatten(1)[:, None] - states.alpha[:, :, None] * rows).square().sum(2)
     logit = -0.5 * states.precision * square

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import scorescope as ss
 from scorescope.empirical import digits, engine
-from scorescope.empirical.digits import BASE, planes, product
+from scorescope.empirical.digits import product
 from scorescope.empirical.family import States, alone, pairs, trajectories
+from scorescope.search.quantize import BASE, planes
 from tests.definition import agrees, bank_of, definition
 
 ARITHMETICS = ["int8", "float32"]

@@ -13,59 +13,57 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "scorescope"
 
 # What each part of the package may import of it (a part is a module or a folder). Everything may import `errors` and `__version__`.
+BASIC = ("seeds", "files", "registry", "user_file")  # and `errors`: whoever wants them
 MAY_IMPORT = {
     "errors": (),
     "seeds": (),
     "files": (),
     "registry": (),
     "user_file": (),
-    "identity": (),
-    "runs": ("files",),
     "process": (),
     "progress": (),
     "statistics": (),
+    "identity": (),
+    "runs": (),
+    "plan": (),
+    "results": (),
     "nets": (),
-    "rows": ("files",),
+    "rows": (),
     "search": ("rows",),
     "schedule": (),
     "convert": ("schedule",),
     "denoiser": ("schedule", "convert", "identity"),
-    "sampler": ("schedule", "convert", "denoiser", "seeds"),
-    "empirical": ("schedule", "convert", "denoiser", "rows", "search", "seeds"),
-    "distributed": ("schedule", "rows", "search", "empirical"),
-    "regions": ("schedule", "convert", "denoiser", "sampler", "rows", "search", "seeds"),
-    "training": ("schedule", "convert", "denoiser", "rows", "search", "empirical", "nets", "seeds", "files"),
-    "adapters": ("schedule", "convert", "denoiser", "nets", "files", "registry", "user_file", "runs"),
-    "demo": (
-        "rows",
-        "search",
-    ),
-    "results": ("files",),
-    "probes": ("schedule", "convert", "denoiser", "sampler", "rows", "search", "empirical", "regions", "seeds", "results"),
-    "plan": ("denoiser", "sampler", "rows", "search", "probes", "files"),
-    "evaluate": (
-        *("schedule", "denoiser", "sampler", "rows", "search", "seeds", "files", "progress", "runs", "registry", "user_file", "identity"),
-        "adapters",
-    ),
-    "charts": ("results", "statistics", "files"),
-    "findings": ("results", "statistics", "files"),
-    "report": ("results", "statistics", "files", "charts", "findings"),
+    "sampler": ("schedule", "convert", "denoiser", "plan"),
+    "empirical": ("schedule", "convert", "denoiser", "rows", "search"),
+    "theories": ("schedule", "convert", "denoiser", "rows", "search", "empirical"),
+    "distributed": ("schedule", "rows", "empirical"),
+    "regions": ("schedule", "denoiser", "rows", "empirical"),
+    "training": ("schedule", "convert", "denoiser", "rows", "search", "empirical", "nets", "identity", "runs"),
+    "adapters": ("schedule", "convert", "denoiser", "nets", "runs", "training", "rows", "theories"),
+    "demo": ("rows",),
+    "probes": ("denoiser", "sampler", "rows", "search", "empirical", "regions", "results"),
+    "measure": ("denoiser", "empirical", "probes", "regions", "results"),
+    "prepare": ("denoiser", "rows", "probes", "identity", "plan"),
+    "evaluate": ("schedule", "denoiser", "sampler", "rows", "progress", "runs", "identity", "adapters"),
+    "charts": ("results", "statistics"),
+    "claims": ("results", "statistics"),
+    "report": ("results", "charts", "claims"),
     "examination": (
-        *("denoiser", "sampler", "rows", "search", "empirical", "regions", "probes", "plan", "files", "progress"),
-        *("results", "findings", "report"),
+        *("denoiser", "sampler", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare", "progress", "runs"),
+        *("results", "claims", "report"),
     ),
-    "monitor": ("denoiser", "sampler", "rows", "search", "empirical", "regions", "results", "probes", "training"),
+    "monitor": ("denoiser", "sampler", "rows", "empirical", "regions", "results", "probes", "training", "measure"),
     "bench": (
-        *("schedule", "denoiser", "sampler", "rows", "search", "empirical", "seeds", "files", "registry", "runs", "identity", "progress"),
-        *("charts", "nets", "training", "evaluate"),
+        *("schedule", "denoiser", "sampler", "rows", "search", "empirical", "theories", "identity", "runs", "progress", "charts"),
+        *("nets", "training", "evaluate"),
     ),
     "cli": (
-        *("adapters", "rows", "search", "training", "demo", "plan", "examination"),
-        *("process", "progress", "runs", "results", "charts", "findings", "report", "bench", "evaluate", "monitor", "distributed"),
+        *("process", "progress", "plan", "runs", "rows", "search", "adapters", "training", "demo", "examination", "results"),
+        *("charts", "claims", "report", "bench", "evaluate", "monitor", "distributed"),
     ),
     "__main__": ("cli",),
 }
-OF_RESULTS_ALONE = ("charts", "findings", "report", "results", "statistics")
+OF_RESULTS_ALONE = ("charts", "claims", "report", "results", "statistics")
 
 
 def part_of(name):
@@ -101,9 +99,38 @@ def test_a_part_imports_what_lies_below_it(part):
     upward = defaultdict(set)
     for _, path in (found for found in sources() if found[0] == part):
         for name in imported(path):
-            if name.startswith("scorescope.") and part_of(name) not in {part, "errors", "__version__", *MAY_IMPORT[part]}:
+            if name.startswith("scorescope.") and part_of(name) not in {part, "errors", "__version__", *BASIC, *MAY_IMPORT[part]}:
                 upward[str(path.relative_to(ROOT))].add(name)
     assert not upward
+
+
+def circles(edges):
+    """The strongly connected sets of more than one node: those that can each be reached from each other."""
+
+    def reached(node):
+        seen, left = set(), [node]
+        while left:
+            fresh = edges[left.pop()] - seen
+            seen |= fresh
+            left += fresh
+        return seen
+
+    below = {node: reached(node) for node in edges}
+    return {frozenset(other for other in below[node] if node in below[other]) for node in edges if node in below[node]}
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == {frozenset("bc")}
+
+
+def test_no_file_imports_itself_in_a_circle():
+    """Imports inside functions and for annotations count. A package's own `__init__` counts where it is imported from by name."""
+    files = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in ROOT.rglob("*.py")}
+    edges = {}
+    for name, path in files.items():
+        targets = {full if full in files else full.rpartition(".")[0] for full in imported(path)}
+        edges[name] = targets & files.keys() - {name, "scorescope"}
+    assert circles(edges) == set()
 
 
 @pytest.mark.parametrize("part", OF_RESULTS_ALONE)

@@ -39,7 +39,7 @@ def test_being_watched_changes_no_weight(tmp_path, bank, watched):
 
 def test_it_sees_what_an_examination_of_the_same_paths_sees(tmp_path, bank, watched, monkeypatch):
     """At the end of training the EMA network is the finished model."""
-    seen = results.load(watched / "results.nc").sel(step=40)
+    seen = results.load(watched / "watch.nc").sel(step=40)
     options = {"paths": monitor.PATHS, "solver": "heun", "steps": monitor.STEPS, "origins": 2, "nulls": 5, "out": tmp_path / "run"}
     examined = ss.examine(ss.load(watched), bank, seed=RECIPE.seed, times=monitor.TIMES, labels=[0, 1, 2], **options).results.isel(model=0)
     np.testing.assert_allclose(examined["time"], seen["time"])
@@ -63,7 +63,7 @@ def test_a_run_that_was_cut_writes_on_without_gaps_or_repeats(tmp_path, bank, wa
         file.unlink()
     (tmp_path / "checkpoints").joinpath("step-00000015.json").unlink(missing_ok=True)
     train(RECIPE, bank, tmp_path, watchers=[Microscope(bank, RECIPE, 10)])
-    ours, theirs = (results.load(folder / "results.nc") for folder in (tmp_path, watched))
+    ours, theirs = (results.load(folder / "watch.nc") for folder in (tmp_path, watched))
     assert ours["step"].values.tolist() == [10, 20, 30, 40]
     for name in theirs.data_vars:
         if name != "loss":
@@ -77,7 +77,7 @@ def test_a_look_finds_the_exact_score_perfect_and_a_blind_network_not(bank):
         config = RECIPE.net.on(bank.shape, bank.classes)
 
         def forward(self, z, t, label):
-            mean = scope.truth(z, t.double(), None if bool((label == 3).all()) else label).float()
+            mean = scope.truth.score(z, t.double(), None if bool((label == 3).all()) else label).float()
             return (z - mean) / t[:, None, None, None]
 
     class Blind(Exact):
@@ -96,7 +96,7 @@ def test_other_predictions_and_unconditional_networks_are_watched_too(tmp_path):
     bank = ss.Bank.from_arrays(rows)
     recipe = Recipe(RECIPE.net, interpolant=Interpolant("cosine", "eps"), steps=2, batch=4)
     train(recipe, bank, tmp_path, watchers=[Microscope(bank, recipe, 1)])
-    assert np.isfinite(results.load(tmp_path / "results.nc")["score_error"].values).all()
+    assert np.isfinite(results.load(tmp_path / "watch.nc")["score_error"].values).all()
 
 
 def test_a_region_controlled_network_is_held_against_the_rows_that_it_learns(bank):
@@ -105,15 +105,15 @@ def test_a_region_controlled_network_is_held_against_the_rows_that_it_learns(ban
     assert scope.bank.fingerprint == aim.learned(bank, 3).fingerprint
     rows = scope.bank[np.arange(20)].flatten(1)
     assert all(bool((row == rows).all(1).any()) for row in scope.source.x.flatten(1))
-    assert len(scope.truth.bank.rows) == 20
+    assert len(scope.truth.score.bank.rows) == 20
 
 
 def test_the_command_line_watches_and_says_so(tmp_path, capsys):
     words = ["train", "--preset", "demo-s", "--width", "12", "--depth", "1", "--steps", "2", "--batch", "4", "--watch-every", "1"]
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
-    assert results.load(tmp_path / "run" / "results.nc").sizes["step"] == 2
+    assert results.load(tmp_path / "run" / "watch.nc").sizes["step"] == 2
     assert main(["report", str(tmp_path / "run")]) == 2
-    assert "is a training run, whose results.nc has no report. Try: scorescope examine" in capsys.readouterr().err
+    assert "of an examination" in capsys.readouterr().err
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path, bank):
@@ -125,5 +125,5 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, bank):
     events.Reload()
     written = {event.step: event.value for event in events.Scalars("supervision_loss")}
     for step, value in written.items():
-        assert value == pytest.approx(summary(results.load(tmp_path / "results.nc").sel(step=step))["supervision_loss"], rel=1e-5)
+        assert value == pytest.approx(summary(results.load(tmp_path / "watch.nc").sel(step=step))["supervision_loss"], rel=1e-5)
     assert sorted(written) == [20, 40]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import scorescope as ss
 from scorescope.search import nearest, neighbours, pairs, products
 from scorescope.search.bounds import bounds_for
-from scorescope.search.codes import Grid
 from scorescope.search.pairs import NO_PAIR, Pair
+from scorescope.search.quantize import Quantizer
 from scorescope.search.sketch import Sketches
 
 CPU = torch.device("cpu")
@@ -138,7 +138,7 @@ def spread_bank(kind, flips=False, n=300, seed=0):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("hardware", ["int8", "float32"])
 def test_every_storage_and_every_bound_gives_the_same_answer(kind, flips, hardware, monkeypatch):
-    """Sketches alone, codes for all, tiles of odd sizes, small blocks, hardware without int8, and a program that allows itself bfloat16."""
+    """Sketches alone, 8 bits for all, odd tiles, small blocks, hardware without int8, and a program that allows itself bfloat16."""
     bank = spread_bank(kind, flips)
     if hardware == "float32":
         monkeypatch.setattr(products, "has_int8", lambda device: False)
@@ -169,20 +169,20 @@ def test_no_pair_of_rows_is_nearer_than_its_bounds(kind, flips):
     bank = spread_bank(kind, flips)
     rows, n = all_rows(bank), len(bank.rows)
     true = np.sqrt(np.square(rows[:n, None] - rows[None]).sum(2))
-    grid, sketches, every = Grid.of(bank, CPU), Sketches(bank, CPU), torch.arange(n)
+    quantizer, sketches, every = Quantizer.of(bank, CPU), Sketches(bank, CPU), torch.arange(n)
     sketches.take(0, np.asarray(bank.rows[:100]))
     sketches.take(100, np.asarray(bank.rows[100:]))
-    codes = grid.codes(np.asarray(bank.rows))
+    q, residual = quantizer.bounded(np.asarray(bank.rows))
     for mirrored in range(1 + flips):
         apart = torch.from_numpy(true[:, n * mirrored : n * mirrored + n])
-        other = grid.mirror(codes) if mirrored else codes
-        coded = grid.scale * torch.cdist(codes.code.double(), other.code.double())
-        assert ((coded - apart).abs() <= codes.slack + other.slack + 1e-12).all()
+        other = q.reshape(bank.rows.shape).flip(-1).reshape(q.shape) if mirrored else q
+        rounded = quantizer.step * torch.cdist(q.double(), other.double())
+        assert ((rounded - apart).abs() <= 2 * residual + 1e-12).all()
         square = sketches.squares(every, every, bool(mirrored))
         limit = apart.clone().apply_(sketches.limit)
         assert (square <= limit).all()
         # Nearly nothing is lost where a few axes say nearly everything.
-        assert torch.quantile(square.double().clamp(min=0).sqrt() / apart.clamp(min=1e-6), 0.5) > 0.7
+        assert torch.quantile(square.double().clamp(min=0).sqrt() * bank.radius / apart.clamp(min=1e-6), 0.5) > 0.7
         tiles = sketches.tiles(every, 19)
         boxes = [torch.stack([sketches.box(tile, bool(side)) for tile in tiles]) for side in (0, mirrored)]
         for tile, box in zip(tiles, boxes[0], strict=True):
@@ -251,10 +251,10 @@ def test_well_separated_rows_are_settled_without_a_second_look(kind, monkeypatch
 
 
 def test_sketches_leave_few_pairs_of_data_with_principal_axes(monkeypatch):
-    """The sketch is of use: no tile falls back to codes, and boxes spare most pairs of tiles."""
+    """The sketch is of use: no tile falls back to 8 bits, and boxes spare most pairs of tiles."""
     monkeypatch.setattr(pairs, "TILE", 64)
     monkeypatch.setattr(pairs, "MANY", 64)
-    monkeypatch.setattr(pairs._Tile, "codes", property(lambda tile: pytest.fail("codes were needed")))
+    monkeypatch.setattr(pairs._Tile, "quantized", property(lambda tile: pytest.fail("8 bits were needed")))
     seen = []
     look = pairs._Search._look
     monkeypatch.setattr(pairs._Search, "_look", lambda self, *rest: seen.append(0) or look(self, *rest))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import types
@@ -18,6 +19,7 @@ from scorescope.cli import main
 from scorescope.cli.train import Train
 from scorescope.nets.mlp import MLPSize
 from scorescope.nets.sit import SiTSize
+from scorescope.rows import pixels
 from scorescope.training import encoders, objectives
 from scorescope.training.draws import nested_order, subset
 from scorescope.training.examples import batch
@@ -158,6 +160,17 @@ def test_a_kept_label_confines_the_draw_to_its_class_and_a_dropped_one_does_not(
         assert set(bank.labels[place.numpy() % 30].tolist()) == classes
 
 
+def test_a_model_says_whose_score_it_learned(tmp_path, bank):
+    aim = Region(score_rows=6, region_rows=12)
+    recipe = Recipe(SiTSize(width=8, depth=1, heads=2, patch=2), aim, Interpolant(prediction="x"), steps=2, batch=4, seed=7)
+    about = ss.load(train(recipe, bank, tmp_path / "region")).about
+    own = aim.learned(bank, 7).save(tmp_path / "score.bank")
+    assert about["learned"] == {"fingerprint": own.fingerprint, "name": "tiny-score", "rows": 6}
+    assert about["bank"] == {"fingerprint": bank.fingerprint, "name": "tiny", "rows": 30}
+    plain = ss.load(train(replace(recipe, objective=DSM()), bank, tmp_path / "plain")).about
+    assert plain["learned"] == plain["bank"]
+
+
 def test_a_draw_belongs_to_its_item(bank):
     aim = Region(score_rows=20)
     targets = aim.loss(setting(bank, aim)).targets
@@ -243,8 +256,68 @@ def test_features_on_disk_are_those_of_the_encoder_and_survive_a_kill(bank, enco
     torch.testing.assert_close(encoders.Stored(bank, tmp_path / "f")(examples), asked(examples), rtol=1e-3, atol=1e-3)
     with pytest.raises(ss.InputError, match="are of another bank"):
         encoders.Stored(subset(bank, np.arange(9), "other"), tmp_path / "f")
-    with pytest.raises(ss.InputError, match="holds features of"):
+    with pytest.raises(ss.InputError, match="holds features of a bank with other settings"):
         encoders.encode(bank, nn.Identity(), tmp_path / "f")
+
+
+def test_features_belong_to_the_code_of_their_encoder_and_force_makes_them_again(bank, encoder, tmp_path):
+    encoders.encode(bank, encoder, tmp_path / "f")
+    before = (tmp_path / "f" / "features.npy").read_bytes()
+    (tmp_path / "own.py").write_text(ENCODER.replace("1.0, 0.0, 0.0", "20.0, 0.0, 0.0"))
+    with pytest.raises(ss.InputError, match=r"features of a bank with other settings \(encoder.*--force"):
+        encoders.encode(bank, encoder, tmp_path / "f")
+    assert (tmp_path / "f" / "features.npy").read_bytes() == before
+    encoders.encode(bank, encoder, tmp_path / "f", force=True)
+    assert (tmp_path / "f" / "features.npy").read_bytes() != before
+
+
+def test_features_that_are_damaged_are_made_again(bank, encoder, tmp_path):
+    folder = encoders.encode(bank, encoder, tmp_path / "f")
+    whole = (folder / "features.npy").read_bytes()
+    for file, damage in (("features.npy", whole[:50]), ("features.npy", b""), ("done.json", b"{"), ("features.npy", None)):
+        if damage is None:
+            (folder / file).unlink()
+        else:
+            (folder / file).write_bytes(damage)
+        with pytest.raises(ss.InputError, match="holds no features"):
+            encoders.Stored(bank, folder)
+        encoders.encode(bank, encoder, folder)
+        assert (folder / "features.npy").read_bytes() == whole
+
+
+def test_features_of_the_version_before_open(bank, encoder, tmp_path):
+    folder = encoders.encode(bank, encoder, tmp_path / "f")
+    expected = encoders.Stored(bank, folder)(batch(bank, 0, 0, 9, 0.0))
+    for file in ("run.json", "done.json"):
+        (folder / file).unlink()
+    (folder / "features.json").write_text(json.dumps({"bank": bank.fingerprint, "encoder": encoder, "done": len(bank)}))
+    assert torch.equal(encoders.Stored(bank, folder)(batch(bank, 0, 0, 9, 0.0)), expected)
+    with pytest.raises(ss.InputError, match="features of a bank of an earlier version, which can't be continued"):
+        encoders.encode(bank, encoder, folder)
+
+
+def test_a_folder_of_somebody_else_is_left_alone(bank, encoder, tmp_path):
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "features.npy").write_bytes(b"mine")
+    for force in (False, True):
+        with pytest.raises(ss.InputError, match="is not empty and does not hold features of a bank"):
+            encoders.encode(bank, encoder, tmp_path / "f", force=force)
+    assert [path.read_bytes() for path in (tmp_path / "f").iterdir()] == [b"mine"]
+
+
+@pytest.mark.parametrize(("low", "high", "black"), [(0.0, 1.0, 0.0), (-1.0, 1.0, -1.0), (-0.25, 0.75, -1.0)])
+def test_floats_are_seen_in_the_range_that_holds_them(low, high, black, tmp_path):
+    rows = np.linspace(low, high, 48, dtype=np.float32).reshape(1, 3, 4, 4).repeat(3, 0)
+    for bank in (ss.Bank.from_arrays(rows), ss.Bank.from_arrays(rows).save(tmp_path / "x.bank")):
+        seen = pixels.images(bank[np.arange(1)], *pixels.value_range(bank, "none"))
+        wanted = (torch.from_numpy(rows[:1]) - black) / (1 - black)
+        assert float((seen - wanted).abs().max()) <= 0.5 / 255 + 1e-6
+
+
+def test_floats_of_no_known_range_are_no_images():
+    bank = ss.Bank.from_arrays(np.linspace(-3, 2, 48, dtype=np.float32).reshape(1, 3, 4, 4))
+    with pytest.raises(ss.InputError, match=r"go from -3 to 2; images of floats lie in \[0, 1\] or \[−1, 1\]\. Try: another way"):
+        pixels.value_range(bank, "another way")
 
 
 def test_features_are_laid_on_another_grid():
@@ -292,6 +365,7 @@ def test_options_of_objectives_networks_and_recipes_never_share_a_name(name):
     [
         (Region(score_rows=0), "--score-rows 0 is not a positive number"),
         (Region(score_rows=9, region_rows=5), "--region-rows 5 is smaller than --score-rows 9"),
+        (Region(score_rows=2), r"--score-rows 2 leaves 1 of 3 classes without a row\. Try: --score-rows 3 or more"),
         (Region(score_rows=99), r"--score-rows 99 is more than the bank has \(30\)"),
         (Mismatch(noise_factor=0.5), "--noise-factor 0.5 is not a factor"),
         (Dispersive(temperature=0.0), "--temperature 0 is not"),
@@ -420,7 +494,7 @@ def test_features_are_made_from_the_command_line_and_trained_with(tmp_path, bank
 def test_latents_are_trained_with_features_of_their_images(tmp_path, bank, encoder):
     rows = np.random.default_rng(0).standard_normal((30, 4, 2, 2)).astype(np.float32)
     latents = ss.Bank.from_arrays(rows, bank.labels, flips=True, name="latents")
-    with pytest.raises(ss.InputError, match=r"looks at images.*--latents"):
+    with pytest.raises(ss.InputError, match=r"takes images of 1 or 3 channels; the rows of latents have shape \(4, 2, 2\).*--latents"):
         encoders.Asked(latents, encoders.encoder_of(encoder), "cpu")
     encoders.encode(bank, encoder, tmp_path / "f", latents=latents)
     examples = batch(latents, 0, 0, 40, 0.0)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scorescope import charts, findings, report
+from scorescope import charts, claims, report
 from scorescope import results as results_module
 from scorescope.cli import main
 from scorescope.report import gallery, scrubber
@@ -97,16 +97,16 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inli
 
 def test_every_finding_and_chart_is_on_the_page(page_of_three, three, charts_of_three):
     page = Page(page_of_three.read_text())
-    for finding in findings.judge(three):
-        assert finding.claim in page.text
-        assert finding.rule in page.text
-        assert finding.figure in page.text
+    for finding in claims.judge(three):
+        assert finding.claim.sentence in page.text
+        assert finding.claim.rule in page.text
+        assert finding.judged.figure in page.text
     ids = {attributes.get("id") for _, attributes in page.tags}
     for chart in charts_of_three.values():
         if chart.id != "r_star_small":
             assert f"chart-{chart.id}" in ids
             assert all(line in page.text for line in chart.caption)
-    assert findings.sentence(three, findings.judge(three)) in page.text
+    assert claims.sentence(three, claims.judge(three)) in page.text
 
 
 def test_csv_links_carry_the_numbers_drawn(page_of_three, three, charts_of_three):
@@ -162,15 +162,15 @@ def test_names_can_not_break_out_of_the_page(undrawn):
 def test_any_shape_and_any_missing_measurement_still_make_a_page(undrawn, options):
     results = synthetic_results(models=ONE, paths=8, times=6, **options)
     page = Page(report.render(results))
-    for claim in findings.claims():
+    for claim in claims.every():
         if claim.about != "models":
-            assert claim.claim in page.text
+            assert claim.sentence in page.text
 
 
 def test_what_was_not_judged_is_listed_with_its_reason(undrawn):
     results = synthetic_results(models=ONE, paths=8, times=6, gap_learned=False)
     results = with_provenance(
-        results, provenance(results) | {"not_judged": [["guidance-gap", "the models have no classes"]], "warnings": []}
+        results, provenance(results) | {"not_measured": {"gap_learned": "the models have no classes"}, "warnings": []}
     )
     page = Page(report.render(results))
     assert page.text.count("the models have no classes") >= 2
@@ -180,7 +180,7 @@ def test_what_was_not_judged_is_listed_with_its_reason(undrawn):
 def test_a_page_that_can_not_be_drawn_leaves_the_old_one(undrawn, tmp_path, monkeypatch):
     target = report.write(synthetic_results(models=ONE, paths=4, times=4), tmp_path / "new" / "report.html")
     before = target.read_bytes()
-    monkeypatch.setattr(findings, "judge", lambda results: 1 / 0)
+    monkeypatch.setattr(claims, "judge", lambda results: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         report.write(synthetic_results(models=ONE, paths=4, times=4), target)
     assert target.read_bytes() == before

@@ -54,21 +54,23 @@ def test_what_was_rounded_away_bounds_every_inner_product(rows: np.ndarray, tmp_
     bank = saved(path, rows)
     shadow = build_shadow(path)
     assert shadow is not None
-    centred = rows.astype(np.float64) - shadow.mean
+    centre, step = shadow.quantizer.centre.numpy(), shadow.quantizer.step
+    centred = rows.astype(np.float64) - centre
     norm = np.linalg.norm(centred, axis=1)
-    q = shadow.stored(0, len(rows))
-    assert (q.dtype, q.shape, shadow.mean.dtype) == (np.int8, rows.shape, np.float32)
+    q = shadow.rows[:]
+    assert (q.dtype, q.shape) == (np.int8, rows.shape)
+    assert np.array_equal(centre, centre.astype(np.float32))
     assert abs(q.astype(int)).max() <= 127
     np.testing.assert_allclose(shadow.square, norm**2, rtol=1e-12)
-    residual = centred - shadow.step * q
-    np.testing.assert_allclose(shadow.mean, bank.mean.numpy(), rtol=1e-7, atol=1e-40)
+    residual = centred - step * q
+    np.testing.assert_allclose(centre, bank.mean.numpy(), rtol=1e-7, atol=1e-40)
     # The worst z of all is the residual itself; a float64 product is off by about d · 2⁻⁵³.
     for z in (residual, centred, RNG.standard_normal(residual.shape)):
         size = np.linalg.norm(z, axis=1)
-        off = abs((z * centred).sum(1) - shadow.step * (z * q).sum(1))
-        assert (off <= size * shadow.rounded + 1e-13 * size * norm).all()
+        off = abs((z * centred).sum(1) - step * (z * q).sum(1))
+        assert (off <= size * shadow.residual + 1e-13 * size * norm).all()
     # It is the norm of the residual, not a generous bound of it.
-    np.testing.assert_allclose(shadow.rounded, np.linalg.norm(residual, axis=1), rtol=1e-9, atol=1e-12 * float(norm.max()))
+    np.testing.assert_allclose(shadow.residual, np.linalg.norm(residual, axis=1), rtol=1e-9, atol=1e-12 * float(norm.max()))
     assert verify_shadow(bank)
 
 
@@ -78,9 +80,9 @@ def test_rounding_loses_little_and_an_outlier_does_not_spoil_it(tmp_path: Path) 
     saved(tmp_path / "x.bank", rows)
     shadow = build_shadow(tmp_path / "x.bank")
     assert shadow is not None
-    lost = shadow.rounded / np.sqrt(shadow.square)
+    lost = shadow.residual / np.sqrt(shadow.square)
     assert np.median(lost) < 0.02  # 0.008; a step that clips nothing would lose nearly all
-    assert lost[100] > 0.9  # what was clipped counts as rounded away
+    assert lost[100] > 0.9  # what was clipped counts as residual
 
 
 def test_the_file_holds_what_the_shadow_says(path: Path) -> None:
@@ -90,11 +92,9 @@ def test_the_file_holds_what_the_shadow_says(path: Path) -> None:
     assert shadow_of(bank) is shadow  # opened once
     tensors = load_file(path / SHADOW)
     assert set(tensors) == {"square", "rounded", "mean", "rows"}
-    np.testing.assert_array_equal(tensors["rows"], shadow.stored(0, 50))
-    chosen = np.array([40, 3, 3, 0])
-    np.testing.assert_array_equal(shadow.stored_at(chosen), tensors["rows"][chosen])
-    np.testing.assert_array_equal(tensors["mean"], shadow.mean)
-    mean = shadow.mean.reshape(bank.shape)
+    np.testing.assert_array_equal(tensors["rows"], shadow.rows[:])
+    np.testing.assert_array_equal(tensors["mean"], shadow.quantizer.centre)
+    mean = tensors["mean"].reshape(bank.shape)
     np.testing.assert_array_equal(mean, mean[..., ::-1])  # so that a mirrored row needs no shadow of its own
 
 
@@ -120,11 +120,11 @@ def test_a_shadow_changes_nothing_of_the_bank(tmp_path: Path) -> None:
 
 
 def test_blocks_do_not_matter(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scorescope.search import shadow
+    from scorescope.search import quantize, shadow
 
     first = (path / SHADOW).read_bytes()
     monkeypatch.setattr(shadow, "batch_rows", lambda size: 7)
-    monkeypatch.setattr(shadow, "CHUNK", 1)
+    monkeypatch.setattr(quantize, "CHUNK", 1)
     told: list[tuple[str, int, int]] = []
     build_shadow(path, lambda *state: told.append(state))
     assert (path / SHADOW).read_bytes() == first
@@ -159,9 +159,9 @@ def test_a_shadow_cut_while_open_is_an_error_at_the_next_read(path: Path) -> Non
     assert shadow is not None
     os.truncate(path / SHADOW, 400)
     with pytest.raises(InputError, match=rf"{SHADOW} was cut"):
-        shadow.stored(0, 5)
+        shadow.rows[:5]
     with pytest.raises(InputError, match=rf"{SHADOW} was cut"):
-        shadow.stored_at(np.array([3]))
+        shadow.rows[np.array([3])]
 
 
 @given(data=st.data())
@@ -183,8 +183,8 @@ def test_every_altered_byte_is_found_by_a_check(data: st.DataObject, tmp_path_fa
     assert place >= len(before)
     shadow = shadow_of(bank)
     assert shadow is not None
-    residual = np.array(bank.rows, dtype=np.float64) - shadow.mean - shadow.step * shadow.stored(0, 20)
-    np.testing.assert_allclose(shadow.rounded, np.linalg.norm(residual, axis=1), rtol=1e-9)
+    residual = np.array(bank.rows, dtype=np.float64) - shadow.quantizer.centre.numpy() - shadow.quantizer.step * shadow.rows[:]
+    np.testing.assert_allclose(shadow.residual, np.linalg.norm(residual, axis=1), rtol=1e-9)
 
 
 # ---- kills and faults while it is made --------------------------------------------------------------------------------------
@@ -210,14 +210,14 @@ def test_a_killed_shadow_build_leaves_the_bank_usable_and_is_run_again(tmp_path:
     assert process.stdout is not None
     with process.stdout:
         assert process.stdout.readline() == b"started\n"
-    with pytest.raises(InputError, match=rf"another build is writing {SHADOW}"):
+    with pytest.raises(InputError, match=rf"another process is writing {SHADOW}"):
         build_shadow(path)
     process.send_signal(signal.SIGKILL)
     process.wait()
     bank = Bank.open(path)
     np.testing.assert_array_equal(bank.rows, rows)
     assert (shadow_of(bank) is None) == first  # an older shadow is still there
-    assert f".{SHADOW}.partial" in os.listdir(path)
+    assert f".{SHADOW}.{process.pid}.tmp" in os.listdir(path)
     build_shadow(path)
     assert verify_shadow(Bank.open(path))
     assert sorted(os.listdir(path)) == ["manifest.json", "rows.safetensors", SHADOW]

@@ -19,7 +19,9 @@ from safetensors.torch import load_file, save_file
 from scipy import stats
 
 import scorescope as ss
+from scorescope.nets.mlp import MLPSize
 from scorescope.nets.sit import SiTSize
+from scorescope.nets.unet import UNetSize
 from scorescope.training import loop
 from scorescope.training.examples import Batch, batch
 from scorescope.training.loop import train
@@ -135,6 +137,7 @@ for name in ("SIGTERM", "SIGINT"):
         except KeyboardInterrupt:
             status = 130
         finally:
+            sys.stderr.flush()
             os._exit(status)
     os.read(reading, 1)
     os.kill(child, getattr(signal, name))
@@ -153,7 +156,9 @@ def test_asked_to_stop_it_saves_the_step_that_it_was_at(tmp_path):
     done = subprocess.run([sys.executable, "-c", ASKED_TO_STOP, *words], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     told = [line.split() for line in done.stdout.splitlines()]
-    assert [line[:2] for line in told] == [["SIGTERM", "0"], ["SIGINT", "130"]]
+    assert [line[:2] for line in told] == [["SIGTERM", "143"], ["SIGINT", "130"]]
+    step = int(told[0][2].removeprefix("step-").removesuffix(".safetensors"))
+    assert done.stderr.splitlines() == [f"stopped; step {step:,} is saved, and the same command (without --force) continues"]
     for name, _, checkpoint in told:
         saved = load_file(tmp_path / name / "checkpoints" / checkpoint)
         straight = load_file(tmp_path / f"{name}-straight" / "model.safetensors")
@@ -229,9 +234,11 @@ def test_a_fork_of_nothing_or_of_another_network_is_refused(tmp_path, whole):
 
 
 def test_two_processes_never_write_one_folder(tmp_path):
-    with loop._alone(tmp_path, True), pytest.raises(ss.InputError, match="another process is training in"):
-        train(TINY, tiny_bank(), tmp_path)
-    assert train(TINY, tiny_bank(), tmp_path).exists()
+    def second(progress):
+        with pytest.raises(ss.InputError, match=r"another process is writing .*run\. Try: waiting for it, or another --out"):
+            train(TINY, tiny_bank(), tmp_path / "run")
+
+    assert train(TINY, tiny_bank(), tmp_path / "run", report=second).exists()
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
@@ -332,8 +339,8 @@ def test_a_live_line_comes_within_a_window_when_steps_are_slow(tmp_path, monkeyp
     monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
     told = []
     train(replace(TINY, steps=10), tiny_bank(), tmp_path, report=told.append, save_every=1e9)
-    assert [progress.step for progress in told] == [2, 4, 6, 8, 10]
-    assert all(0.1 < progress.loss < 10 for progress in told)
+    assert [progress.step for progress in told] == [0, 2, 4, 6, 8, 10]
+    assert all(0.1 < progress.loss < 10 for progress in told[1:])
 
 
 # ---- examples -----------------------------------------------------------------------------------------------------------------
@@ -438,14 +445,73 @@ def test_a_conditional_model_needs_labels(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_option_that_an_older_version_did_not_have_was_at_its_default(tmp_path, whole):
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_of_the_version_before_is_a_model_or_is_gone_on_with_elsewhere(tmp_path, whole, finished):
+    run = tmp_path / "run"
+    shutil.copytree(whole.parent, run)
+    (run / "run.json").write_text(json.dumps({"recipe": TINY.record(), "bank": {"fingerprint": tiny_bank().fingerprint}}))
+    if finished:
+        assert ss.load(run).classes == 3
+    else:
+        (run / "model.safetensors").unlink()
+        with pytest.raises(ss.InputError, match="is not finished"):
+            ss.load(run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(ss.InputError, match=r"a training run of an earlier version.*Try: another --out, with --fork .*run to begin where"):
+        train(TINY, tiny_bank(), run)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert train(TINY, tiny_bank(), tmp_path / "elsewhere", fork=run).read_bytes() == whole.read_bytes()
+    assert train(TINY, tiny_bank(), run, force=True).read_bytes() == whole.read_bytes()
+
+
+def foreign(folder):
+    """A user's own files in a folder, by names that a run might have used."""
+    names = ("checkpoints/best.pt", "checkpoints/epoch1.pt", "checkpoints/step-1.safetensors", "loss.csv", "recipe.json", "notes.txt")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"mine: {name}")
+    return {folder / name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("record", [None, "{}", '{"name": "an experiment of mine"}', '{"kind": "samples", "settings": {}}'])
+def test_a_folder_that_holds_anything_else_is_refused_and_left_as_it_is(tmp_path, record, force):
+    mine = foreign(tmp_path)
+    if record is not None:
+        (tmp_path / "run.json").write_text(record)
+    with pytest.raises(ss.InputError, match=r"does not hold a training run\. Try: another --out|holds samples, not a training run"):
+        train(TINY, tiny_bank(), tmp_path, force=force)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "run.json"} == mine
+    assert (tmp_path / "run.json").exists() == (record is not None)
+
+
+def test_files_that_a_user_puts_beside_those_of_a_run_stay(tmp_path, whole):
     shutil.copytree(whole.parent, tmp_path / "run")
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    del record["recipe"]["condition"]
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
-    assert train(TINY, tiny_bank(), tmp_path / "run").exists()
-    with pytest.raises(ss.InputError, match="condition auto → none"):
-        train(replace(TINY, condition="none"), tiny_bank(), tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    own = {name: text for name in ("checkpoints/best.pt", "checkpoints/step-x.json", "notes.txt") for text in [f"mine: {name}"]}
+    left = {"checkpoints/.step-00000007.json.123.tmp", ".loss.csv.77.tmp"}
+    for name in (*own, *left):
+        (tmp_path / "run" / name).write_text(f"mine: {name}")
+    for force in (False, True):
+        assert train(TINY, tiny_bank(), tmp_path / "run", force=force).read_bytes() == whole.read_bytes()
+        files = {str(path.relative_to(tmp_path / "run")): path for path in (tmp_path / "run").rglob("*") if path.is_file()}
+        assert {name: files[name].read_text() for name in own} == own
+        assert not left & files.keys()
+        assert len(list((tmp_path / "run").glob("checkpoints/step-0*"))) == 2
+
+
+def test_forced_it_begins_again(tmp_path, whole, monkeypatch):
+    shutil.copytree(whole.parent, tmp_path / "run")
+    made = []
+    once = loop._step
+    monkeypatch.setattr(loop, "_step", lambda state, *rest: [made.append(state.step), once(state, *rest)][1])
+    other = replace(TINY, seed=4)
+    forced = train(other, tiny_bank(), tmp_path / "run", force=True)
+    assert made == list(range(60))
+    assert forced.read_bytes() != whole.read_bytes()
+    assert train(other, tiny_bank(), tmp_path / "run") == forced
+    with pytest.raises(ss.InputError, match="seed 4 → 3"):
+        train(TINY, tiny_bank(), tmp_path / "run")
 
 
 def test_a_window_that_the_run_ends_in_is_in_its_curve(tmp_path):
@@ -475,16 +541,12 @@ def test_another_recipe_in_the_same_folder_is_refused_by_name(whole):
     assert sorted(whole.parent.iterdir()) == before
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"recipe": 3}', '{"recipe": {}, "bank": null}'])
-def test_a_foreign_folder_is_refused(tmp_path, text):
+@pytest.mark.parametrize("text", ["{", "[]", '{"kind": "a training run", "settings": 3}'])
+def test_a_damaged_record_is_one_line_and_force_helps(tmp_path, whole, text):
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(ss.InputError, match=r"run.json is not the record of a training run"):
+    with pytest.raises(ss.InputError, match=r"run\.json is (damaged|of a training run of an earlier version).*or --force to begin again"):
         train(TINY, tiny_bank(), tmp_path)
-    (tmp_path / "run.json").unlink()
-    (tmp_path / "model.safetensors").write_bytes(b"somebody's")
-    with pytest.raises(ss.InputError, match=r"holds a model.safetensors, but no run.json"):
-        train(TINY, tiny_bank(), tmp_path)
-    assert (tmp_path / "model.safetensors").read_bytes() == b"somebody's"
+    assert train(TINY, tiny_bank(), tmp_path, force=True).read_bytes() == whole.read_bytes()
 
 
 def test_an_exploding_loss_stops_the_run_and_keeps_what_was_good(tmp_path):
@@ -528,6 +590,8 @@ def test_broken_weights_are_never_written(tmp_path, monkeypatch, last):
         ({"ema": 1.0}, "--ema 1 is no decay"),
         ({"class_dropout": 1.5}, "--class-dropout 1.5 is not a share"),
         ({"seed": -1}, "--seed -1 is not a seed"),
+        ({"steps": 10**8}, r"--steps 100000000 is too large"),
+        ({"depth": 10**9}, r"a network can't have depth = 1000000000"),
     ],
 )
 def test_a_recipe_that_no_run_can_follow_is_refused_before_anything_is_written(tmp_path, change, said):
@@ -538,11 +602,20 @@ def test_a_recipe_that_no_run_can_follow_is_refused_before_anything_is_written(t
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("shape", [(16,), (4, 4), (1, 4, 6)])
-def test_rows_that_are_no_square_images_are_refused(tmp_path, shape):
+@pytest.mark.parametrize(
+    ("size", "shape", "said"),
+    [
+        (TINY.net, (16,), r"a SiT takes square images.*Try: --preset mlp-desk, for vectors"),
+        (TINY.net, (4, 4), r"a SiT takes square images.*--size"),
+        (TINY.net, (1, 4, 6), r"a SiT takes square images.*--size"),
+        (UNetSize(), (16,), r"a U-Net takes square images.*Try: --preset mlp-desk, for vectors"),
+        (MLPSize(), (1, 4, 4), r"an MLP takes vectors \(d,\); the bank's rows are \(1, 4, 4\)\. Try: --preset sit-desk or unet-desk"),
+    ],
+)
+def test_rows_that_a_network_does_not_take_are_refused(tmp_path, size, shape, said):
     bank = ss.Bank.from_arrays(np.zeros((3, *shape), np.float32))
-    with pytest.raises(ss.InputError, match=r"a SiT takes square images.*--size"):
-        train(TINY, bank, tmp_path / "run")
+    with pytest.raises(ss.InputError, match=said):
+        train(replace(TINY, net=size), bank, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -1,6 +1,6 @@
 """The main job: states → measurements → results, in cells that are written as they are done, so that a killed run continues.
 
-    OUT/plan.json                     settings; the same command continues, other settings are refused
+    OUT/run.json                      settings; the same command continues, other settings are refused (`runs`)
     OUT/states/MODEL/paths-*.safetensors   sampling trajectories, a few paths a file
     OUT/cells/…                       one file for each (region, time, model) and each whole probe
     OUT/results.nc  report.html  charts/
@@ -11,14 +11,18 @@ is computed once for all of them.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +32,30 @@ import xarray as xr
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from scorescope import __version__, plan, regions, results
+from scorescope import __version__, plan, regions, results, runs
 from scorescope.denoiser import Denoiser, on_linear_axis
-from scorescope.empirical import EmpiricalScore, Posterior
+from scorescope.empirical import EmpiricalScore
+from scorescope.errors import InputError, unknown
 from scorescope.files import replacing, write_tensors
-from scorescope.plan import Plan, Sizes
-from scorescope.probes import StateProbe, Subject, View, WholeProbe
-from scorescope.probes.base import Truths
+from scorescope.measure import Cell, cells, measure_whole, table, together
+from scorescope.prepare import Prepared, prepare
+from scorescope.probes import StateProbe, Subject, WholeProbe
+from scorescope.probes.base import Setting
 from scorescope.progress import Board
-from scorescope.regions import REGIONS, Noised
+from scorescope.regions import REGIONS, Noised, States
 from scorescope.rows import Bank
 from scorescope.sampler import start_time, trajectory
 
 CHUNK = 32  # paths in one file of states
-SCRUBBED = 4  # paths whose states can be looked at
+RESULTS, REPORT = "results.nc", "report.html"
+KIND = runs.Kind(
+    "an examination",
+    (
+        *("states/*/paths-[0-9]*.safetensors", "cells/*/*/time-[0-9]*.npz", "cells/*/*.nc"),
+        *(RESULTS, REPORT, "charts/*.svg", "charts/*.png", "charts/*.csv", "charts/*.json"),
+    ),
+    before=("plan.json",),
+)
 
 
 @dataclass
@@ -60,37 +74,55 @@ class Run:
         """Write the HTML report; to the run's folder unless a path is given."""
         from scorescope import report
 
-        return report.write(self.results, self.folder / "report.html" if path is None else Path(path))
+        return report.write(self.results, self.folder / REPORT if path is None else Path(path))
+
+    @property
+    def claims(self) -> list[dict[str, Any]]:
+        """Every claim and what the data say about it: name, model, region, value, low, high, n, unit, verdict, rule, text."""
+        from scorescope import claims
+
+        return claims.records(self.results)
 
     def findings(self) -> list[str]:
         """The three main findings in plain words."""
-        from scorescope import findings
+        from scorescope import claims
 
-        return findings.three(self.results)
+        return claims.three(self.results)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How an examination is computed; changes no number beyond float32 rounding.
+
+    Attributes:
+        device: Where to compute.
+        batch: Paths sampled together.
+        memory: Bytes for the bank's rows (`EmpiricalScore`); a quarter of what is free unless given.
+        quiet: Show no progress.
+        command: Recorded in the report.
+    """
+
+    device: str = "cpu"
+    batch: int = 256
+    memory: int | None = None
+    quiet: bool = False
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise InputError(f"batch {self.batch} is not a positive number", "--batch 256")
 
 
 def examine(
     model: Denoiser | Sequence[Denoiser],
     bank: Bank,
     probes: Sequence[str] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     *,
-    paths: int = Sizes.paths,
-    times: int = Sizes.times,
-    origins: int = Sizes.origins,
-    nulls: int = Sizes.nulls,
-    labels: str | Sequence[int] = "auto",
-    tolerance: float = 1e-4,
-    solver: str = "dopri5",
-    steps: int = 50,
-    shared_states: str | None = None,
-    batch: int = 256,
-    device: str = "cpu",
-    memory: int | None = None,
+    preset: str = "default",
     out: str | Path | None = None,
     force: bool = False,
-    quiet: bool = False,
-    command: str = "",
+    **options: Any,
 ) -> Run:
     """Measure one or several models against the exact empirical score of their training set.
 
@@ -99,65 +131,69 @@ def examine(
         bank: What they were trained on.
         probes: Names of probes; all unless given.
         seed: Names every random stream.
-        paths, times, origins, nulls: How much to measure (`Sizes`).
-        labels: "auto" (the bank's classes where the models have them), "none", or class numbers.
-        tolerance: Of the exact posterior means (`EmpiricalScore`).
-        solver, steps: How samples are drawn; `steps` for the solvers with fixed steps.
-        shared_states: Name of the model whose trajectories all models are asked about; each its own unless given.
-        batch: Paths sampled together; changes no number beyond float32 rounding.
-        device: Where to compute.
-        memory: Bytes for the bank's rows (`EmpiricalScore`).
+        preset: The plan whose values hold for all that is not given: default, quick, demo or paper.
         out: Folder of the run, continued if it was cut; a temporary one unless given.
-        force: Replace another run in `out`.
-        quiet: Show no progress.
-        command: Recorded in the report.
+        force: Begin again, in place of the run in `out`.
+        **options: Fields of `scorescope.plan.Plan` (paths, times, origins, nulls, labels, tolerance, solver, steps, shared_states) and
+            of `Machine` (device, batch, memory, quiet, command).
 
     Raises:
         InputError: Anything that does not fit, in one line; nothing is written then.
     """
-    sizes = Sizes(paths, times, origins, nulls)
-    planned = plan.make(
-        model, bank, probes=probes, seed=seed, sizes=sizes, labels=labels, tolerance=tolerance, solver=solver, steps=steps,
-        shared_states=shared_states, device=device,
-    )  # fmt: skip
-    folder = Path(tempfile.mkdtemp(prefix="scorescope-") if out is None else out)
-    continued = plan.claim(folder, planned, force)
-    if continued and (folder / "results.nc").exists():
-        return Run(folder, results.load(folder / "results.nc"))
+    given = {**options, **({} if probes is None else {"probes": tuple(probes)}), **({} if seed is None else {"seed": seed})}
+    known = {field.name: kind for kind in (plan.Plan, Machine) for field in fields(kind)}
+    for name in given:
+        if name not in known:
+            raise unknown("option of examine", name, known)
+    if "labels" in given:
+        labels = given["labels"]
+        given["labels"] = (labels,) if isinstance(labels, str) else tuple(str(label) for label in labels)
+    chosen = replace(plan.preset(preset), **{name: value for name, value in given.items() if known[name] is plan.Plan})
+    machine = Machine(**{name: value for name, value in given.items() if known[name] is Machine})
+    prepared = prepare(chosen, model, bank, machine.device)
+    if out is not None:
+        return _examined(prepared, bank, Path(out), machine, force)
+    folder = Path(tempfile.mkdtemp(prefix="scorescope-"))
     try:
-        with Board(quiet) as board:
-            measured = _Job(planned, bank, folder, device, memory, batch, command).run(board, continued)
-        results.save(measured, folder / "results.nc")
+        run = _examined(prepared, bank, folder, machine, force)
     except BaseException:
-        if out is None:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         raise
-    run = Run(folder, measured)
-    if out is None:
-        weakref.finalize(run, shutil.rmtree, folder, ignore_errors=True)
+    weakref.finalize(run, shutil.rmtree, folder, ignore_errors=True)
     return run
+
+
+def _examined(prepared: Prepared, bank: Bank, folder: Path, machine: Machine, force: bool) -> Run:
+    truth = EmpiricalScore(bank, tolerance=prepared.plan.tolerance, device=machine.device, memory=machine.memory)
+    with runs.claimed(folder, KIND, prepared.settings, force=force) as continued:
+        if continued and (folder / RESULTS).exists():
+            with suppress(InputError):  # damaged: its cells are there still
+                return Run(folder, results.load(folder / RESULTS))
+        with Board(machine.quiet) as board:
+            measured = _Job(prepared, bank, truth, folder, machine).run(board, continued)
+        results.save(measured, folder / RESULTS)
+        return Run(folder, measured)
 
 
 class _Job:
     """One examination under way."""
 
-    def __init__(self, planned: Plan, bank: Bank, folder: Path, device: str, memory: int | None, batch: int, command: str) -> None:
-        self.plan, self.bank, self.folder, self.batch, self.command = planned, bank, folder, batch, command
-        self.device, self.seed = torch.device(device), int(planned.settings["seed"])
-        self.truth = EmpiricalScore(bank, tolerance=planned.settings["tolerance"], device=device, memory=memory)
-        self.models = {name: on_linear_axis(model.to(device)) for name, model in planned.models.items()}
-        self.solver = {"method": planned.settings["solver"], "steps": planned.settings["steps"] or 50, "batch": batch}
+    def __init__(self, prepared: Prepared, bank: Bank, truth: EmpiricalScore, folder: Path, machine: Machine) -> None:
+        self.prepared, self.bank, self.truth, self.folder, self.machine = prepared, bank, truth, folder, machine
+        self.device, self.plan = torch.device(machine.device), prepared.plan
+        self.models = {name: on_linear_axis(model.to(self.device)) for name, model in prepared.models.items()}
         self.timings: dict[str, float] = {}
-        labels = regions.path_labels(planned.classes, planned.sizes.paths)
+        labels = regions.path_labels(prepared.classes, self.plan.paths)
         self.labels = None if labels is None else labels.to(self.device)
-        self.shared: dict[Any, Any] = {}
+        solver = {"method": self.plan.solver, "steps": self.plan.steps, "batch": machine.batch}
+        self.setting = Setting(prepared.times, self.plan.sizes, self.plan.seed, prepared.classes, solver, {})
 
     def run(self, board: Board, continued: bool) -> xr.Dataset:
-        state_probes = [probe for probe in self.plan.probes if isinstance(probe, StateProbe)]
-        whole_probes = [probe for probe in self.plan.probes if isinstance(probe, WholeProbe)]
-        bank, sizes = self.bank, self.plan.sizes
-        board.say(f"examining {', '.join(self.models)} on {bank.name}: {len(bank):,} rows of {bank.shape}")
-        board.say(f"{sizes.paths} paths × {len(self.plan.times)} times, probes {', '.join(probe.name for probe in self.plan.probes)}")
+        state_probes = [probe for probe in self.prepared.probes if isinstance(probe, StateProbe)]
+        whole_probes = [probe for probe in self.prepared.probes if isinstance(probe, WholeProbe)]
+        board.say(f"examining {', '.join(self.models)} on {self.bank.name}: {len(self.bank):,} rows of {self.bank.shape}")
+        names = ", ".join(probe.name for probe in self.prepared.probes)
+        board.say(f"{self.plan.paths} paths × {len(self.prepared.times)} times, probes {names}")
         board.say(f"run folder {self.folder} (killed, the same command continues)")
         if continued:
             board.say(f"continuing: {len(list(self.folder.glob('cells/**/*.n*')))} cells done")
@@ -171,178 +207,108 @@ class _Job:
             if wanted:
                 self._measure_region(board, region, wanted)
         if state_probes:
-            parts.append(self._collect(state_probes))
-        for probe in whole_probes:
-            parts.append(self._measure_whole(board, probe))
+            parts.append(table(state_probes, list(self.models), REGIONS, self.prepared.times, self._read))
+        parts += [self._measure_whole(board, probe) for probe in whole_probes]
         if needs_samples:
             parts.append(self._pictures())
         parts.append(self._paths())
-        together = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
-        together = together.merge(self._rows(together), combine_attrs="override")
-        return results.with_provenance(together, self._provenance())
+        merged = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
+        merged = merged.merge(self._rows(merged), combine_attrs="override")
+        return results.with_provenance(merged, self._provenance())
 
     # ---- states -----------------------------------------------------------------------------------------------------------------
 
-    def _states_folder(self, model: str) -> Path:
-        return self.folder / "states" / _file_name(model)
-
     def _owner(self, model: str) -> str:
         """The model whose trajectories `model` is asked about."""
-        return self.plan.settings["shared_states"] or model
+        return self.plan.shared_states or model
 
     def _sample(self, board: Board, name: str) -> None:
         """The trajectories of one model, a file for every `CHUNK` paths; the finished sample is time 0."""
-        model, total, begun = self.models[name], self.plan.sizes.paths, time.monotonic()
-        grid = [0.0, *self.plan.times.tolist()]
+        model, total, begun = self.models[name], self.plan.paths, time.monotonic()
+        grid = [0.0, *self.prepared.times.tolist()]
         with board.row(f"sampling {name}", total) as row:
             for first in range(0, total, CHUNK):
                 items = list(range(first, min(first + CHUNK, total)))
-                path = self._states_folder(name) / f"paths-{first:06d}.safetensors"
-                if not _whole(path):
+                path = self.folder / "states" / file_name(name) / f"paths-{first:06d}.safetensors"
+                if not _whole(path, (len(items), len(grid), *self.bank.shape)):
                     start = start_time(model)
-                    noise = start * regions.noise(self.seed, total, self.bank.shape, "path")[items].to(self.device)
+                    noise = start * regions.noise(self.plan.seed, total, self.bank.shape, "path")[items].to(self.device)
                     label = None if self.labels is None else self.labels[items]
-                    states = trajectory(model, noise, grid, label, start=start, seed=self.seed, items=items, **self.solver)
+                    solver = self.setting.solver
+                    states = trajectory(model, noise, grid, label, start=start, seed=self.plan.seed, items=items, **solver)
                     write_tensors(path, {"states": states})
                 row(len(items))
         self.timings[f"sampling {name}"] = time.monotonic() - begun
 
     def _states(self, model: str, k: int) -> Tensor:
-        """(P, *shape) states of a model's own paths at time k of the plan; k = −1 gives its finished samples."""
+        """(P, *shape) states of a model's own paths at time k; k = −1 gives its finished samples."""
         parts = []
-        for path in sorted(self._states_folder(model).glob("paths-*.safetensors")):
-            with safe_open(path, framework="pt") as opened:
+        for first in range(0, self.plan.paths, CHUNK):
+            with safe_open(self.folder / "states" / file_name(model) / f"paths-{first:06d}.safetensors", framework="pt") as opened:
                 parts.append(opened.get_slice("states")[:, k + 1])
         return torch.cat(parts).to(self.device)
 
-    def _source(self, region: str, model: str) -> Noised | None:
-        if region == "supervision":
-            found = regions.supervision(self.bank, self.plan.sizes.paths, self.seed, self.plan.classes)
-        elif region == "renoised":
-            found = regions.renoised(self._states(self._owner(model), -1).cpu(), self.labels, self.seed)
-        else:
-            return None
-        return found.to(self.device)
+    def _region(self, region: str, owner: str) -> States:
+        """The states of a region, where trajectories and samples are those of `owner`."""
+        times = self.prepared.times
+        if region == "extrapolation":
+            return States(region, times, self.labels, along=lambda k: self._states(owner, k))
+        return States.noised(region, times, (self._pairs() if region == "supervision" else self._renoised(owner)).to(self.device))
 
-    # ---- measurements at states ---------------------------------------------------------------------------------------------------
+    def _pairs(self) -> Noised:
+        return regions.supervision(self.bank, self.plan.paths, self.plan.seed, self.prepared.classes)
+
+    def _renoised(self, owner: str) -> Noised:
+        return regions.renoised(self._states(owner, -1).cpu(), self.labels, self.plan.seed)
+
+    # ---- measurements -------------------------------------------------------------------------------------------------------------
 
     def _cell(self, model: str, region: str, k: int) -> Path:
-        return self.folder / "cells" / _file_name(model) / region / f"time-{k:04d}.npz"
+        return self.folder / "cells" / file_name(model) / region / f"time-{k:04d}.npz"
+
+    def _read(self, model: str, region: str, k: int) -> Cell | None:
+        """A cell; None where there is none, or a damaged one."""
+        try:
+            with np.load(self._cell(model, region, k)) as cell:
+                return dict(cell)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return None
 
     def _measure_region(self, board: Board, region: str, probes: Sequence[StateProbe]) -> None:
-        begun, times = time.monotonic(), self.plan.times
-        same_states = region == "supervision" or self.plan.settings["shared_states"] is not None
+        """All cells of a region that are not there yet."""
+        begun, times = time.monotonic(), self.prepared.times
+        same_states = region == "supervision" or self.plan.shared_states is not None
         groups = [list(self.models)] if same_states else [[name] for name in self.models]
-        title = f"{region}: {', '.join(probe.name for probe in probes)}"
-        with board.row(title, len(times) * len(self.models)) as row:
+        asked = {name for probe in probes for name in probe.variables}
+        with board.row(f"{region}: {', '.join(probe.name for probe in probes)}", len(times) * len(self.models)) as row:
             for names in groups:
-                todo = [k for k in range(len(times)) if not all(self._cell(name, region, k).exists() for name in names)]
-                row(len(names) * (len(times) - len(todo)))
-                todo.sort(key=lambda k: -times[k])  # from noise to data, as the exact score sweeps
-                source = self._source(region, names[0])
-                truths = self._truths(self._owner(names[0]), source, todo)
-                for step, k in enumerate(todo):
-                    t, truth = float(times[k]), truths.at(step)
-                    for name in names:
-                        if self._cell(name, region, k).exists():
-                            continue
-                        z = self._states(self._owner(name), k) if source is None else source.at(t)
-                        view = View(region, t, z, truths.label, self.models[name], truth, source)
-                        with torch.inference_mode():
-                            found = self._measure_cell(view, probes)
-                        with replacing(self._cell(name, region, k)) as temporary, open(temporary, "wb") as opened:
-                            np.savez(opened, **found)  # type: ignore[arg-type]
-                    row(len(names), f"t = {t:.2f}")
+                done = {(name, k) for name in names for k in range(len(times)) if asked <= (self._read(name, region, k) or {}).keys()}
+                todo = [k for k in range(len(times)) if any((name, k) not in done for name in names)]
+                row.skip(len(names) * (len(times) - len(todo)))
+                models = {name: self.models[name] for name in names}
+                for k, name, found in cells(models, self.truth, self._region(region, self._owner(names[0])), probes, todo):
+                    with replacing(self._cell(name, region, k)) as temporary, open(temporary, "wb") as opened:
+                        np.savez(opened, **found)  # type: ignore[arg-type]
+                    row(1, f"t = {times[k]:.2f}")
         self.timings[region] = time.monotonic() - begun
 
-    def _truths(self, owner: str, source: Noised | None, todo: Sequence[int]) -> Truths:
-        """The exact posteriors at the times `todo` of the plan, of one model's trajectories or of noised points."""
-        times = torch.from_numpy(self.plan.times[list(todo)])
-        if source is not None:
-            return Truths(self.truth, lambda label: self.truth.supervision_sweep(source.x, source.eps, times, label), source.label)
-
-        def sweep(label: Tensor | None) -> Iterator[tuple[int, Posterior]]:
-            return self.truth.trajectory_sweep(torch.stack([self._states(owner, k) for k in todo], 1), times, label)
-
-        return Truths(self.truth, sweep, self.labels)
-
-    def _measure_cell(self, view: View, probes: Sequence[StateProbe]) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = {}
-        for probe in probes:
-            found |= {name: value.cpu().numpy() for name, value in probe.measure(view).items()}
-        if view.region == "extrapolation":
-            kept = slice(0, SCRUBBED)
-            pictures = {"scrub_state": view.z, "scrub_model_mean": view.model_mean, "scrub_truth_mean": view.truth.conditional.mean}
-            found |= {name: value[kept].float().cpu().numpy() for name, value in pictures.items()}
-        return found
-
-    def _collect(self, probes: Sequence[StateProbe]) -> xr.Dataset:
-        """All cells as variables (model, region, path, time), and the scrubbed paths' pictures."""
-        plan_, shape = self.plan, (len(self.models), len(REGIONS), self.plan.sizes.paths, len(self.plan.times))
-        about = {name: text for probe in probes for name, text in probe.variables.items()}
-        states = {
-            name: np.full(shape, -1 if name == "top_index" else np.nan, np.int64 if name == "top_index" else np.float64) for name in about
-        }
-        pictures: dict[str, np.ndarray] = {}
-        for m, model in enumerate(self.models):
-            for r, region in enumerate(REGIONS):
-                for k in range(len(plan_.times)):
-                    path = self._cell(model, region, k)
-                    if not path.exists():
-                        continue
-                    with np.load(path) as cell:
-                        for name in cell.files:
-                            if name in states:
-                                states[name][m, r, :, k] = cell[name]
-                            else:
-                                value = cell[name]
-                                room = pictures.setdefault(
-                                    name, np.full((shape[0], len(value), shape[3], *value.shape[1:]), np.nan, np.float32)
-                                )
-                                room[m, :, k] = value
-        data: dict[str, Any] = {}
-        for name, value in states.items():
-            data[name] = (("model", "region", "path", "time"), value, {"long_name": about[name][0], "units": about[name][1]})
-        dims = ("model", "scrub", "time", *results.image_dims(self.bank.shape))
-        data |= {name: (dims, value) for name, value in pictures.items()}
-        if pictures:
-            data["scrub_path"] = (("scrub",), np.arange(next(iter(pictures.values())).shape[1]))
-        return xr.Dataset(data, coords=self._coordinates() | {"region": list(REGIONS)})
-
-    def _coordinates(self) -> dict[str, Any]:
-        return {"model": list(self.models), "time": self.plan.times}
-
-    # ---- measurements of a whole model or bank --------------------------------------------------------------------------------------
-
     def _measure_whole(self, board: Board, probe: WholeProbe) -> xr.Dataset:
-        begun, parts = time.monotonic(), []
-        names = list(self.models)[:1] if probe.of_bank else list(self.models)
-        for name in names:
-            path = self.folder / "cells" / ("bank" if probe.of_bank else _file_name(name)) / f"{probe.name}.nc"
-            if path.exists():
-                parts.append(results.load(path))
+        """What a whole probe says of all models, or of the bank."""
+        begun, parts = time.monotonic(), {}
+        for name in list(self.models)[:1] if probe.of_bank else list(self.models):
+            path = self.folder / "cells" / ("bank" if probe.of_bank else file_name(name)) / f"{probe.name}.nc"
+            with suppress(InputError):
+                parts[name] = results.load(path)
                 continue
-            subject = self._subject(name, probe)
-            title = probe.name if probe.of_bank or len(names) == 1 else f"{probe.name} {name}"
+            samples = torch.zeros(0, *self.bank.shape) if probe.of_bank else self._states(name, -1)
+            subject = Subject(self.models[name], self.truth, self.bank, samples, self.labels, self.setting)
+            title = probe.name if probe.of_bank or len(self.models) == 1 else f"{probe.name} {name}"
             with board.row(title, probe.work(subject)) as row:
                 subject.tick = row
-                with torch.inference_mode():
-                    measured = probe.measure(subject)
-            results.save(measured, path)
-            parts.append(measured)
+                parts[name] = measure_whole(probe, subject)
+            results.save(parts[name], path)
         self.timings[probe.name] = time.monotonic() - begun
-        if probe.of_bank:
-            return parts[0]
-        about_bank = [name for name in parts[0].data_vars if str(name).startswith(("null_", "origin_row"))]
-        own = xr.concat([part.drop_vars(about_bank) for part in parts], dim=xr.IndexVariable("model", names), combine_attrs="override")
-        return own.merge(parts[0][about_bank], combine_attrs="override")
-
-    def _subject(self, name: str, probe: WholeProbe) -> Subject:
-        samples = torch.zeros(0, *self.bank.shape) if probe.of_bank else self._states(name, -1)
-        return Subject(
-            self.models[name], self.truth, self.bank, samples, self.labels, self.plan.times, self.seed, vars(self.plan.sizes),
-            self.plan.classes, self.solver, lambda units: None, self.shared,
-        )  # fmt: skip
+        return together(probe, parts)
 
     # ---- what the report needs besides numbers --------------------------------------------------------------------------------------
 
@@ -353,24 +319,16 @@ class _Job:
 
     def _paths(self) -> xr.Dataset:
         """Which rows and classes the paths have."""
-        source = regions.supervision(self.bank, self.plan.sizes.paths, self.seed, self.plan.classes)
-        label = np.full((len(self.models), len(REGIONS), self.plan.sizes.paths), -1)
+        source = self._pairs()
+        label = np.full((len(self.models), len(REGIONS), self.plan.paths), -1)
         if source.label is not None and self.labels is not None:
-            label[:, 0], label[:, 1], label[:, 2] = source.label.numpy(), self.labels.cpu().numpy(), self.labels.cpu().numpy()
+            label[:, 0], label[:, 1:] = source.label.numpy(), self.labels.cpu().numpy()
         data = {"label": (("model", "region", "path"), label), "supervision_row": (("path",), source.row)}
         return xr.Dataset(data, coords={"model": list(self.models), "region": list(REGIONS)})
 
     def _rows(self, measured: xr.Dataset) -> xr.Dataset:
-        """Pictures of the rows that the results point at and a report may show."""
-        wanted: set[int] = set()
-        for name in ("nearest_index", "null_row", "null_index", "closest_pair", "closest_pair_class", "copier_row"):
-            if name in measured:
-                wanted |= set(np.asarray(measured[name].values).astype(np.int64).ravel().tolist())
-        if "origin_row" in measured:
-            wanted |= set(measured["origin_row"].values[: measured.sizes.get("strip", 0)].tolist())
-        if "top_index" in measured and "scrub_path" in measured:
-            shown = measured["top_index"].sel(region="extrapolation").isel(path=measured["scrub_path"].values)
-            wanted |= set(shown.values.astype(np.int64).ravel().tolist())
+        """Pictures of the rows that the probes point at."""
+        wanted = {int(k) for probe in self.prepared.probes for part in probe.rows(measured) for k in np.ravel(part)}
         index = np.array(sorted(k for k in wanted if k >= 0), dtype=np.int64)
         labels = np.full(len(index), -1) if self.bank.labels is None else self.bank.labels[index % len(self.bank.rows)]
         data = {
@@ -381,70 +339,64 @@ class _Job:
         return xr.Dataset(data)
 
     def _provenance(self) -> dict[str, Any]:
-        bank, warnings = self.bank, list(self.plan.warnings)
-        models = []
-        for name, model in self.plan.models.items():
-            about = model.about
-            models.append(
-                {
-                    "name": name,
-                    "file": about.get("file", ""),
-                    "sha256": about.get("sha256", self.plan.settings["models"][name]),
-                    "parameters": model.parameters_count,
-                    "schedule": repr(model.schedule)[:200],
-                    "prediction": getattr(model, "prediction", "posterior mean"),
-                    "recipe": about.get("recipe", {}),
-                }
-            )
-        about_bank = {
-            "name": bank.name,
-            "rows": len(bank.rows),
-            "shape": list(bank.shape),
-            "classes": bank.classes,
-            "class_names": list(bank.class_names or []),
-            "flips": bank.flips,
-            "fingerprint": bank.fingerprint,
-            "radius": bank.radius,
-            "low": bank.low,
-            "high": bank.high,
-            "source": str(bank.manifest.get("source", "")),
-        }
+        bank, settings = self.bank, self.prepared.settings
         return {
             "version": __version__,
             "torch": str(torch.__version__),
             "numpy": str(np.__version__),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": self.command,
-            "settings": self.plan.settings,
-            "seed": self.seed,
+            "command": self.machine.command,
+            "settings": settings,
+            "seed": self.plan.seed,
             "tolerance": self.truth.tolerance,
             "device": str(self.device),
             "dtype": "float32 networks, float64 statistics",
-            "models": models,
-            "bank": about_bank,
+            "models": [_about(name, model, settings["models"][name]) for name, model in self.prepared.models.items()],
+            "bank": {
+                "name": bank.name,
+                "rows": len(bank.rows),
+                "shape": list(bank.shape),
+                "classes": bank.classes,
+                "class_names": list(bank.class_names or []),
+                "flips": bank.flips,
+                "fingerprint": bank.fingerprint,
+                "radius": bank.radius,
+                "low": bank.low,
+                "high": bank.high,
+                "source": str(bank.manifest.get("source", "")),
+            },
             "timings": {name: round(seconds, 2) for name, seconds in self.timings.items()},
-            "warnings": warnings,
-            "not_judged": self.plan.not_judged,
+            "warnings": self.prepared.warnings,
+            "not_measured": self.prepared.not_measured,
         }
 
 
-def _file_name(model: str) -> str:
+def _about(name: str, model: Denoiser, identity: Any) -> dict[str, Any]:
+    """What the results say of a model."""
+    return {
+        "name": name,
+        "file": model.about.get("file", ""),
+        "sha256": model.about.get("sha256") or sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+        "parameters": model.parameters_count,
+        "schedule": repr(model.schedule)[:200],
+        "prediction": getattr(model, "prediction", "posterior mean"),
+        "recipe": model.about.get("recipe", {}),
+    }
+
+
+def file_name(model: str) -> str:
     """A model's name as a folder; other characters become underscores, told apart by a short hash."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", model).strip("._") or "model"
-    if plain == model:
-        return plain
-    import hashlib
-
-    return f"{plain}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
+    return plain if plain == model else f"{plain}-{sha256(model.encode()).hexdigest()[:6]}"
 
 
-def _whole(path: Path) -> bool:
-    """Whether a file of states can be read."""
+def _whole(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a file of states can be read, and holds what it should."""
     try:
         with safe_open(path, framework="pt") as opened:
-            return "states" in opened.keys()  # noqa: SIM118
+            return tuple(opened.get_slice("states").get_shape()) == shape
     except (OSError, SafetensorError):
         return False
 
 
-__all__ = ["Run", "examine"]
+__all__ = ["Machine", "Run", "examine"]

@@ -2,8 +2,8 @@
 
     numbers, words        themselves
     arrays, tensors       type, shape and a hash of the bytes
-    functions             a hash of their source, what they close over, their defaults, and the globals of their module that they name
-    networks              a hash of their structure, the source of their classes, and every parameter and buffer
+    functions             a hash of their code, what they close over, their defaults, and the globals of their module that they name
+    networks              a hash of their structure, the code of their classes, and every parameter and buffer
     other objects         their class and all that they hold
 
 What can't be told from another of its kind (an open file, a random generator) has no identity: `NoIdentity` names it.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import inspect
 import json
 import math
 import secrets
@@ -150,7 +149,7 @@ def _function(function: FunctionType, where: str, seen: tuple[int, ...]) -> str:
         value = function.__globals__.get(word)
         if isinstance(value, (bool, int, float, str, tuple, list, Tensor, np.ndarray, FunctionType, type, nn.Module)):
             used[word] = identity_of(value, f"the global {word}", inner)
-    return f"{name} {_hash(json.dumps([_source(function), closed, defaults, used], sort_keys=True).encode())}"
+    return f"{name} {_hash(json.dumps([_compiled(function.__code__), closed, defaults, used], sort_keys=True).encode())}"
 
 
 def _names(code: Any) -> set[str]:
@@ -165,14 +164,8 @@ def _content(cell: Any) -> Any:
         return None
 
 
-def _source(function: FunctionType) -> str:
-    try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):  # made by exec, or in a terminal
-        return _compiled(function.__code__)
-
-
 def _compiled(code: Any) -> str:
+    """A hash of what Python made of the source: two functions on one line differ, comments do not count."""
     consts = [_compiled(part) if hasattr(part, "co_code") else repr(part) for part in code.co_consts]
     return _hash(code.co_code + json.dumps([consts, code.co_names]).encode())
 

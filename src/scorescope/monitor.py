@@ -3,34 +3,37 @@
 Supervision states are training pairs that never change. Extrapolation states are trajectories of the EMA network as it is then, from
 noise that never changes. Both are paths 0, 1, … of an examination with the same seed, so the numbers are the ones it would give.
 
-`results.nc` in the run's folder gets a point on its dimension `step` for every look; a run that continues writes on without gaps or
-repeats. With a `tensorboard` writer the means go there, too.
+`watch.nc` in the run's folder, in the variables of `results`, gets a point on its dimension `step` for every look; a run that continues
+writes on without gaps or repeats. With a `tensorboard` writer the means go there, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from scorescope import __version__, regions, results
-from scorescope.denoiser import Denoiser, NetworkDenoiser, on_linear_axis
-from scorescope.empirical import EmpiricalScore
+from scorescope.denoiser import Denoiser, Label, NetworkDenoiser, on_linear_axis
+from scorescope.empirical import EmpiricalScore, Posterior
 from scorescope.errors import InputError
+from scorescope.measure import measure
 from scorescope.probes import memorization, relative_distance, score_error, supervision_loss
-from scorescope.probes.base import View
+from scorescope.regions import States
 from scorescope.rows import Bank
 from scorescope.sampler import start_time, trajectory
-from scorescope.search import neighbours
 from scorescope.training.loop import Snapshot
 from scorescope.training.recipe import Recipe
 
 PATHS, TIMES, STEPS = 8, 9, 16  # paths of each region, times on each, steps of Heun's method: what a look costs
+FILE = "watch.nc"
+PROBES = (score_error.PROBE, supervision_loss.PROBE, relative_distance.PROBE)
 QUANTILES = (0.1, 0.5, 0.9)
 COPY = 1 / 3  # of the nearest over the second-nearest distance; below it a sample counts as a copy
 
@@ -64,21 +67,20 @@ class Microscope:
     ) -> None:
         bank = recipe.learned(bank)
         self.bank, self.recipe, self.every, self.device, self.said = bank, recipe, every, device, ""
-        self.truth = EmpiricalScore(bank, device=device, memory=memory)
+        self.truth = Remembered(EmpiricalScore(bank, device=device, memory=memory))
         interpolant = recipe.interpolant
         last = start_time(NetworkDenoiser(torch.nn.Identity(), interpolant.path, interpolant.prediction))
         self.times = np.minimum(np.arange(1, TIMES + 1) / TIMES, last)
         classes = list(range(bank.classes)) if bank.labels is not None else []
         self.labels = regions.path_labels(classes, PATHS)
         self.source = regions.supervision(bank, PATHS, recipe.seed, classes).to(device)
-        self._exact: dict[int, Any] = {}
         self._writer = None if tensorboard is None else _writer(tensorboard)
 
     def __call__(self, snapshot: Snapshot) -> None:
         """One look at the EMA network."""
         with torch.inference_mode():
             found = self.look(snapshot.network)
-        file = snapshot.folder / "results.nc"
+        file = snapshot.folder / FILE
         point = found.expand_dims(step=[snapshot.step]).assign(loss=("step", [snapshot.loss]))
         if file.exists():
             before = results.load(file)
@@ -94,20 +96,17 @@ class Microscope:
     def look(self, network: torch.nn.Module) -> xr.Dataset:
         """All measurements of a network, in the variables of `results` without the dimension `model`."""
         model = on_linear_axis(self._denoiser(network))
-        ends, states = self._trajectories(model)
-        inside, outside = self._supervision(model), self._extrapolation(model, states)
-        names = inside[0].keys() | outside[0].keys()
-        data: dict[str, Any] = {}
-        for name in sorted(names):
-            stacked = [
-                np.stack([cell[name] for cell in cells], 1) if name in cells[0] else np.full((PATHS, TIMES), np.nan)
-                for cells in (inside, outside)
-            ]
-            data[name] = (("region", "path", "time"), np.stack(stacked))
-        _, distance = neighbours(self.bank, ends, memorization.NEAREST)
-        second, calibrated = memorization.ratios(distance.cpu())
-        data |= {"ratio_second": (("path",), second), "ratio_calibrated": (("path",), calibrated)}
-        return xr.Dataset(data, coords={"region": ["supervision", "extrapolation"], "time": self.times})
+        labels = self.labels if model.classes else None
+        begin = start_time(model)
+        noise = begin * regions.noise(self.recipe.seed, PATHS, self.bank.shape, "path").to(self.device)
+        asked = [0.0, *self.times.tolist()]
+        along = trajectory(model, noise, asked, labels, start=begin, method="heun", steps=STEPS, seed=self.recipe.seed)
+        source = self.source if model.classes else replace(self.source, label=None)
+        inside = States.noised("supervision", self.times, source)
+        outside = States("extrapolation", self.times, labels, along=lambda k: along[:, k + 1])
+        found = measure(model, self.truth, [inside, outside], PROBES)
+        near = memorization.nearest(self.bank, along[:, 0])
+        return found.assign({name: ("path", near[name]) for name in ("ratio_second", "ratio_calibrated")})
 
     def _denoiser(self, network: torch.nn.Module) -> Denoiser:
         classes = int(network.config.classes)  # type: ignore[union-attr, arg-type]
@@ -117,56 +116,26 @@ class Microscope:
             network, interpolant.path, interpolant.prediction, classes=classes, null_label=null, shape=shape, name="the EMA"
         )
 
-    def _trajectories(self, model: Denoiser) -> tuple[torch.Tensor, torch.Tensor]:
-        """Finished samples (P, *shape) and the states (P, T, *shape) before them."""
-        begin = start_time(model)
-        noise = begin * regions.noise(self.recipe.seed, PATHS, self.bank.shape, "path").to(self.device)
-        asked = [0.0, *self.times.tolist()]
-        labels = self.labels if model.classes else None
-        states = trajectory(model, noise, asked, labels, start=begin, method="heun", steps=STEPS, seed=self.recipe.seed)
-        return states[:, 0], states[:, 1:]
-
-    def _supervision(self, model: Denoiser) -> list[dict[str, np.ndarray]]:
-        """The cells of the training pairs, time by time; their exact posteriors are found once."""
-        label = self.source.label if model.classes else None
-        if not self._exact:
-            self._exact = dict(
-                self._posteriors(lambda tag: self.truth.supervision_sweep(self.source.x, self.source.eps, self._at, tag), label)
-            )
-        views = (
-            View("supervision", float(t), self.source.at(float(t)), label, model, self._exact[k], self.source)
-            for k, t in enumerate(self.times)
-        )
-        return [self._cell(view, (score_error.PROBE, supervision_loss.PROBE, relative_distance.PROBE)) for view in views]
-
-    def _extrapolation(self, model: Denoiser, states: torch.Tensor) -> list[dict[str, np.ndarray]]:
-        """The cells of the trajectories."""
-        label = self.labels if model.classes else None
-        exact = dict(self._posteriors(lambda tag: self.truth.trajectory_sweep(states, self._at, tag), label))
-        views = (View("extrapolation", float(t), states[:, k], label, model, exact[k], None) for k, t in enumerate(self.times))
-        return [self._cell(view, (score_error.PROBE, relative_distance.PROBE)) for view in views]
-
-    @property
-    def _at(self) -> torch.Tensor:
-        return torch.from_numpy(self.times)
-
-    def _posteriors(self, sweep: Any, label: torch.Tensor | None) -> Iterator[tuple[int, Any]]:
-        """What a view wants to know exactly, for every time."""
-        whole = dict(sweep(None))
-        conditional = whole if label is None else dict(sweep(label))
-        for k in whole:
-            yield k, SimpleNamespace(whole=whole[k], conditional=conditional[k], score=self.truth)
-
-    @staticmethod
-    def _cell(view: View, probes: Any) -> dict[str, np.ndarray]:
-        return {name: value.cpu().numpy() for probe in probes for name, value in probe.measure(view).items()}
-
     def _provenance(self) -> dict[str, Any]:
         return {
             "version": __version__, "torch": str(torch.__version__), "recipe": self.recipe.record(), "seed": self.recipe.seed,
-            "paths": PATHS, "solver": f"heun, {STEPS} steps", "tolerance": self.truth.tolerance,
+            "paths": PATHS, "solver": f"heun, {STEPS} steps", "tolerance": self.truth.score.tolerance,
             "bank": {"name": self.bank.name, "fingerprint": self.bank.fingerprint, "rows": len(self.bank.rows)},
         }  # fmt: skip
+
+
+class Remembered:
+    """An exact score that keeps what it says of training pairs: the same are asked about at every look."""
+
+    def __init__(self, score: EmpiricalScore) -> None:
+        self.score, self.posterior, self.trajectory_sweep, self.rows = score, score.posterior, score.trajectory_sweep, score.rows
+        self._pairs: dict[bool, list[tuple[int, Posterior]]] = {}
+
+    def supervision_sweep(self, x: Tensor, eps: Tensor, times: Tensor, label: Label = None) -> Iterator[tuple[int, Posterior]]:
+        """Of always the same pairs and times, with their classes or without."""
+        if (label is None) not in self._pairs:
+            self._pairs[label is None] = list(self.score.supervision_sweep(x, eps, times, label))
+        return iter(self._pairs[label is None])
 
 
 def summary(found: xr.Dataset) -> dict[str, float]:

@@ -9,17 +9,40 @@ Path k has the same row, noise and label for every model and every number of pat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scorescope import seeds
+from scorescope.denoiser import Label
+from scorescope.empirical import Posterior
 from scorescope.rows import Bank
+from scorescope.schedule import Time
 
 REGIONS = ("supervision", "extrapolation", "renoised")
+
+
+class Truth(Protocol):
+    """What measurements ask the exact score for; an `EmpiricalScore` has it, and so has anything in its place.
+
+    Times are linear, t; states are on the linear path.
+    """
+
+    def posterior(self, z: Tensor, t: Time, label: Label = None) -> Posterior:
+        """Of states z (B, *shape) at t."""
+
+    def supervision_sweep(self, x: Tensor, eps: Tensor, times: Tensor, label: Label = None) -> Iterator[tuple[int, Posterior]]:
+        """Of z_t = (1 − t) x + t ε for each time, as (k, posterior), once for each k, from noise to data."""
+
+    def trajectory_sweep(self, z: Tensor, times: Tensor, label: Label = None) -> Iterator[tuple[int, Posterior]]:
+        """Of states z (P, T, *shape) for each time, likewise."""
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Rows (B, *shape) by index."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +63,62 @@ class Noised:
         return Noised(self.x.to(device), self.eps.to(device), None if self.label is None else self.label.to(device), self.row)
 
 
+@dataclass(frozen=True)
+class States:
+    """The states of one region: of noised points (`source`), or of trajectories (`along`).
+
+    Attributes:
+        region: Its name.
+        times: (T,) linear times, ascending.
+        label: (P,) classes of the paths, or None.
+        source: Clean points and noise.
+        along: From k to the states (P, *shape) of trajectories at time k; they may lie on the disk.
+    """
+
+    region: str
+    times: np.ndarray
+    label: Tensor | None
+    source: Noised | None = None
+    along: Callable[[int], Tensor] | None = None
+
+    @classmethod
+    def noised(cls, region: str, times: np.ndarray, source: Noised) -> States:
+        """Those of noised points."""
+        return cls(region, times, source.label, source)
+
+    def at(self, k: int) -> Tensor:
+        """States at time k, (P, *shape)."""
+        if self.source is not None:
+            return self.source.at(float(self.times[k]))
+        assert self.along is not None
+        return self.along(k)
+
+    def sweep(self, truth: Truth, which: Sequence[int], label: Tensor | None) -> Iterator[tuple[int, Posterior]]:
+        """Exact posteriors at the times `which`, as (place among `which`, posterior), from noise to data."""
+        times = torch.from_numpy(np.asarray(self.times)[list(which)])
+        if self.source is not None:
+            return truth.supervision_sweep(self.source.x, self.source.eps, times, label)
+        return truth.trajectory_sweep(torch.stack([self.at(k) for k in which], 1), times, label)
+
+
 def noise(seed: int, paths: int, shape: tuple[int, ...], purpose: str) -> Tensor:
     """ε of paths 0 … paths − 1, (paths, *shape)."""
     return seeds.normal(seed, purpose, range(paths), shape)
 
 
-def supervision(bank: Bank, paths: int, seed: int, classes: Sequence[int]) -> Noised:
+def supervision(bank: Bank, paths: int, seed: int, classes: Sequence[int], purpose: str = "") -> Noised:
     """Training pairs: uniformly chosen rows (mirrored ones included), each with its own noise.
 
-    With `classes` only their rows are chosen, and the pairs carry their labels; without, the pairs carry none.
+    With `classes` only their rows are chosen, and the pairs carry their labels; without, the pairs carry none. Pairs for another
+    `purpose` are others.
     """
+    eps = noise(seed, paths, bank.shape, f"{purpose}pair")
     if not classes or bank.labels is None:
-        rows = seeds.choose(seed, "row", range(paths), len(bank))
-        return Noised(bank[rows], noise(seed, paths, bank.shape, "pair"), None, rows)
+        rows = seeds.choose(seed, f"{purpose}row", range(paths), len(bank))
+        return Noised(bank[rows], eps, None, rows)
     allowed = np.flatnonzero(np.isin(np.tile(bank.labels, len(bank) // len(bank.rows)), list(classes)))
-    rows = allowed[seeds.choose(seed, "row", range(paths), len(allowed))]
-    label = torch.from_numpy(bank.labels[rows % len(bank.rows)])
-    return Noised(bank[rows], noise(seed, paths, bank.shape, "pair"), label, rows)
+    rows = allowed[seeds.choose(seed, f"{purpose}row", range(paths), len(allowed))]
+    return Noised(bank[rows], eps, torch.from_numpy(bank.labels[rows % len(bank.rows)]), rows)
 
 
 def renoised(samples: Tensor, label: Tensor | None, seed: int) -> Noised:

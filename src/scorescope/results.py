@@ -1,6 +1,8 @@
-"""What a run measured, as one labelled `xarray.Dataset`: the only thing that charts, findings and the report read.
+"""What a run measured, as one labelled `xarray.Dataset`: the only thing that charts, claims and the report read.
 
-Every value is kept per state, so that a new statistic needs no second run. Dimensions:
+An examination writes it as `results.nc`. Training under the microscope writes the same variables as `watch.nc`, for one model and with a
+leading dimension `step`: that is another file, of which there is no report. Every value is kept per state, so that a new statistic needs
+no second run. Dimensions:
 
     model    the examined models, in the order given (names)
     region   "supervision", "extrapolation", "renoised"
@@ -9,7 +11,7 @@ Every value is kept per state, so that a new statistic needs no second run. Dime
     class    the bank's classes
     axis_*   the axes of one row, e.g. channel, height, width
 
-Variables (a probe that was not asked for, or could not be judged, leaves its variables out; NaN means "not measured here"):
+Variables (one that was not asked for, or could not be measured, is left out; NaN means "not measured here"):
 
     of the states            dims (model, region, path, time)
       r_star                 ratio of Eq. 4 over the whole bank: 1 on a training shell
@@ -44,38 +46,150 @@ Variables (a probe that was not asked for, or could not be judged, leaves its va
     trajectories             a few paths of the extrapolation region that can be looked at
       scrub_path             (scrub,) which paths
       scrub_state, scrub_model_mean, scrub_truth_mean      (model, scrub, time, axis_*)
-    pictures of rows that anything above points at
+    pictures of rows that anything above points at, by their index in the bank; −1 points at none
       row_index (row,), row_image (row, axis_*), row_label (row,)
 
 `attrs["provenance"]` is one JSON string: version, command, date, settings, seed, tolerance, device, models (name, file, sha256,
 parameters, schedule, prediction), bank (name, rows, shape, classes, class_names, flips, fingerprint, radius, low, high), timings,
-warnings (list of sentences), not_judged (list of [probe, reason]).
+warnings (list of sentences), not_measured ({variable: why}). Before there was `not_measured`, not_judged (list of [name, why]) said so.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from scorescope.errors import InputError
 from scorescope.files import replacing
 
 SCHEMA = 1
+COPY = 1 / 3
+"""Nearest distance over second-nearest below which a sample is called a copy."""
+AGAIN = "scorescope examine MODEL --bank BANK with --force, which makes them again"
+DIMS = {
+    "model region path time": "r_star score_error mean_to_nearest top_weight ess entropy gap_empirical gap_learned dsm_loss dsm_optimum "
+    "top_index",
+    "model region path": "label",
+    "path": "supervision_row",
+    "model path axes": "sample",
+    "model path near": "nearest_index nearest_distance",
+    "model path": "ratio_second ratio_calibrated copier_row",
+    "null": "null_row null_second null_calibrated",
+    "null near": "null_index null_distance",
+    "model origin origin_time": "returned return_distance",
+    "origin": "origin_row",
+    "model strip origin_time axes": "return_image",
+    "time": "overlap overlap_distinct",
+    "class time": "overlap_class overlap_class_distinct",
+    "two": "closest_pair",
+    "class two": "closest_pair_class",
+    "class": "closest_distance_class",
+    "": "closest_distance duplicates",
+    "scrub": "scrub_path",
+    "model scrub time axes": "scrub_state scrub_model_mean scrub_truth_mean",
+    "row": "row_index row_label",
+    "row axes": "row_image",
+}
+INTEGERS = ("_index", "_row", "_pair", "_pair_class", "label", "scrub_path", "duplicates")  # how the names of whole numbers end
+NAMED = ("model", "region", "time", "origin_time", "class")  # dimensions that mean nothing without their coordinates
 
 
 def provenance(results: xr.Dataset) -> dict[str, Any]:
-    """The run's provenance, read from the results' attributes."""
-    return dict(json.loads(results.attrs["provenance"]))
+    """The run's provenance, read from the results' attributes.
+
+    Raises:
+        InputError: There is none.
+    """
+    try:
+        return dict(json.loads(results.attrs["provenance"]))
+    except (KeyError, TypeError, ValueError) as missing:
+        raise InputError("the results do not say of which run they are: they have no provenance", AGAIN) from missing
 
 
 def with_provenance(results: xr.Dataset, record: Mapping[str, Any]) -> xr.Dataset:
     """The same results carrying `record` as their provenance."""
     return results.assign_attrs(schema=SCHEMA, provenance=json.dumps(record, sort_keys=True, allow_nan=False))
+
+
+def not_measured(results: xr.Dataset) -> dict[str, str]:
+    """Why something was not measured, by variable."""
+    record = provenance(results)
+    return {str(name): str(why) for name, why in {**dict(record.get("not_judged", [])), **record.get("not_measured", {})}.items()}
+
+
+def models(results: xr.Dataset) -> list[str]:
+    """Names of the examined models, in order."""
+    return [str(name) for name in results["model"].values]
+
+
+def parameters(results: xr.Dataset) -> dict[str, float]:
+    """Parameters of each model, NaN where a model does not say."""
+    told = {str(m.get("name")): m.get("parameters") for m in provenance(results).get("models", [])}
+    return {m: float(told.get(m) or math.nan) for m in models(results)}
+
+
+def largest(results: xr.Dataset) -> str:
+    """The model with the most parameters, the last given where that is not known: what has room for one is about it."""
+    sizes = parameters(results)
+    return max(reversed(models(results)), key=lambda name: -1.0 if math.isnan(sizes[name]) else sizes[name])
+
+
+def dimension(results: xr.Dataset) -> int:
+    """Dimensions d of one row of the bank."""
+    return math.prod(int(n) for n in provenance(results)["bank"]["shape"])
+
+
+def image_dims(shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Dimension names of one row."""
+    return tuple(f"axis_{k}" for k in range(len(shape)))
+
+
+def checked(results: xr.Dataset) -> xr.Dataset:
+    """The results, as they are: they keep the contract above, as far as they have its variables.
+
+    Raises:
+        InputError: They do not; the line says where.
+    """
+    bank = provenance(results).get("bank")
+    if "model" not in results.dims or not isinstance(bank, dict):
+        raise InputError("the results are not of an examination: they name no models, or no bank", AGAIN)
+    shape = bank.get("shape") or []
+    whole = shape and all(isinstance(n, int) and n > 0 for n in [*shape, bank.get("rows")])
+    if not whole or not isinstance(bank.get("radius"), int | float):
+        raise InputError("the results do not say what rows their bank has", AGAIN)
+    axes = dict(zip(image_dims(tuple(shape)), shape, strict=True))
+    for dims, names in DIMS.items():
+        wanted = tuple(name for dim in dims.split() for name in (axes if dim == "axes" else [dim]))
+        for name in (name for name in names.split() if name in results):
+            _check(results[name], wanted, axes)
+    for name in NAMED:
+        if name in results.dims:
+            _check_coordinate(results, name)
+    return results
+
+
+def _check(values: xr.DataArray, dims: tuple[str, ...], axes: Mapping[str, int]) -> None:
+    kinds = "iu" if str(values.name).endswith(INTEGERS) else "fiu"
+    if values.dims != dims or any(values.sizes[axis] != n for axis, n in axes.items() if axis in dims) or values.dtype.kind not in kinds:
+        has, what = ", ".join(map(str, values.dims)), "whole numbers" if kinds == "iu" else "numbers"
+        raise InputError(f"{values.name} should be {what} over ({', '.join(dims)}), and is {values.dtype} over ({has})", AGAIN)
+
+
+def _check_coordinate(results: xr.Dataset, name: str) -> None:
+    values = results[name].values
+    if name not in results.coords or values.dtype.kind not in {"model": "UO", "region": "UO", "class": "iu"}.get(name, "fiu"):
+        raise InputError(f"the results do not say what they have along {name}", AGAIN)
+    if name in ("model", "region") and (len(set(values)) < len(values) or (name == "model" and not len(values))):
+        raise InputError(f"the results name a {name} twice, or none", AGAIN)
+    if name.endswith("time") and not (np.isfinite(values).all() and (np.diff(values) > 0).all()):
+        raise InputError(f"the values of {name} do not ascend", AGAIN)
 
 
 def save(results: xr.Dataset, path: str | Path) -> Path:
@@ -94,23 +208,20 @@ def save(results: xr.Dataset, path: str | Path) -> Path:
 
 
 def load(path: str | Path) -> xr.Dataset:
-    """Read results into memory.
+    """Read a dataset into memory, as it is; `checked` says whether it can be drawn.
 
     Raises:
-        InputError: The file is missing, or is not a results file that this version reads.
+        InputError: The file is missing, damaged, or of a newer version.
     """
     source = Path(path)
     if not source.is_file():
         raise InputError(f"no results at {source}", "the folder of a finished run")
     try:
         results = xr.load_dataset(source, engine="h5netcdf")
-    except (OSError, ValueError) as problem:
-        raise InputError(f"{source} can't be read as results ({problem})", "running the examination again") from problem
-    if int(results.attrs.get("schema", SCHEMA)) > SCHEMA:
+        schema = int(results.attrs.get("schema", SCHEMA))
+    except Exception as problem:  # what is raised for damaged files, by HDF5 and its readers, has no common base
+        why = (str(problem).splitlines() or [type(problem).__name__])[0]
+        raise InputError(f"{source} can't be read as results ({why})", AGAIN) from problem
+    if schema > SCHEMA:
         raise InputError(f"{source} was written by a newer version", "upgrading scorescope")
     return results
-
-
-def image_dims(shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Dimension names of one row."""
-    return tuple(f"axis_{k}" for k in range(len(shape)))

@@ -10,16 +10,16 @@ refused in one line. `force` removes what the run's kind lists, and nothing else
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from scorescope import __version__
 from scorescope.errors import InputError
-from scorescope.files import write_json
+from scorescope.files import locked, write_json
 
 RECORD, SCHEMA = "run.json", 1
 ANOTHER = "another --out, or --force to replace it"
@@ -34,11 +34,13 @@ class Kind:
         own: Glob patterns, relative to the folder, of all files that such a run writes beside `run.json`; so narrow that no other
             file is likely to fit.
         before: Names of files by which a folder of an earlier version, which had no `run.json`, is known.
+        keys: What a `run.json` of an earlier version, which named no kind, is known by; any other that names none is somebody else's.
     """
 
     name: str
     own: tuple[str, ...]
     before: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -64,15 +66,22 @@ def claimed(
     Raises:
         InputError: The folder holds other settings (what differs is named), something else, or is written by another process.
     """
-    place, wanted = Path(folder), _as_stored({**settings, "version": __version__})
-    _continues(place, kind, wanted, force, hint)  # before anything is made
+    place = Path(folder)
+    continues(place, kind, settings, force=force, hint=hint)  # before anything is made
     place.mkdir(parents=True, exist_ok=True)
-    with _locked(place):
-        continued = _continues(place, kind, wanted, force, hint)
+    with locked(place, place, "waiting for it, or another --out"):
+        continued = continues(place, kind, settings, force=force, hint=hint)
+        _remove(place, tuple(str(Path(name).with_name(f".{Path(name).name}.[0-9]*.tmp")) for name in (*kind.own, RECORD)))
         if not continued:
-            _clear(place, kind)
-            write_json(place / RECORD, {"schema": SCHEMA, "kind": kind.name, "settings": wanted, **_as_stored(notes or {})})
+            _remove(place, (*kind.own, RECORD, *kind.before))
+            record = {"schema": SCHEMA, "kind": kind.name, "settings": _wanted(settings), **_as_stored(notes or {})}
+            write_json(place / RECORD, record)
         yield continued
+
+
+def continues(folder: str | Path, kind: Kind, settings: Mapping[str, Any], *, force: bool = False, hint: str = ANOTHER) -> bool:
+    """Whether the folder holds this very run; False where it is free, or `force` makes it so. As `claimed`, but nothing is written."""
+    return _continues(Path(folder), kind, _wanted(settings), force, hint)
 
 
 def record_of(folder: str | Path) -> dict[str, Any] | None:
@@ -99,8 +108,7 @@ def differences(known: Any, wanted: Any, name: str = "") -> list[str]:
 
 
 def _continues(folder: Path, kind: Kind, wanted: dict[str, Any], force: bool, hint: str) -> bool:
-    """Whether the folder holds this very run; False where it is free, or `force` makes it so."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(fnmatch(path.name, f".{RECORD}.[0-9]*.tmp") for path in folder.iterdir())):
         return False
     if not folder.is_dir():
         raise InputError(f"{folder} is a file, not a folder for {kind.name}", "another --out")
@@ -111,6 +119,8 @@ def _continues(folder: Path, kind: Kind, wanted: dict[str, Any], force: bool, hi
             raise InputError(f"{folder} holds {kind.name} of an earlier version, which can't be continued", hint)
         raise InputError(f"{folder} is not empty and does not hold {kind.name}", "another --out")
     found = record_of(folder)
+    if found is not None and "kind" not in found and not (kind.keys and found.keys() >= set(kind.keys)):
+        raise InputError(f"{folder} is not empty and does not hold {kind.name}", "another --out")
     if found is not None and found.get("kind", kind.name) != kind.name:
         raise InputError(f"{folder} holds {found['kind']}, not {kind.name}", "another --out")
     if force:
@@ -125,9 +135,9 @@ def _continues(folder: Path, kind: Kind, wanted: dict[str, Any], force: bool, hi
     return True
 
 
-def _clear(folder: Path, kind: Kind) -> None:
-    """Remove what a run of this kind writes, and the folders that held nothing else."""
-    found = [path for pattern in (*kind.own, RECORD, *kind.before) for path in folder.glob(pattern)]
+def _remove(folder: Path, patterns: tuple[str, ...]) -> None:
+    """Remove the files that fit, and the folders that held nothing else."""
+    found = [path for pattern in patterns for path in folder.glob(pattern)]
     for path in found:
         path.unlink(missing_ok=True)
     emptied = {parent for path in found for parent in path.parents if folder in parent.parents}
@@ -136,22 +146,8 @@ def _clear(folder: Path, kind: Kind) -> None:
             parent.rmdir()
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Nobody else writes the folder; the lock dies with its process."""
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as taken:
-            raise InputError(f"another process is writing {folder}", "waiting for it, or another --out") from taken
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(descriptor)
+def _wanted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return _as_stored({**settings, "version": __version__})
 
 
 def _as_stored(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.files import sha256
 from scorescope.nets import families, module
-from scorescope.runs import RECORD, record_of
+from scorescope.runs import record_of
 from scorescope.schedule import SCHEDULES, Schedule
+from scorescope.training.checkpoint import KIND
 
-WEIGHTS, TRAINING = "model.safetensors", "a training run"
+WEIGHTS = "model.safetensors"
 REMEDY = "the file from an undamaged copy"
 
 
@@ -27,7 +28,7 @@ def accepts(path: Path) -> bool:
     if _run_of(path) is not None:
         return True
     if path.is_dir():
-        return (path / WEIGHTS).is_file() or _is_training(path)
+        return (path / WEIGHTS).is_file() or _trained(path)
     return path.suffix == ".safetensors" and path.is_file() and described(path) is not None
 
 
@@ -51,8 +52,8 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
     if about is None:
         raise InputError(f"{file} does not say which network its weights belong to", "the file from the training run, unchanged")
     record, config, schedule = _described(file, about)
-    try:
-        net = filled(module(record["family"]).NETWORK, config, weights)
+    try:  # The network has no memory of its own: it takes the file's, once all names and shapes agree.
+        net = filled(module(record["family"]).NETWORK, config, {name: value.float() for name, value in weights.items()})
     except InputError as problem:
         raise InputError(f"{file} does not hold the weights that its metadata names ({problem.problem})", REMEDY) from problem
     except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as problem:
@@ -66,15 +67,16 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
     return model
 
 
+def _trained(folder: Path) -> bool:
+    """Whether the folder belongs to a training run, finished or not; those of the version before named no kind."""
+    found = record_of(folder) or {}
+    return found.get("kind") == KIND.name or ("kind" not in found and found.keys() >= set(KIND.keys))
+
+
 def _run_of(path: Path) -> Path | None:
     """The training run whose checkpoints lie at `path`, if they are that."""
     folder = path if path.is_dir() else path.parent
-    return folder.parent if folder.name == "checkpoints" and _is_training(folder.parent) and path.exists() else None
-
-
-def _is_training(folder: Path) -> bool:
-    """Whether the folder is a training run's; those of the version before don't say what kind they are."""
-    return (folder / RECORD).is_file() and (record_of(folder) or {}).get("kind", TRAINING) == TRAINING
+    return folder.parent if folder.name == "checkpoints" and path.exists() and _trained(folder.parent) else None
 
 
 def _described(file: Path, about: str) -> tuple[dict[str, Any], Any, Schedule]:

@@ -2,16 +2,13 @@
 
 A chart is one file in this folder: a module with `NAME`, `ORDER`, `NEEDS` (the variables it reads), `CAPTION` (what you see, what a
 copier would show, what a generalizer would show) and `draw(results) -> Drawing | None`. It is found by looking, there is no list to edit.
-A per-state variable that no chart needs, say of a new probe, is drawn by `generic` without any of this.
+It may also have `ALSO`, variables that it reads where they are there. A per-state variable that no chart needs is drawn by `generic`
+without any of this.
 """
 
 from __future__ import annotations
 
-import csv
-import importlib
-import io
 import json
-import pkgutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,10 +19,12 @@ import altair as alt
 import vl_convert
 import xarray as xr
 
+from scorescope import registry
 from scorescope.charts import generic, page
 from scorescope.charts.grammar import Drawing, Key, Row
-from scorescope.charts.tables import measured
+from scorescope.charts.tables import csv_text, measured
 from scorescope.files import replacing
+from scorescope.results import checked
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 """The version of Vega-Lite that the specs are written in: what `vl_convert` needs to be told."""
@@ -87,15 +86,16 @@ class Chart:
 
     def csv(self) -> str:
         """The numbers drawn as CSV; an empty field is a value that was not measured."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self.table[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.table)
-        return text.getvalue()
+        return csv_text(self.table)
 
 
 def available(results: xr.Dataset) -> list[Chart]:
-    """Every chart that the results allow, in reading order."""
+    """Every chart that the results allow, in reading order.
+
+    Raises:
+        InputError: The results are not an examination's, or are damaged.
+    """
+    checked(results)
     found, claimed = [], set()
     for module in _modules():
         claimed |= {*module.NEEDS, *getattr(module, "ALSO", ())}
@@ -130,5 +130,5 @@ def _measured_models(results: xr.Dataset, needs: tuple[str, ...]) -> xr.Dataset 
 
 def _modules() -> list[ModuleType]:
     """The modules of this folder that draw a chart of their own, by `ORDER`."""
-    every = (importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__))
+    every = (registry.module(__name__, name, "chart") for name in registry.names(__name__))
     return sorted((m for m in every if hasattr(m, "ORDER")), key=lambda m: (m.ORDER, m.__name__))

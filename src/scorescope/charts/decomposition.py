@@ -11,7 +11,8 @@ import xarray as xr
 from scorescope.charts.grammar import BAND, BLACK, Drawing, Row, Vertical, each, model_keys, percent
 from scorescope.charts.layers import curves
 from scorescope.charts.page import grid, width_of
-from scorescope.charts.tables import bands, models
+from scorescope.charts.tables import bands
+from scorescope.results import models
 from scorescope.statistics import time_integral
 
 NAME = "What drives the error off the shells"

@@ -6,17 +6,15 @@ An array's attributes `long_name` and `units`, if it has them, become the words 
 from __future__ import annotations
 
 from collections.abc import Container
-from functools import partial
-from typing import Any
 
-import altair as alt
 import numpy as np
 import xarray as xr
 
-from scorescope.charts.grammar import BAND, REGIONS, Drawing, Row, Vertical, each, repeated, words
-from scorescope.charts.layers import curves
+from scorescope.charts.grammar import BAND, Drawing, Row, Vertical, each, words
+from scorescope.charts.layers import curve_panel
 from scorescope.charts.page import facets
-from scorescope.charts.tables import bands, curve, measured, models
+from scorescope.charts.tables import bands, curve, measured, region_keys
+from scorescope.results import models
 
 DIMENSIONS = {"model", "region", "path", "time"}
 
@@ -34,12 +32,8 @@ def draw(results: xr.Dataset, name: str) -> tuple[str, tuple[str, str, str], Dra
     values = results[name]
     said = str(values.attrs.get("long_name", name.replace("_", " ")))
     rows = bands(values)
-    keys = [k for k in REGIONS.values() if any(row["region"] == k.name for row in rows)]
+    keys = region_keys(rows)
     y = _axis(rows, f"{said} ({values.attrs['units']})" if "units" in values.attrs else said)
-
-    def panel(y: Vertical, model: str, width: int, first: bool) -> Any:
-        return alt.layer(*curves(rows, keys, repeated(y, first), model=model)).properties(width=width, height=220)
-
     levels = {k.name: each({m: _median(rows, m, k.name) for m in models(results)}) for k in keys}
     title = f"{said}: median over t " + "; ".join(f"{level} in {region}" for region, level in levels.items())
     caption = (
@@ -47,7 +41,7 @@ def draw(results: xr.Dataset, name: str) -> tuple[str, tuple[str, str, str], Dra
         "A copier, which is the empirical score itself, would have the value of a perfect fit in every region.",
         "A generalizer would keep close to that value in supervision and differ from it in extrapolation.",
     )
-    return said, caption, Drawing(title, facets(models(results), [partial(panel, y)]), rows, (*keys, BAND))
+    return said, caption, Drawing(title, facets(models(results), [curve_panel(rows, keys, y, 220)]), rows, (*keys, BAND))
 
 
 def _axis(rows: list[Row], title: str) -> Vertical:

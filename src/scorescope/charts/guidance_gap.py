@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import altair as alt
 import numpy as np
 import xarray as xr
 
-from scorescope.charts.grammar import BAND, REGIONS, Drawing, Row, Vertical, each, percent, repeated
-from scorescope.charts.layers import curves
+from scorescope.charts.grammar import BAND, REGIONS, Drawing, Row, Vertical, each, percent
+from scorescope.charts.layers import curve_panel
 from scorescope.charts.page import facets
-from scorescope.charts.tables import bands, curve, models
+from scorescope.charts.tables import bands, curve
+from scorescope.results import models
 
 NAME = "Guidance gap (Fig. 2)"
 ORDER = 20
@@ -34,11 +33,7 @@ def draw(results: xr.Dataset) -> Drawing | None:
     keys = [REGIONS["supervision"], REGIONS["extrapolation"]]
     top = max(row["high"] for row in rows)
     y = Vertical(FLOOR, max(1.3 * top, 10 * FLOOR), "gap between scores (1 / data units)", log=True, floor=True)
-
-    def panel(model: str, width: int, first: bool) -> Any:
-        return alt.layer(*curves(rows, keys, repeated(y, first), model=model)).properties(width=width, height=240)
-
-    return Drawing(_fact(rows, models(results)), facets(models(results), [panel]), rows, (*keys, BAND))
+    return Drawing(_fact(rows, models(results)), facets(models(results), [curve_panel(rows, keys, y, 240)]), rows, (*keys, BAND))
 
 
 def _fact(rows: list[Row], names: list[str]) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import altair as alt
 
-from scorescope.charts.grammar import BAND_FIELDS, BLACK, Key, Row, Spec, Vertical, time_axis
-from scorescope.charts.tables import number, thinned, told
+from scorescope.charts.grammar import BAND_FIELDS, BLACK, Key, Row, Spec, Vertical, repeated, time_axis
+from scorescope.charts.tables import csv_text, number, thinned, told
 
 
 def data(rows: Iterable[Row]) -> alt.InlineData:
@@ -18,12 +16,8 @@ def data(rows: Iterable[Row]) -> alt.InlineData:
     rows = list(rows)
     if not rows or not rows[0]:
         return alt.InlineData(values=rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     kinds = {name: "string" if any(isinstance(row.get(name), str) for row in rows) else "number" for name in rows[0]}
-    return alt.InlineData(values=text.getvalue(), format={"type": "csv", "parse": kinds})
+    return alt.InlineData(values=csv_text(rows), format={"type": "csv", "parse": kinds})
 
 
 def panel(rows: Iterable[Row], model: str | None = None) -> Any:
@@ -70,6 +64,18 @@ def curves(
         form = alt.Shape(f"{field}:N", scale=alt.Scale(domain=names, range=[k.shape for k in marked]), legend=None)
         layers.append(points.encode(x=x, y=y.of("median"), color=tint, shape=form))
     return [*layers, _hover(rows, [k for k in keys if any(row[field] == k.name for row in rows)], field, model)]
+
+
+def curve_panel(
+    rows: Sequence[Row], keys: Sequence[Key], y: Vertical, height: int, *, field: str = "region", band: bool = True
+) -> Callable[[str, int, bool], Any]:
+    """A kind of panel for `page.facets`, of curves alone: arguments as of `curves`."""
+
+    def panel(model: str, width: int, first: bool) -> Any:
+        layers = curves(rows, keys, repeated(y, first), model=model, field=field, band=band)
+        return alt.layer(*layers).properties(width=width, height=height)
+
+    return panel
 
 
 def _hover(rows: Sequence[Row], keys: Sequence[Key], field: str, model: str | None) -> Any:

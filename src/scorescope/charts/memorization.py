@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import altair as alt
@@ -11,7 +12,8 @@ import xarray as xr
 from scorescope.charts.grammar import BLACK, GREY, LABELS, VERMILLION, Drawing, Key, Row, words
 from scorescope.charts.layers import panel
 from scorescope.charts.page import grid, join, width_of
-from scorescope.charts.tables import measured, models, number
+from scorescope.charts.tables import measured, number
+from scorescope.results import COPY, models
 
 NAME = "Memorization of finished samples (C.7)"
 ORDER = 80
@@ -23,7 +25,7 @@ CAPTION = (
     "A copier's samples pile up at the end marked copy.",
     "A generalizer's samples lie where real images lie.",
 )
-COPY, BINS = 1 / 3, 24
+BINS = 24
 SAMPLES, REAL = Key("samples", "samples", VERMILLION, kind="bar"), Key("real", "real rows, for scale", GREY, kind="bar")
 LIMIT = Key("limit", "below 1/3: called a copy", BLACK, (4, 3))
 NULLS = "real rows"
@@ -54,20 +56,11 @@ def draw(results: xr.Dataset) -> Drawing:
 def _bars(group: str, criterion: str, values: np.ndarray) -> list[Row]:
     """Shares of the values in equal bins from 0 to 1."""
     counts, edges = np.histogram(np.clip(values, 0, 1), bins=BINS, range=(0, 1))
-    rows = []
-    for k, count in enumerate(counts):
-        ends = {"from": number(edges[k]), "to": number(edges[k + 1])}
-        rows.append(
-            {
-                "group": group,
-                "criterion": criterion,
-                **ends,
-                "share": number(count / max(len(values), 1)),
-                "count": int(count),
-                "of": len(values),
-            }
-        )
-    return rows
+    about, of = {"group": group, "criterion": criterion}, len(values)
+    return [
+        {**about, "from": number(start), "to": number(end), "share": number(count / max(of, 1)), "count": int(count), "of": of}
+        for count, (start, end) in zip(counts, itertools.pairwise(edges), strict=True)
+    ]
 
 
 def _panel(rows: list[Row], values: np.ndarray, criterion: str, last: bool, top: float) -> Any:
@@ -80,12 +73,8 @@ def _panel(rows: list[Row], values: np.ndarray, criterion: str, last: bool, top:
     x = alt.X("from:Q", scale=alt.Scale(domain=[0, 1], nice=False), axis=axis)
     share = alt.Axis(title="share", format=".0%", tickCount=2, minExtent=LABELS)
     y = alt.Y("share:Q", scale=alt.Scale(domain=[0, top], nice=False), axis=share)
-    told = [
-        alt.Tooltip("from:Q", title="ratio from"),
-        alt.Tooltip("to:Q", title="to"),
-        alt.Tooltip("count:Q", title="number"),
-        alt.Tooltip("of:Q", title="of"),
-    ]
+    titles = {"from": "ratio from", "to": "to", "count": "number", "of": "of"}
+    told = [alt.Tooltip(f"{name}:Q", title=title) for name, title in titles.items()]
     bars = panel([r for r in rows if r["count"]]).mark_bar(
         color=GREY if group == NULLS else VERMILLION, opacity=1, fillOpacity=0.8, aria=False
     )

@@ -61,8 +61,12 @@ def draw(results: xr.Dataset) -> Drawing:
 
 
 def _curve(results: xr.Dataset, name: str, curve: str) -> list[Row]:
-    pairs = zip(results["time"].values, results[name].values, strict=True)
-    return [{"curve": curve, "t": number(t), "value": number(v)} for t, v in pairs if np.isfinite(v)]
+    return curve_rows(curve, results["time"].values, results[name].values)
+
+
+def curve_rows(curve: str, time: np.ndarray, values: np.ndarray) -> list[Row]:
+    """Rows of one curve, where it has values."""
+    return [{"curve": curve, "t": number(t), "value": number(v)} for t, v in zip(time, values, strict=True) if np.isfinite(v)]
 
 
 def _classes(results: xr.Dataset) -> list[Row]:
@@ -77,9 +81,7 @@ def _classes(results: xr.Dataset) -> list[Row]:
     for k in most:
         label = int(results["class"].values[k])
         title = f"class {names[label] if label < len(names) else label}"
-        rows += [
-            {"curve": title, "t": number(t), "value": number(v)} for t, v in zip(results["time"].values, values.values[k], strict=True)
-        ]
+        rows += curve_rows(title, results["time"].values, values.values[k])
     return rows
 
 

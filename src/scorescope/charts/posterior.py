@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import altair as alt
 import xarray as xr
 
-from scorescope.charts.grammar import BAND, REGIONS, Drawing, Row, Vertical, each, repeated
-from scorescope.charts.layers import curves
+from scorescope.charts.grammar import BAND, Drawing, Row, Vertical, each
+from scorescope.charts.layers import curve_panel
 from scorescope.charts.page import facets
-from scorescope.charts.tables import bands, curve, models
+from scorescope.charts.tables import bands, curve, region_keys
+from scorescope.results import models
 
 NAME = "The exact posterior"
 ORDER = 100
@@ -28,19 +26,13 @@ ALONE = 0.99
 def draw(results: xr.Dataset) -> Drawing:
     """Two panels a model."""
     rows, weight = bands(results["ess"]), bands(results["top_weight"])
-    keys = [k for k in REGIONS.values() if any(row["region"] == k.name for row in rows)]
+    keys = region_keys(rows)
     top = max(row["high"] for row in rows)
     y_rows = Vertical(0.9, max(1.3 * top, 10), "effective rows (log)", log=True)
     y_weight = Vertical(0, 1.04, "weight of the heaviest row")
-
-    def count(model: str, width: int, first: bool) -> Any:
-        return alt.layer(*curves(rows, keys, repeated(y_rows, first), model=model)).properties(width=width, height=200)
-
-    def heaviest(model: str, width: int, first: bool) -> Any:
-        return alt.layer(*curves(weight, keys, repeated(y_weight, first), model=model)).properties(width=width, height=200)
-
+    kinds = [curve_panel(rows, keys, y_rows, 200), curve_panel(weight, keys, y_weight, 200)]
     table = [{"quantity": name, **row} for name, part in (("effective rows", rows), ("top weight", weight)) for row in part]
-    return Drawing(_fact(weight, models(results)), facets(models(results), [count, heaviest]), table, (*keys, BAND))
+    return Drawing(_fact(weight, models(results)), facets(models(results), kinds), table, (*keys, BAND))
 
 
 def _fact(weight: list[Row], names: list[str]) -> str:

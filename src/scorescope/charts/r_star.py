@@ -9,10 +9,11 @@ import altair as alt
 import numpy as np
 import xarray as xr
 
-from scorescope.charts.grammar import PATH, REGIONS, Drawing, Vertical, each, repeated
+from scorescope.charts.grammar import PATH, Drawing, Vertical, each, repeated
 from scorescope.charts.layers import colour, curves, dashes, note, panel, rule, scrub_rule, scrub_signal, strip, time_axis
 from scorescope.charts.page import facets
-from scorescope.charts.tables import bands, dimension, models, single_paths
+from scorescope.charts.tables import bands, region_keys, single_paths
+from scorescope.results import dimension, models
 from scorescope.statistics import chi_band, leaving_time, proposition_band
 
 NAME = "Distance from the training shells (Fig. 1b)"
@@ -30,7 +31,7 @@ CAPTION = (
 def draw(results: xr.Dataset) -> Drawing:
     """Two panels a model, log and linear."""
     rows, paths = bands(results["r_star"]), single_paths(results["r_star"])
-    keys = [k for k in REGIONS.values() if any(row["region"] == k.name for row in rows)]
+    keys = region_keys(rows)
     low, high = chi_band(dimension(results))
     full = full_axis(results)
     near = Vertical(min(0.9, 1 - 1.5 * (1 - low)), max(1.2, 1 + 1.5 * (high - 1)), "r*, close to 1 (linear)")

@@ -6,10 +6,11 @@ import altair as alt
 import xarray as xr
 
 from scorescope.charts import r_star
-from scorescope.charts.grammar import BAND, REGIONS, Drawing
+from scorescope.charts.grammar import BAND, Drawing
 from scorescope.charts.layers import curves, scrub_rule, scrub_signal, strip
 from scorescope.charts.page import grid
-from scorescope.charts.tables import bands, dimension, main_model
+from scorescope.charts.tables import bands, region_keys
+from scorescope.results import dimension, largest
 from scorescope.statistics import chi_band
 
 NAME = "Distance from the training shells, small (Fig. 1b)"
@@ -24,10 +25,10 @@ CAPTION = (
 
 def draw(results: xr.Dataset) -> Drawing:
     """One log panel with medians and bands."""
-    model = main_model(results)
+    model = largest(results)
     one = results.sel(model=[model])
     rows = bands(one["r_star"])
-    keys = [k for k in REGIONS.values() if any(row["region"] == k.name for row in rows)]
+    keys = region_keys(rows)
     y = r_star.full_axis(one)
     layers = [strip(*chi_band(dimension(results)), y), *curves(rows, keys, y), scrub_rule()]
     chart = grid([[alt.layer(*layers).properties(width=330, height=180)]]) | scrub_signal()

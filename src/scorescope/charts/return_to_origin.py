@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 
 from scorescope.charts.grammar import BLACK, BLUE, GREY, Drawing, Key, Row, Vertical, each, percent, repeated
-from scorescope.charts.layers import curves, dashes, panel, time_axis
-from scorescope.charts.overlap import shown
+from scorescope.charts.layers import colour, curves, dashes, panel, time_axis
+from scorescope.charts.overlap import curve_rows, shown
 from scorescope.charts.page import facets
-from scorescope.charts.tables import measured, models, number
+from scorescope.charts.tables import measured, number
+from scorescope.results import models
 from scorescope.statistics import wilson
 
 NAME = "Return to the origin (Fig. 4)"
@@ -51,10 +52,8 @@ def draw(results: xr.Dataset) -> Drawing:
         layers = curves(rows, [RETURNED], axis, model=model)
         if theory:
             line = panel(theory).mark_line(aria=False, strokeWidth=1.5)
-            tint = alt.Color(
-                "curve:N", scale=alt.Scale(domain=[k.name for k in theory_keys], range=[k.colour for k in theory_keys]), legend=None
-            )
-            drawn = line.encode(x=time_axis(), y=axis.of("value"), color=tint, strokeDash=dashes(theory_keys, "curve"))
+            inks = {"color": colour(theory_keys, "curve"), "strokeDash": dashes(theory_keys, "curve")}
+            drawn = line.encode(x=time_axis(), y=axis.of("value"), **inks)
             layers = [drawn, alt.layer(*layers)]
         return alt.layer(*layers).resolve_scale(color="independent", strokeDash="independent").properties(width=width, height=230)
 
@@ -69,13 +68,12 @@ def _overlap(results: xr.Dataset) -> tuple[list[Row], list[Key]]:
     rows, keys, t = [], [], results["time"].values
     if (name := shown(results, "overlap")) is not None:
         keys.append(WHOLE)
-        rows += [{"curve": WHOLE.name, "t": number(x), "value": number(v)} for x, v in zip(t, results[name].values, strict=True)]
+        rows += curve_rows(WHOLE.name, t, results[name].values)
     if (name := shown(results, "overlap_class")) is not None and measured(results, name):
         worst = results[name].transpose("class", "time").values
-        line = worst[np.argmax(np.nansum(worst, axis=1))]
         keys.append(CLASS)
-        rows += [{"curve": CLASS.name, "t": number(x), "value": number(v)} for x, v in zip(t, line, strict=True)]
-    return [row for row in rows if row["value"] is not None], keys
+        rows += curve_rows(CLASS.name, t, worst[np.argmax(np.nansum(worst, axis=1))])
+    return rows, keys
 
 
 def _fact(rows: list[Row], names: list[str]) -> str:

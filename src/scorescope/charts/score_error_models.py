@@ -12,7 +12,8 @@ import xarray as xr
 from scorescope.charts.grammar import BLACK, REGIONS, Drawing, Key, Row, Vertical, percent
 from scorescope.charts.layers import panel
 from scorescope.charts.page import grid, width_of
-from scorescope.charts.tables import models, number, parameters
+from scorescope.charts.tables import number
+from scorescope.results import models, parameters
 from scorescope.statistics import Estimate, bootstrap_mean, paired_bootstrap, time_integral
 
 NAME = "Score error against model size (Fig. 3)"

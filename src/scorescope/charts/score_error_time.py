@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import altair as alt
 import numpy as np
 import xarray as xr
 
-from scorescope.charts.grammar import BAND, REGIONS, Drawing, Row, Vertical, each, repeated, words
-from scorescope.charts.layers import curves
+from scorescope.charts.grammar import BAND, Drawing, Row, Vertical, each, words
+from scorescope.charts.layers import curve_panel
 from scorescope.charts.page import facets
-from scorescope.charts.tables import bands, curve, models
+from scorescope.charts.tables import bands, curve, region_keys
+from scorescope.results import models
 
 NAME = "Score error along t"
 ORDER = 40
@@ -27,13 +25,9 @@ CAPTION = (
 def draw(results: xr.Dataset) -> Drawing:
     """One panel a model."""
     rows = bands(results["score_error"])
-    keys = [k for k in REGIONS.values() if any(row["region"] == k.name for row in rows)]
+    keys = region_keys(rows)
     y = Vertical.positive(rows, "score error per dimension (data units²)")
-
-    def panel(model: str, width: int, first: bool) -> Any:
-        return alt.layer(*curves(rows, keys, repeated(y, first), model=model)).properties(width=width, height=240)
-
-    return Drawing(_fact(rows, models(results)), facets(models(results), [panel]), rows, (*keys, BAND))
+    return Drawing(_fact(rows, models(results)), facets(models(results), [curve_panel(rows, keys, y, 240)]), rows, (*keys, BAND))
 
 
 def _fact(rows: list[Row], names: list[str]) -> str:

@@ -9,9 +9,10 @@ import numpy as np
 import xarray as xr
 
 from scorescope.charts.grammar import BLACK, BLUE, Drawing, Key, Row, Vertical, each, percent, repeated, words
-from scorescope.charts.layers import curves, rule
+from scorescope.charts.layers import curve_panel, curves, rule
 from scorescope.charts.page import facets
-from scorescope.charts.tables import models, number
+from scorescope.charts.tables import number
+from scorescope.results import models
 from scorescope.statistics import Estimate, bootstrap_mean, paired_bootstrap, time_integral
 
 NAME = "Supervision loss, two ways (Eq. 3)"
@@ -50,16 +51,12 @@ def draw(results: xr.Dataset) -> Drawing | None:
         levels[model] = float(np.nanmean(time_integral(direct, time)))
     losses, gaps = _axis(rows, "mean loss (data units²)", zero=True), _axis(differences, "difference (data units²)", zero=False)
 
-    def both(model: str, width: int, first: bool) -> Any:
-        y = repeated(losses, first)
-        return alt.layer(*curves(rows, LOOKS, y, model=model, field="curve", band=False)).properties(width=width, height=180)
-
     def apart(model: str, width: int, first: bool) -> Any:
         y = repeated(gaps, first)
         layers = [rule(0, y, dash=(1, 0)), *curves(differences, LOOKS, y, model=model, field="curve")]
         return alt.layer(*layers).properties(width=width, height=110)
 
-    chart = facets(models(results), [both, apart], side_by_side=False)
+    chart = facets(models(results), [curve_panel(rows, LOOKS, losses, 180, field="curve", band=False), apart], side_by_side=False)
     table = [{("mean" if f == "median" else f): v for f, v in row.items()} for row in rows + differences]
     return Drawing(_fact(wholes, levels, part.sizes["path"]), chart, table, (*LOOKS, INTERVAL))
 

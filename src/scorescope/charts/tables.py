@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -10,8 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from scorescope.charts.grammar import REGIONS, Row, words
-from scorescope.results import provenance
+from scorescope.charts.grammar import REGIONS, Key, Row, words
 from scorescope.statistics import median_band
 
 MARKS_A_CURVE, PATHS_A_REGION, TIMES_A_PATH = 6, 12, 50
@@ -22,26 +23,13 @@ def number(value: Any, digits: int = 4) -> float | None:
     return float(f"{float(value):.{digits}g}") if math.isfinite(float(value)) else None
 
 
-def models(results: xr.Dataset) -> list[str]:
-    """Names of the examined models, in order."""
-    return [str(m) for m in results["model"].values]
-
-
-def parameters(results: xr.Dataset) -> dict[str, float]:
-    """Parameters of each model, NaN where a model does not say."""
-    told = {str(m.get("name")): m.get("parameters") for m in provenance(results).get("models", [])}
-    return {m: float(told.get(m) or math.nan) for m in models(results)}
-
-
-def main_model(results: xr.Dataset) -> str:
-    """The model that a chart with room for one shows: the one with most parameters, the last where none says."""
-    sizes = parameters(results)
-    return max(reversed(models(results)), key=lambda m: -1.0 if math.isnan(sizes[m]) else sizes[m])
-
-
-def dimension(results: xr.Dataset) -> int:
-    """Dimensions d of one row of the bank."""
-    return int(np.prod(provenance(results)["bank"]["shape"]))
+def csv_text(rows: Sequence[Row]) -> str:
+    """Rows with the same columns as CSV; an empty field is a value that was not measured."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def measured(results: xr.Dataset, name: str) -> bool:
@@ -67,6 +55,11 @@ def bands(values: xr.DataArray, regions: Iterable[str] = tuple(REGIONS)) -> list
                     found = {f: number(v[k]) for f, v in band._asdict().items()}
                     rows.append({"model": str(model), "region": region, "t": number(t), **found, "paths": int(count[k])})
     return rows
+
+
+def region_keys(rows: Sequence[Row]) -> list[Key]:
+    """Looks of the regions that rows are of."""
+    return [key for key in REGIONS.values() if any(row["region"] == key.name for row in rows)]
 
 
 def curve(rows: Sequence[Row], model: str, region: str, field: str = "median") -> tuple[np.ndarray, np.ndarray]:

@@ -230,7 +230,7 @@ def _in_words(bank: Bank) -> str:
 
 
 def _shadow_in_words(shadow: Shadow, bank: Bank) -> str:
-    lost = float((shadow.rounded**2).mean() ** 0.5)
+    lost = float((shadow.residual**2).mean() ** 0.5)
     share = f" ({lost / bank.radius:.2%} of the radius)" if bank.radius else ""
     return f"8-bit shadow of {len(shadow.rows):,} rows, {shadow.rows.nbytes / 1e6:,.1f} MB; rounding moves a row by {lost:.4g}{share}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scorescope.cli.parse import parse
+from scorescope.plan import PRESETS, Plan
 
 DESCRIPTION = """Examine the three models that come with the package on 5,000 real digits; takes up to three minutes.
 
@@ -19,25 +20,20 @@ class Demo:
 
     out: str = "runs/demo"
     """Folder of the run."""
-    paths: int = 64
-    """Training pairs, and sampling trajectories a model."""
-    times: int = 25
-    """Timesteps along each path."""
-    origins: int = 24
-    """Training rows to noise and denoise, at 21 times each."""
-    seed: int = 0
-    """Names every random stream."""
+    plan: Plan = PRESETS["demo"]
+    """What to measure."""
     device: str = "cpu"
     """cpu or cuda."""
     force: bool = False
-    """Replace another run in that folder."""
+    """Begin again, in place of the run in that folder."""
     json: bool = False
-    """Print findings and paths as JSON."""
+    """Print claims and paths as JSON."""
 
 
 def main(argv: list[str]) -> int:
     """Run `scorescope demo` with the words after it."""
     told = parse(Demo, argv, "scorescope demo", DESCRIPTION)
+    told.plan.validate()
     import shlex
 
     from scorescope.adapters import load
@@ -47,10 +43,9 @@ def main(argv: list[str]) -> int:
     from scorescope.examination import examine
 
     check_device(told.device)
-    bank = digits()
     run = examine(
-        [load(model_path(name)) for name in MODELS], bank, seed=told.seed, paths=told.paths, times=told.times, origins=told.origins,
-        device=told.device, out=told.out, force=told.force, command=shlex.join(["scorescope", "demo", *argv]),
+        [load(model_path(name)) for name in MODELS], digits(), **vars(told.plan), device=told.device, out=told.out, force=told.force,
+        command=shlex.join(["scorescope", "demo", *argv]),
     )  # fmt: skip
     finish(run, told.json)
     return 0

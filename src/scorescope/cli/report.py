@@ -26,21 +26,49 @@ class Arguments:
     run: Annotated[Positional[str], arg(metavar="RUN_FOLDER")]
     """The folder of a finished run, with its results.nc."""
 
-    out: Annotated[str | None, arg(metavar="FILE")] = None
-    """Where to write the page; the charts go into the folder charts beside it. By default report.html in the run's folder."""
+    out: Annotated[str | None, arg(metavar="FILE.html")] = None
+    """Where to write the page; the charts go into FILE-charts beside it. By default report.html and charts in the run's folder."""
 
 
 def main(argv: list[str]) -> int:
     """Run `scorescope report` with the words after `report`."""
     told = parse(Arguments, argv, "scorescope report", HELP)
-    from scorescope import charts, findings, report, results
+    from scorescope import charts, claims, report, results
 
-    folder = Path(told.run)
-    measured = results.load(folder / "results.nc")
-    if "model" not in measured.dims:
-        raise InputError(f"{folder} is a training run, whose results.nc has no report", f"scorescope examine {folder} --bank BANK")
-    page = report.write(measured, folder / "report.html" if told.out is None else Path(told.out))
-    drawn = charts.export(measured, page.parent / "charts")
-    print("\n".join(findings.three(measured)))
-    print(f"{page}\n{page.parent / 'charts'}: {len(drawn)} files")
+    run = Path(told.run)
+    page, folder = (run / "report.html", run / "charts") if told.out is None else elsewhere(Path(told.out))
+    measured = results.load(results_of(run))
+    page = report.write(measured, page)
+    drawn = charts.export(measured, folder)
+    print("\n".join([*claims.three(measured), str(page), f"{folder}: {len(drawn)} files"]))
     return 0
+
+
+def results_of(run: Path) -> Path:
+    """The results of an examination.
+
+    Raises:
+        InputError: The folder is another kind of run.
+    """
+    from scorescope.runs import record_of
+
+    file, record = run / "results.nc", record_of(run)
+    if record is not None and not file.exists():
+        raise InputError(f"{run} holds {record.get('kind', 'a run')}, of which there is no report", "the folder of an examination")
+    return file
+
+
+def elsewhere(page: Path) -> tuple[Path, Path]:
+    """The page and the folder of its charts, outside of a run: both new, or both drawn by this command before.
+
+    Raises:
+        InputError: Something else is there.
+    """
+    from scorescope.report import is_report
+
+    if page.exists() and not (page.is_file() and is_report(page)):
+        raise InputError(f"{page} is no report of scorescope, and is left as it is", "another --out")
+    folder = page.with_name(f"{page.stem}-charts")
+    if not page.exists() and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder}, where the charts would go, is there already", "another --out")
+    return page, folder

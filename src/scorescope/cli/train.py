@@ -48,8 +48,10 @@ class Train(Generic[Net, Aim]):
     """cpu, cuda or, for a single process, cuda:1."""
     fork: Annotated[str | None, arg(metavar="FOLDER")] = None
     """Folder of another run: begin where it stands, with other settings."""
+    force: bool = False
+    """Begin again, in place of the training run in --out."""
     watch_every: int = 500
-    """Steps between two looks through the microscope, into results.nc; 0 for none."""
+    """Steps between looks through the microscope; 0 for none."""
     tensorboard: bool = False
     """Write what it sees for TensorBoard, too."""
     recipe: Recipe[Net, Aim] = field(default_factory=lambda: Recipe(None))  # type: ignore[arg-type]
@@ -112,22 +114,23 @@ def main(argv: list[str]) -> int:
     steps = f"{told.recipe.steps:,} steps of {told.recipe.batch} examples"
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes one speaks for all
     with Board(quiet=not first) as board, board.row(f"training {told.preset}", told.recipe.steps) as row:
-        board.say(f"training {told.preset} on {bank.name}, {len(bank):,} rows of {bank.shape}: {steps}")
-        board.say(f"run folder {told.out} (killed, the same command continues)")
-
         folder = Path(told.out) / "tensorboard" if told.tensorboard else None
         watchers = []
-        if first and told.watch_every and not (Path(told.out) / "model.safetensors").exists():
+        if first and told.watch_every and (told.force or not (Path(told.out) / "model.safetensors").exists()):
             watchers = [Microscope(bank, told.recipe, told.watch_every, told.device, tensorboard=folder)]
 
         def report(progress: Progress) -> None:
-            if not row.done:
-                row.skip(progress.step - progress.made)
+            if not progress.made:
+                board.say(f"training {told.preset} on {bank.name}, {len(bank):,} rows of {bank.shape}: {steps}")
+                board.say(f"run folder {told.out} (killed, the same command continues)")
+                return row.skip(progress.step)
             seen = [watcher.said for watcher in watchers if watcher.said]
             pace = f"{progress.made / progress.seconds:.1f} it/s"
             row(progress.step - row.done, ", ".join([f"loss {progress.loss:.4f}", pace, memory(told.device), *seen]))
 
-        weights = train(told.recipe, bank, told.out, device=told.device, report=report, watchers=watchers, fork=told.fork)
+        weights = train(
+            told.recipe, bank, told.out, device=told.device, report=report, watchers=watchers, fork=told.fork, force=told.force
+        )  # fmt: skip
     leave()
     if first:
         print(f"weights  {weights}\nexamine  scorescope examine {told.out} --bank {told.bank or 'digits'}")

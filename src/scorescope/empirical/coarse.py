@@ -23,9 +23,10 @@ from scorescope.empirical.partial import LAST
 from scorescope.empirical.products import Products
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import squares
-from scorescope.empirical.shelf import ONWARD, Rows, Shelf
+from scorescope.empirical.shelf import Rows, Shelf
 from scorescope.rows import Bank
-from scorescope.search.products import U32, Room
+from scorescope.search.products import U32, Workspace
+from scorescope.search.quantize import OUTWARD
 
 SHARE = 4  # of the axes, one in so many
 LEAST = 1024  # dimensions below which all axes are as fast
@@ -93,7 +94,7 @@ class Coarse:
             kept, square = torch.linalg.vecdot(seen, seen), (rows.square.sqrt() + shelf.rounded).square()
             # ‖x − x̂‖² = ‖x‖² − 2⟨y, x̂⟩ + ‖x̂‖², with the y that float32 knows.
             left = square - 2 * torch.linalg.vecdot(y, seen) + kept + 2 * off * (square * kept).sqrt() + 1e-12 * square
-            self.lost[part] = left.clamp(min=0).sqrt() * ONWARD + shelf.rounded
+            self.lost[part] = left.clamp(min=0).sqrt() * OUTWARD + shelf.rounded
             norms += torch.stack([self.lost[part].square().sum(), square.sum()])
         norms = shelf.ranks.total(norms)
         self.worth = bool(norms[0] <= PLAIN**2 * norms[1])
@@ -143,14 +144,16 @@ class Coarse:
             yield Rows(self.q[part], rows.square, self.lost[part], rows.index)
 
 
-def matter(states: States, coarse: Coarse, label: int | None, margin: float, ranks: Ranks, few: int, room: Room) -> tuple[Tensor, ...]:
+def matter(
+    states: States, coarse: Coarse, label: int | None, margin: float, ranks: Ranks, few: int, workspace: Workspace
+) -> tuple[Tensor, ...]:
     """The rows that can matter to states (B, 1, d), σ > 0: (state, row) pairs, and for which states (B,) they are more than `few`.
 
     Those whose logit is within `margin` of the largest, and those that may be nearer to the shell than the row that has the largest. The
     row that is the best by its projection is asked exactly; by it all others are judged.
     """
     family, digits = alone(states, seen=coarse.project(states.centred[:, 0]))
-    products = Products(coarse, digits, label, coarse.shelf.memory // 8, room)
+    products = Products(coarse, digits, label, coarse.shelf.memory // 8, workspace)
     slope, curve, norm = (value[:, 0] for value in (states.slope, states.curve, states.norm))
     scale = slope * family.coefficients[:, 0, 0] * coarse.step
     columns = torch.stack([scale, -0.5 * curve, slope * (norm + family.rest[:, 0]) * (1 + 1e-5)], 1).float()

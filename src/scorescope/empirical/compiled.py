@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.empirical.digits import BASE
+from scorescope.search.quantize import BASE
 
 try:
     from scorescope.empirical import kernels

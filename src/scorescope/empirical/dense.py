@@ -20,7 +20,7 @@ from torch import Tensor
 
 from scorescope.empirical import compiled
 from scorescope.empirical.chance import SAFE, lots
-from scorescope.empirical.digits import BASE, product
+from scorescope.empirical.digits import product
 from scorescope.empirical.family import Family
 from scorescope.empirical.nearest import Nearest
 from scorescope.empirical.nominate import error_of, stacked
@@ -28,7 +28,8 @@ from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.products import Products, Tile
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Shelf
-from scorescope.search.products import U64, Room
+from scorescope.search.products import U64, Workspace
+from scorescope.search.quantize import BASE
 
 VALUES = 1 << 20  # weights of one step where PyTorch makes them
 SAMPLE = 1024  # rows that tell how large logits are
@@ -251,10 +252,10 @@ class Dense:
 
     def _add(self, cut: list[tuple[int, Tensor, Tensor]], total: Tensor) -> None:
         """Add the products of digits of weights and rows to their sums: many at a time, since products and loops wake different threads."""
-        room = Room()
+        workspace = Workspace()
         for side, digits, q in cut if total.shape[1] else []:
-            room.begin()
-            total[side] += product(digits, q, room.take(len(digits), total.shape[2], self.device))
+            workspace.begin()
+            total[side] += product(digits, q, workspace.take(len(digits), total.shape[2], self.device))
 
     def _carry(self, total: Tensor, moment: Tensor) -> None:
         """Add the sums of digits to the moments, and begin them anew."""

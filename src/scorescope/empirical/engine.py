@@ -28,7 +28,7 @@ from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import ratios, settle
 from scorescope.empirical.shaped import Shaping
 from scorescope.empirical.shelf import Shelf
-from scorescope.search.products import Room
+from scorescope.search.products import Workspace
 
 FEW = 128  # rows that are settled one by one
 ALONE = 4  # rows that are settled where the others are listed
@@ -61,8 +61,8 @@ class Engine:
     def __init__(self, shelf: Shelf, tolerance: float, ranks: Ranks) -> None:
         self.shelf, self.tolerance, self.ranks = shelf, tolerance, ranks
         self.work: Counter[str] = Counter()
-        self.room = Room()  # of queries that share nothing
-        self.rooms: list[Room] = []  # of sweeps that have ended
+        self.workspace = Workspace()  # of queries that share nothing
+        self.workspaces: list[Workspace] = []  # of sweeps that have ended
 
     @property
     def digits_suffice(self) -> bool:
@@ -165,7 +165,7 @@ class Engine:
             (left & ~crowded & ~close, self.shaping.states if self.shaping else alone, self.posterior),
         ]
         made = [(which, *make(states[which]), answer) for chosen, make, answer in ways if len(which := chosen.nonzero().flatten())]
-        shared = together(self.shelf, [digits for _, _, digits, _ in made], label, self.shelf.memory // 8, self.room)
+        shared = together(self.shelf, [digits for _, _, digits, _ in made], label, self.shelf.memory // 8, self.workspace)
         for (which, family, _, answer), products in zip(made, shared, strict=True):
             answer(family, products, label).scatter_to(result, place[which])
 
@@ -185,8 +185,8 @@ class Engine:
             return left
         which, (_, margin, dropped) = far.nonzero().flatten(), self.margin(label)
         own = states[which]
-        self.room.begin()
-        state, row, many = matter(own, self.coarse, label, margin, self.ranks, FEW, self.room)
+        self.workspace.begin()
+        state, row, many = matter(own, self.coarse, label, margin, self.ranks, FEW, self.workspace)
         total = settle(own, self.shelf, state, row, self.ranks)
         ratios(own, self.shelf, state, row, total.ratio)
         done = (~many).nonzero().flatten()

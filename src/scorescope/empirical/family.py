@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from scorescope.empirical.chance import CERTAIN, SAFE, lots, uniform
-from scorescope.empirical.digits import BASE, planes
 from scorescope.schedule import Schedule
+from scorescope.search.quantize import BASE, planes
 
 KEPT = 0.6  # share of what may be left that directions leave; the rest is for their rounding
 STRIDE = 80.0  # what the first plane of principal directions may leave of the states, as a factor

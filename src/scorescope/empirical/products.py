@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scorescope.empirical.digits import product
 from scorescope.empirical.shelf import Readable, Rows, Shelf
-from scorescope.search.products import Room
+from scorescope.search.products import Workspace
 
 WHOLE, FEW = 1 << 16, 1 << 27  # rows of a block at most, where all products take no more bytes than this
 
@@ -34,10 +34,10 @@ class Tile:
 class Products:
     """Iterates over the tiles of digits (P, R, d) int8 with the rows of one class, or of all; keeps as many as `memory` bytes hold.
 
-    A tile that is not kept is gone when the next is made; those that are lie in `room`, if one is given, until it is begun anew.
+    A tile that is not kept is gone when the next is made; those that are lie in `workspace`, if one is given, until it is begun anew.
     """
 
-    def __init__(self, shelf: Readable, digits: Tensor, label: int | None, memory: int, room: Room | None = None) -> None:
+    def __init__(self, shelf: Readable, digits: Tensor, label: int | None, memory: int, workspace: Workspace | None = None) -> None:
         self.shelf, self.label, self.each = shelf, label, digits.shape[1]
         flat = digits.flatten(0, 1)
         # Rows are read once, for the states and for their mirror images.
@@ -49,7 +49,7 @@ class Products:
         if self.memory:
             rows = shelf.kept(label)
             self.block = WHOLE if 4 * len(self.digits) * (rows.stop - rows.start) <= min(self.memory, FEW) else None
-        self.room, self._spare = room, Room()
+        self.workspace, self._spare = workspace, Workspace()
         self._kept: list[Tile] = []
 
     def __iter__(self) -> Iterator[Tile]:
@@ -69,8 +69,8 @@ class Products:
     def _made(self, rows: Rows, keep: bool) -> Iterator[Tile]:
         """The tiles of a block, made in memory that lasts as long as they do."""
         self._spare.begin()
-        room = self.room if keep else self._spare
-        out = None if room is None else room.take(len(self.digits), len(rows.q), self.digits.device)
+        workspace = self.workspace if keep else self._spare
+        out = None if workspace is None else workspace.take(len(self.digits), len(rows.q), self.digits.device)
         for mirrored, exact in enumerate(product(self.digits, rows.q.T, out).chunk(self.sides)):
             yield self._tile(rows, exact, bool(mirrored))
 
@@ -84,16 +84,16 @@ class Products:
         self._kept.append(self._tile(tile.rows, exact, tile.mirrored))
 
 
-def together(shelf: Shelf, stacks: list[Tensor], label: int | None, memory: int, room: Room) -> list[Products]:
+def together(shelf: Shelf, stacks: list[Tensor], label: int | None, memory: int, workspace: Workspace) -> list[Products]:
     """Products of several stacks of digits (P, R, d) with the same rows: of all at once, which is faster, where `memory` holds them."""
-    room.begin()
-    each = [Products(shelf, digits, label, memory // len(stacks), room) for digits in stacks]
+    workspace.begin()
+    each = [Products(shelf, digits, label, memory // len(stacks), workspace) for digits in stacks]
     if len(stacks) < 2:
         return each
     flat = torch.cat([digits.flatten(0, 1) for digits in stacks])
     rows = len(shelf.indices(label)) * (2 if shelf.bank.flips else 1)
     if shelf.resident and 4 * len(flat) * rows <= memory:
-        whole = Products(shelf, flat[:, None], label, memory, room)
+        whole = Products(shelf, flat[:, None], label, memory, workspace)
         for tile in whole:
             parts = tile.exact[:, 0].split([len(digits.flatten(0, 1)) for digits in stacks])
             for products, part in zip(each, parts, strict=True):

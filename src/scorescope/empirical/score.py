@@ -140,6 +140,10 @@ class EmpiricalScore(Denoiser):
                 index[part] = draw(self.engine, states, keys[part], parts)
         return self.bank[index].to(self.device), index
 
+    def rows(self, index: Tensor) -> Tensor:
+        """Rows of the bank by index (B,), as they are: (B, *shape) float64."""
+        return self.shelf.fetch(index).reshape(-1, *self.bank.shape)
+
     def supervision_sweep(self, x: Tensor, eps: Tensor, times: Tensor, label: Label = None) -> Iterator[tuple[int, Posterior]]:
         """Posteriors of training pairs at many timesteps: z = α x + σ ε.
 

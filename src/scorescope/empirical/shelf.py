@@ -1,9 +1,8 @@
 """Shelf: a bank's rows as the engine reads them: 8-bit digits, kept on the device where they fit, read from disk in order where not.
 
-A row is x = centre + step·q + (what was rounded away), q (d,) int8. Rows of 8-bit images are digits as they are stored, and nothing is
-rounded away but the float32 of the model-space value; rows of floats are rounded to one digit, here or once and for all in the bank's
-shadow, and how much each lost is known. Distances do not change by centring; norms, and with them all bounds, get smaller. Mirrored rows
-are never made: ⟨z, mirror(x)⟩ = ⟨mirror(z), x⟩, and the centre of a bank with flips is symmetric.
+A row is x = centre + step·q + residual, q (d,) int8, as `search.quantize` says; rows of floats are quantized here, or once and for all in
+the bank's shadow. Distances do not change by centring; norms, and with them all bounds, get smaller. Mirrored rows are never made:
+⟨z, mirror(x)⟩ = ⟨mirror(z), x⟩, and the centre of a bank with flips is symmetric.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from scorescope.empirical import compiled
 from scorescope.empirical.ranks import Ranks
 from scorescope.errors import InputError
 from scorescope.rows import Bank
-from scorescope.search.shadow import Shadow, best_step, shadow_of
+from scorescope.search.quantize import OUTWARD, Quantizer
+from scorescope.search.shadow import Shadow, shadow_of
 
 BLOCK = 8192  # rows of one product, unless memory is short
 LEAST = 256
-ONWARD = 1 + 2.0**-40  # covers the rounding of a float64 norm
 
 
 @dataclass(frozen=True)
@@ -118,53 +117,47 @@ class Shelf:
         return None if self.exact else shadow_of(self.bank)
 
     @cached_property
-    def centre(self) -> Tensor:
-        """What is subtracted, (d,) float64: the value of the stored 128, or the bank's mean."""
-        if self.exact:
-            return torch.full((self.bank.d,), self.zero, dtype=torch.float64, device=self.device)
-        if self.shadow is not None:
-            return torch.from_numpy(self.shadow.mean).to(self.device, torch.float64)
-        mean = self.bank.mean.double()
-        mean = (mean + mean.flip(-1)) / 2 if self.bank.flips else mean
-        return mean.float().double().flatten().to(self.device)
+    def quantizer(self) -> Quantizer:
+        """The bank's, or its shadow's."""
+        if self.shadow is None:
+            return Quantizer.of(self.bank, self.device)
+        return Quantizer(self.shadow.quantizer.centre.to(self.device), self.shadow.quantizer.step)
 
     @property
-    def zero(self) -> float:
-        """The value of the digit 0 of 8-bit rows: of the stored 128."""
-        return self.bank.low + (self.bank.high - self.bank.low) * 128 / 255
+    def centre(self) -> Tensor:
+        """What is subtracted, (d,) float64: the value of the stored 128, or the bank's mean."""
+        return self.quantizer.centre
+
+    @property
+    def step(self) -> float:
+        """The quantization step: the unit of the digits."""
+        return self.quantizer.step
 
     @cached_property
-    def step(self) -> float:
-        """The unit of the digits."""
-        if self.exact:
-            return (self.bank.high - self.bank.low) / 255
-        if self.shadow is not None:
-            return self.shadow.step
-        return max(best_step(self.bank, self.centre.cpu()), torch.finfo(torch.float32).tiny)
+    def zero(self) -> float:
+        """The value of the digit 0 of 8-bit rows: of the stored 128."""
+        return float(self.centre[0])
 
     @cached_property
     def _norms(self) -> tuple[Tensor, Tensor]:
-        """Squared norms of one's own centred rows and norms of what their digits leave, float64; one pass unless a shadow knows."""
+        """Squared norms of one's own centred rows and norms of their residuals, float64; one pass unless a shadow knows."""
         shadow = self.shadow
         if shadow is not None:
             part = slice(self.own.start, self.own.stop)
-            return torch.from_numpy(shadow.square[part]).to(self.device), torch.from_numpy(shadow.rounded[part]).to(self.device)
-        square, rounded = (torch.empty(len(self.own), dtype=torch.float64, device=self.device) for _ in range(2))
+            return torch.from_numpy(shadow.square[part]).to(self.device), torch.from_numpy(shadow.residual[part]).to(self.device)
+        square, residual = (torch.empty(len(self.own), dtype=torch.float64, device=self.device) for _ in range(2))
         for start in range(0, len(square), LEAST):
-            part = slice(start, min(start + LEAST, len(square)))
-            stored = self.bank.stored(self.own.start + part.start, self.own.start + part.stop)
-            x = torch.from_numpy(self.bank.decode(stored)).reshape(len(stored), -1).to(self.device).double().sub_(self.centre)
-            square[part] = torch.linalg.vecdot(x, x)
-            lost = x.sub_(self._digits(stored), alpha=self.step)
-            rounded[part] = torch.linalg.vecdot(lost, lost).sqrt_().mul_(ONWARD)
-        return square, rounded
+            stop = min(start + LEAST, len(square))
+            rows = self.quantizer.quantized(self.bank.stored(self.own.start + start, self.own.start + stop))
+            square[start:stop], residual[start:stop] = rows.square, rows.residual
+        return square, residual
 
     @cached_property
     def _extent(self) -> tuple[float, float]:
         """The largest norm of a centred row, and of what its digits leave, in the whole bank."""
         largest = torch.stack([values.max() if len(values) else values.new_zeros(()) for values in self._norms])
         square, rounded = self.ranks.largest(largest).tolist()
-        return square**0.5 * ONWARD, rounded
+        return square**0.5 * OUTWARD, rounded
 
     @property
     def rounded(self) -> float:
@@ -176,24 +169,13 @@ class Shelf:
         """The largest norm of all centred rows."""
         return self._extent[0]
 
-    def _digits(self, stored: np.ndarray) -> Tensor:
-        """Digits (n, d) int8 of rows as stored."""
-        if self.exact:
-            return torch.from_numpy((stored.reshape(len(stored), -1) ^ np.uint8(128)).view(np.int8)).to(self.device)
-        flat = torch.from_numpy(np.ascontiguousarray(stored)).reshape(len(stored), -1).to(self.device)
-        q = torch.empty(flat.shape, dtype=torch.int8, device=self.device)
-        for part in (slice(start, start + LEAST) for start in range(0, len(flat), LEAST)):
-            q[part] = ((flat[part].double() - self.centre) / self.step).round_().clamp_(-127, 127)
-        return q
-
     def _read(self, index: np.ndarray) -> Tensor:
         """Digits of stored rows by index, in order."""
         whole = len(index) > 0 and bool((np.diff(index) == 1).all())
-        shadow = self.shadow
-        if shadow is not None:
-            q = shadow.stored(int(index[0]), int(index[-1]) + 1) if whole else shadow.stored_at(index)
-            return torch.from_numpy(np.ascontiguousarray(q)).reshape(len(index), -1).to(self.device)
-        return self._digits(self.bank.stored(int(index[0]), int(index[-1]) + 1) if whole else self.bank.stored_at(index))
+        where = slice(int(index[0]), int(index[-1]) + 1) if whole else index
+        if self.shadow is not None:
+            return torch.from_numpy(self.shadow.rows[where]).reshape(len(index), -1).to(self.device)
+        return self.quantizer.q(np.asarray(self.bank.rows[where]))
 
     @cached_property
     def _kept(self) -> tuple[Rows, np.ndarray]:
@@ -245,10 +227,11 @@ class Shelf:
         """Flat vectors (*, d) of the bank's shape, mirrored along the last axis."""
         return flat.reshape(-1, *self.bank.shape).flip(-1).reshape(flat.shape)
 
-    @cached_property
+    @property
     def table(self) -> Tensor:
         """Model-space values of the digits −128 … 127 of 8-bit rows."""
-        return torch.from_numpy(self.bank.decode(np.arange(256, dtype=np.uint8))).to(self.device, torch.float64)
+        assert self.quantizer.table is not None
+        return self.quantizer.table
 
     @cached_property
     def _place(self) -> Tensor:

@@ -17,7 +17,7 @@ from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.products import Products
 from scorescope.empirical.walk import Walk, level
 from scorescope.schedule import Schedule
-from scorescope.search.products import Room
+from scorescope.search.products import Workspace
 
 TOGETHER = 16  # timesteps of one chunk, unless the rows come from disk
 FAR = 64  # timesteps towards the data that share a basis; others share that of their chunk
@@ -36,11 +36,11 @@ def chunk(engine: Engine, count: int, times: int) -> int:
     return max(1, min(times, int(engine.ranks.smallest(torch.tensor(size, device=shelf.device)))))
 
 
-def vacant(engine: Engine) -> Room:
+def vacant(engine: Engine) -> Workspace:
     """Memory of an earlier sweep, if one has ended: a sweep's products are large, and fresh memory is slow to touch."""
-    room = engine.rooms.pop() if engine.rooms else Room()
-    room.begin()
-    return room
+    workspace = engine.workspaces.pop() if engine.workspaces else Workspace()
+    workspace.begin()
+    return workspace
 
 
 class PairSweep:
@@ -53,8 +53,8 @@ class PairSweep:
         self.walk = Walk(x, eps, level(eps, self.margin), shelf)
         every = self._states(slice(0, len(times)), meant=False)
         self.family, digits = pairs(x, eps, every, engine.wanted(every), shelf.step)
-        self.room = vacant(engine)
-        self.products = Products(shelf, digits, label, shelf.memory // 4, self.room)
+        self.workspace = vacant(engine)
+        self.products = Products(shelf, digits, label, shelf.memory // 4, self.workspace)
         self.lost = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
     def _states(self, part: slice, meant: bool = True, which: Tensor | None = None) -> States:
@@ -130,7 +130,7 @@ class TrajectorySweep:
         self.engine, self.schedule, self.z, self.times, self.label = engine, schedule, z, times, label
         alpha, sigma, *_ = schedule(times)
         self.sparse = engine.sparse(alpha**2 / sigma.clamp(min=1e-300) ** 2)
-        self.range, self.room, self.memory = slice(0, 0), vacant(engine), engine.shelf.memory // 4
+        self.range, self.workspace, self.memory = slice(0, 0), vacant(engine), engine.shelf.memory // 4
         self.shares = True
 
     def run(self, part: slice) -> Posterior:
@@ -179,8 +179,8 @@ class TrajectorySweep:
         crowd = self.engine.crowded(states)
         wanted = self.engine.wanted(states)
         family, digits = trajectories(states, torch.where(crowd, LAX * wanted, wanted))
-        self.room.begin()
-        return family, Products(self.engine.shelf, digits, self.label, self.memory, self.room)
+        self.workspace.begin()
+        return family, Products(self.engine.shelf, digits, self.label, self.memory, self.workspace)
 
 
 def sweep(
@@ -190,7 +190,7 @@ def sweep(
     try:
         yield from _steps(engine, runs, count, order)
     finally:
-        engine.rooms += [run.room for _, run in runs]
+        engine.workspaces += [run.workspace for _, run in runs]
 
 
 def _steps(

@@ -160,7 +160,7 @@ def compare(
     folder = cache_folder(cache)
     known = Features(bank, chosen, folder, device, batch, tick)
     m = min(total, reference)
-    ours, wanted = Features(rows, chosen, folder, device, batch, tick).first(n), known.first(min(m, MANIFOLD))
+    ours, wanted = Features(rows, chosen, folder, device, batch, tick, bank).first(n), known.first(min(m, MANIFOLD))
     scores = _scores(ours, wanted, known, m, k)
     real = _real(known, n, m, k)
     d = ours.shape[1]

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from scorescope.evaluate.extractors import Extractor
 from scorescope.evaluate.frechet import Moments
 from scorescope.files import write_tensors
 from scorescope.rows import Bank
+from scorescope.rows.pixels import images, value_range
 
 SCHEMA = 1
 PART = 1024
@@ -39,13 +41,6 @@ def cache_folder(given: str | Path | None = None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scorescope"
 
 
-def images(rows: Tensor, low: float, high: float) -> Tensor:
-    """Rows (B, C, H, W) of model space as images (B, 3, H, W) in [0, 1], rounded to 8 bits."""
-    unit = ((rows - low) / (high - low)).clamp(0, 1)
-    unit = (255 * unit).round() / 255
-    return unit if unit.shape[1] == 3 else unit.expand(-1, 3, -1, -1)
-
-
 class Features:
     """Features of one bank by one extractor.
 
@@ -56,15 +51,30 @@ class Features:
         device: Where to compute.
         batch: Rows at a time.
         tick: Called with the number of rows whenever some are done.
+        real: The bank whose range of values floats are seen in; their own unless given.
+
+    Raises:
+        InputError: Rows that are no images, for an extractor that takes them.
     """
 
     def __init__(
-        self, bank: Bank, extractor: Extractor, cache: Path | None, device: str = "cpu", batch: int = 64, tick: Tick | None = None
+        self,
+        bank: Bank,
+        extractor: Extractor,
+        cache: Path | None,
+        device: str = "cpu",
+        batch: int = 64,
+        tick: Tick | None = None,
+        real: Bank | None = None,
     ) -> None:
+        seen = real if real is not None and bank.rows.dtype != np.uint8 else bank
+        self.range = value_range(seen, "--extractor pixels") if extractor.takes == "images" else None
         self.bank, self.extractor, self.device, self.batch, self.tick = bank, extractor, device, batch, tick
         self.counted: set[int] = set()  # parts that have been told of: some are asked for twice
         self.order = seeds.generator(0, "evaluate", 0).permutation(len(bank.rows))
-        key = {"schema": SCHEMA, "bank": bank.fingerprint, "extractor": extractor.identity, "takes": extractor.takes}
+        key: dict[str, Any] = {"schema": SCHEMA, "bank": bank.fingerprint, "extractor": extractor.identity, "takes": extractor.takes}
+        if self.range is not None and bank.rows.dtype != np.uint8:  # of 8 bits the fingerprint says it
+            key["range"] = self.range
         self.key = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         self.folder = cache / "features" / self.key if cache is not None and extractor.cached else None
         self._moments = None if cache is None else cache / "features" / self.key
@@ -108,7 +118,7 @@ class Features:
         net, parts = self.extractor.to(self.device), []
         for part in np.array_split(index, range(self.batch, len(index), self.batch)):
             rows = self.bank[part].to(self.device)
-            found = net.net(images(rows, self.bank.low, self.bank.high) if net.takes == "images" else rows)
+            found = net.net(rows if self.range is None else images(rows, *self.range))
             if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(rows):
                 said = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
                 raise InputError(f"extractor {net.name} answered {len(rows)} rows with {said}", f"features ({len(rows)}, d)")

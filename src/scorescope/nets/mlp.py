@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorescope.errors import InputError
+from scorescope.nets import DEEPEST, check
 from scorescope.nets.sit import LabelEmbedder, TimestepEmbedder
 
 
@@ -35,7 +36,13 @@ class MLPSize:
                 raise InputError(f"--{name} {getattr(self, name)} is too small", f"--{name} {least} or more")
 
     def on(self, shape: tuple[int, ...], classes: int) -> MLPConfig:
-        """The MLP for rows of `shape`, which is kept in the answer whatever it is."""
+        """The MLP for rows of `shape`.
+
+        Raises:
+            InputError: Rows that are no vectors.
+        """
+        if len(shape) != 1:
+            raise InputError(f"an MLP takes vectors (d,); the bank's rows are {shape}", "--preset sit-desk or unet-desk, for images")
         return MLPConfig(tuple(shape), self.width, self.depth, self.skips, classes)
 
 
@@ -51,6 +58,7 @@ class MLPConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))  # JSON gives a list
+        check(self, depth=DEEPEST)
 
 
 class Layer(nn.Linear):

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorescope.errors import InputError
+from scorescope.nets import DEEPEST, check, square
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class SiTSize:
                 raise InputError(f"--{name} {getattr(self, name)} is not a positive number", f"--{name} 1 or more")
         if self.width % self.heads or self.width % 4:
             raise InputError(f"width {self.width} must be divisible by heads {self.heads} and by 4", "another --width or --heads")
-        if not self.mlp_ratio * self.width >= 1:
-            raise InputError(f"--mlp-ratio {self.mlp_ratio:g} leaves no hidden unit", "--mlp-ratio 4")
+        if not 1 <= self.mlp_ratio * self.width < math.inf:
+            raise InputError(f"--mlp-ratio {self.mlp_ratio:g} is no ratio that leaves hidden units", "--mlp-ratio 4")
 
     def on(self, shape: tuple[int, ...], classes: int) -> SiTConfig:
         """The SiT for rows of `shape`.
@@ -54,10 +55,7 @@ class SiTSize:
         Raises:
             InputError: Rows that are not square images or latents (C, H, H), or a side that the patch does not divide.
         """
-        if len(shape) != 3 or shape[1] != shape[2]:
-            raise InputError(
-                f"a SiT takes square images or latents (C, H, H); the bank's rows are {shape}", "building the bank with --size"
-            )
+        square(shape, "a SiT")
         if shape[1] % self.patch:
             raise InputError(f"images of side {shape[1]} are not divisible by patch {self.patch}", "--patch with a divisor of the side")
         return SiTConfig(shape[0], shape[1], self.patch, self.width, self.depth, self.heads, classes, self.mlp_ratio)
@@ -81,6 +79,7 @@ class SiTConfig:
     doubled: bool = False
 
     def __post_init__(self) -> None:
+        check(self, depth=DEEPEST)
         if self.size % self.patch:
             raise ValueError(f"size {self.size} is not divisible by patch {self.patch}")
         if self.width % self.heads or self.width % 4:

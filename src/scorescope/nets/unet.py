@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorescope.errors import InputError
+from scorescope.nets import DEEPEST, check, square
 
 ORDERS = ("new", "legacy")
 
@@ -61,9 +62,7 @@ class UNetSize:
         Raises:
             InputError: Rows that are not square images or latents (C, H, H), or a side that the levels do not divide.
         """
-        if len(shape) != 3 or shape[1] != shape[2]:
-            wanted = "square images or latents (C, H, H)"
-            raise InputError(f"a U-Net takes {wanted}; the bank's rows are {shape}", "building the bank with --size")
+        square(shape, "a U-Net")
         factor = 2 ** (len(self.multipliers) - 1)
         if shape[1] % factor:
             remedy = f"--multipliers with fewer levels, or a bank built with --size {math.ceil(shape[1] / factor) * factor}"
@@ -108,7 +107,8 @@ class UNetConfig:
     def __post_init__(self) -> None:
         for name in ("multipliers", "attention"):  # JSON gives lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.size % 2 ** (len(self.multipliers) - 1):
+        check(self, residual_blocks=DEEPEST)
+        if not self.multipliers or self.size % 2 ** (len(self.multipliers) - 1):
             raise ValueError(f"size {self.size} is not divisible by 2^{len(self.multipliers) - 1}")
         if self.order not in ORDERS:
             raise ValueError(f"order {self.order!r} is none of {', '.join(ORDERS)}")

@@ -1,38 +1,27 @@
-"""What to measure, one probe a file, found by scanning this package: adding a probe is adding a file.
+"""What to measure, one probe a file: a module of this package with `PROBE`, which is a `StateProbe` or a `WholeProbe` (see `base`).
 
-A probe module defines `PROBE`, which is one of
-
-    StateProbe(name, title, variables, measure)   measured at every state of the regions it names: `measure(view)` gives (P,) arrays
-    WholeProbe(name, title, measure, ...)         measured once: `measure(subject)` gives an `xarray.Dataset` for one model
-
-`variables` says what each array is (its long name and unit). A state variable that no chart claims is drawn by a general one.
+A variable that no chart names is drawn by a general one, so that a new probe is one file and nothing else.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
-from functools import cache
 
 from scorescope.errors import unknown
-from scorescope.probes.base import StateProbe, Subject, View, WholeProbe
+from scorescope.probes.base import StateProbe, Subject, Variable, View, WholeProbe
+from scorescope.registry import every
 
-__all__ = ["StateProbe", "Subject", "View", "WholeProbe", "all_probes", "chosen"]
+__all__ = ["StateProbe", "Subject", "Variable", "View", "WholeProbe", "all_probes", "chosen"]
+
+Probe = StateProbe | WholeProbe
 
 
-@cache
-def all_probes() -> dict[str, StateProbe | WholeProbe]:
+def all_probes() -> dict[str, Probe]:
     """Every probe in this package by name, in alphabetical order of their files."""
-    found: dict[str, StateProbe | WholeProbe] = {}
-    for module in pkgutil.iter_modules(__path__):
-        probe = getattr(importlib.import_module(f"{__name__}.{module.name}"), "PROBE", None)
-        if probe is not None:
-            found[probe.name] = probe
-    return found
+    return {probe.name: probe for probe in every(__name__, "PROBE").values()}
 
 
-def chosen(names: Sequence[str] | None) -> list[StateProbe | WholeProbe]:
+def chosen(names: Sequence[str] | None) -> list[Probe]:
     """The probes of these names, or all.
 
     Raises:

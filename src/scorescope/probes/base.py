@@ -1,11 +1,16 @@
-"""What a probe sees: one block of states with everything that can be known about it, computed once and only when asked for."""
+"""What a probe is and what it sees.
+
+A `StateProbe` measures at single states, and gives one array a variable; a `WholeProbe` makes states of its own. Both declare their
+variables, with dimensions, type and unit, and the rows of the bank whose pictures a report may want beside them: nothing outside a
+probe's file knows its name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,56 +24,56 @@ from scorescope.regions import REGIONS, Noised
 from scorescope.rows import Bank
 
 BATCH = 256  # states that go through a network together
+ROW = "row axes"  # stands for the axes of one row among a variable's dimensions: axis_0, axis_1, …
 
 
-class Truths:
-    """The exact posteriors of the states of one region, timestep by timestep; shared by every model that is asked about the same states.
+@dataclass(frozen=True)
+class Variable:
+    """One variable of the results.
 
-    A sweep is begun when a probe first asks for it, and read on to the timestep that is asked about.
-
-    Args:
-        score: The exact empirical score.
-        sweep: From a label, or None, to (k, posterior) for k = 0, 1, …
-        label: (P,) classes of the paths, or None.
+    Attributes:
+        long_name: What it is.
+        unit: Of its values.
+        dims: Its dimensions in the results, beside `model`; `ROW` for those of one row.
+        dtype: Of its values. What was not measured is NaN, or −1 where the type has none.
+        of_bank: Whether it belongs to the bank, whatever the model: then it has no dimension `model`.
     """
 
-    def __init__(
-        self, score: EmpiricalScore, sweep: Callable[[Tensor | None], Iterator[tuple[int, Posterior]]], label: Tensor | None
-    ) -> None:
-        self.score, self.sweep, self.label = score, sweep, label
-        self._running: dict[bool, Iterator[tuple[int, Posterior]]] = {}
-
-    def at(self, k: int) -> Truth:
-        """Those of timestep k; timesteps are asked about in order."""
-        return Truth(self, k)
-
-    def read(self, k: int, conditional: bool) -> Posterior:
-        """The posterior of timestep k, among all rows or those of each path's class."""
-        if conditional not in self._running:
-            self._running[conditional] = self.sweep(self.label if conditional else None)
-        return next(posterior for found, posterior in self._running[conditional] if found == k)
+    long_name: str
+    unit: str
+    dims: tuple[str, ...] = ("region", "path", "time")
+    dtype: str = "float64"
+    of_bank: bool = False
 
 
-class Truth:
-    """The exact posteriors of the states of one region at one time."""
+Variables = Mapping[str, Variable]
+Arrays = Mapping[str, Tensor]
+Rows = Callable[[xr.Dataset], Sequence[np.ndarray]]
 
-    def __init__(self, truths: Truths, k: int) -> None:
-        self.score, self._truths, self._k = truths.score, truths, k
 
-    @cached_property
+def no_rows(results: xr.Dataset) -> Sequence[np.ndarray]:
+    """The rows of a probe that points at none."""
+    return ()
+
+
+class Exact(Protocol):
+    """The exact posteriors of the states of one region at one time, each computed when it is first asked for."""
+
+    @property
     def whole(self) -> Posterior:
         """Among all rows of the bank."""
-        return self._truths.read(self._k, conditional=False)
 
-    @cached_property
+    @property
     def conditional(self) -> Posterior:
         """Among the rows of each path's class; among all rows for unlabelled paths."""
-        return self.whole if self._truths.label is None else self._truths.read(self._k, conditional=True)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Rows of the bank by index (B,), (B, *shape)."""
 
 
 @dataclass
 class View:
-    """The states of P paths of one region at one time t, on the paper's axis.
+    """The states of P paths of one region at one time t, on the paper's axis, with everything that can be known about them.
 
     Attributes:
         region: "supervision", "extrapolation" or "renoised".
@@ -85,7 +90,7 @@ class View:
     z: Tensor
     label: Tensor | None
     model: Denoiser
-    truth: Truth
+    truth: Exact
     source: Noised | None
 
     @property
@@ -112,19 +117,13 @@ class View:
         bad = (~means.isfinite().flatten(1).all(1)).nonzero().flatten()
         if len(bad):
             where = f"at t = {self.t:.4f} in the {self.region} region, path {int(bad[0])} ({len(bad)} of {len(means)} states)"
-            raise InputError(
-                f"{self.model.name} returned NaN or Inf {where}",
-                "a sound checkpoint, or other --times",
-            )
+            raise InputError(f"{self.model.name} returned NaN or Inf {where}", "a sound checkpoint, or other --times")
         return means
 
 
 def squared(x: Tensor) -> Tensor:
     """‖x‖² of each of (P, *), float64 (P,)."""
     return x.double().flatten(1).square().sum(1)
-
-
-Arrays = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -134,18 +133,41 @@ class StateProbe:
     Attributes:
         name: What the command line calls it.
         title: What a progress row calls it.
-        variables: For each array: (long name, unit).
-        measure: From a view to one (P,) tensor a variable.
+        variables: What it gives.
+        measure: From a view to one array a variable, in the variable's dimensions without `region` and `time`.
         regions: Where it is measured.
         needs_guidance: Whether it needs class-conditional and unconditional predictions.
+        rows: From the results to the rows that it points at.
     """
 
     name: str
     title: str
-    variables: Mapping[str, tuple[str, str]]
+    variables: Variables
     measure: Callable[[View], Arrays]
     regions: Sequence[str] = REGIONS
     needs_guidance: bool = False
+    rows: Rows = no_rows
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run is: times, sizes and streams, the same for all its models.
+
+    Attributes:
+        times: (T,) linear times.
+        sizes: How much to measure, by name: paths, origins, nulls.
+        seed: Names every random stream.
+        classes: The classes that states are given; empty for an unconditional run.
+        solver: Keyword arguments for `trajectory`.
+        shared: A place to keep what is the same for every model of a run.
+    """
+
+    times: np.ndarray
+    sizes: Mapping[str, int]
+    seed: int
+    classes: Sequence[int]
+    solver: Mapping[str, Any]
+    shared: dict[Any, Any]
 
 
 @dataclass
@@ -156,15 +178,10 @@ class Subject:
         model: On the linear axis.
         truth: The exact empirical score on the linear axis.
         bank: The training set.
-        samples: (P, *shape) ends of the extrapolation paths.
+        samples: (P, *shape) ends of the extrapolation paths; none for a probe of the bank.
         labels: (P,) their classes, or None.
-        times: (T,) the run's linear times.
-        seed: Of the run.
-        sizes: The run's sizes, by name.
-        classes: The classes that states are given; empty for an unconditional run.
-        solver: Keyword arguments for `trajectory`.
+        setting: Of the run.
         tick: Call with a number of finished units of work.
-        shared: A place to keep what is the same for every model of a run.
     """
 
     model: Denoiser
@@ -172,13 +189,8 @@ class Subject:
     bank: Bank
     samples: Tensor
     labels: Tensor | None
-    times: np.ndarray
-    seed: int
-    sizes: Mapping[str, int]
-    classes: Sequence[int]
-    solver: Mapping[str, Any]
-    tick: Callable[[int], None]
-    shared: dict[Any, Any]
+    setting: Setting
+    tick: Callable[[int], None] = lambda units: None
 
 
 @dataclass(frozen=True)
@@ -188,13 +200,22 @@ class WholeProbe:
     Attributes:
         name: What the command line calls it.
         title: What a progress row calls it.
-        measure: From a subject to a dataset of one model, in the variables and dimensions of `results`.
+        variables: What it gives.
+        measure: From a subject to one array a variable, in the variable's dimensions, and coordinates, by name.
         work: Units of work that `measure` will tick, from the subject.
         of_bank: Whether the answer belongs to the bank, whatever the model; it is then measured once.
+        rows: From the results to the rows that it points at.
     """
 
     name: str
     title: str
-    measure: Callable[[Subject], xr.Dataset]
+    variables: Variables
+    measure: Callable[[Subject], Mapping[str, Any]]
     work: Callable[[Subject], int]
     of_bank: bool = False
+    rows: Rows = no_rows
+
+
+def of_variables(*names: str) -> Rows:
+    """The rows that these variables hold; those that were not measured are passed over."""
+    return lambda results: [results[name].values for name in names if name in results]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scorescope.probes.base import Arrays, StateProbe, View, squared
+from scorescope.probes.base import Arrays, StateProbe, Variable, View, squared
 
 
 def measure(view: View) -> Arrays:
@@ -22,8 +22,8 @@ PROBE = StateProbe(
     "guidance-gap",
     "conditional against unconditional score",
     {
-        "gap_empirical": ("difference of the exact conditional and unconditional scores", "1 / data units"),
-        "gap_learned": ("difference of the learned conditional and unconditional scores", "1 / data units"),
+        "gap_empirical": Variable("difference of the exact conditional and unconditional scores", "1 / data units"),
+        "gap_learned": Variable("difference of the learned conditional and unconditional scores", "1 / data units"),
     },
     measure,
     needs_guidance=True,

@@ -10,13 +10,15 @@ Real rows are measured the same way against all other rows, so that "close" has 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from scorescope import regions, seeds
-from scorescope.probes.base import Subject, WholeProbe
+from scorescope.probes.base import Subject, Variable, WholeProbe, of_variables
+from scorescope.rows import Bank
 from scorescope.sampler import start_time, trajectory
 from scorescope.search import neighbours
 
@@ -32,31 +34,37 @@ def ratios(distance: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return (distance[:, 0] / second).nan_to_num(0.0).numpy(), calibrated.nan_to_num(0.0).numpy()
 
 
-def measure(subject: Subject) -> xr.Dataset:
+def nearest(bank: Bank, samples: Tensor) -> dict[str, np.ndarray]:
+    """The nearest rows of samples (P, *shape), and both ratios."""
+    index, distance = (part.cpu() for part in neighbours(bank, samples, NEAREST))
+    second, calibrated = ratios(distance)
+    shown = {"nearest_index": index[:, :SHOWN].numpy(), "nearest_distance": distance[:, :SHOWN].numpy()}
+    return shown | {"ratio_second": second, "ratio_calibrated": calibrated}
+
+
+def measure(subject: Subject) -> Mapping[str, np.ndarray]:
     """The samples, the null, and where a copier would have ended."""
     bank, device = subject.bank, subject.truth.device
-    index, distance = (part.cpu() for part in neighbours(bank, subject.samples.to(device), NEAREST))
-    second, calibrated = ratios(distance)
+    found = nearest(bank, subject.samples.to(device))
     subject.tick(len(subject.samples))
-    null = np.unique(seeds.choose(subject.seed, "null", range(subject.sizes["nulls"]), len(bank.rows)))
-    null_index, null_distance = (part.cpu() for part in neighbours(bank, bank[null].to(device), NEAREST, without=torch.from_numpy(null)))
-    null_second, null_calibrated = ratios(null_distance) if len(bank.rows) > 1 else (np.full(len(null), np.nan),) * 2
-    shown = {"near": np.arange(1, min(SHOWN, index.shape[1]) + 1)}
-    kept = len(shown["near"])
-    null_kept = min(kept, null_index.shape[1])
-    data = {
-        "nearest_index": (("path", "near"), index[:, :kept].numpy()),
-        "nearest_distance": (("path", "near"), distance[:, :kept].numpy()),
-        "ratio_second": (("path",), second),
-        "ratio_calibrated": (("path",), calibrated),
-        "copier_row": (("path",), copier_rows(subject)),
-        "null_row": (("null",), null),
-        "null_index": (("null", "near"), _pad(null_index[:, :null_kept].numpy(), kept, -1)),
-        "null_distance": (("null", "near"), _pad(null_distance[:, :null_kept].numpy(), kept, np.nan)),
-        "null_second": (("null",), null_second),
-        "null_calibrated": (("null",), null_calibrated),
+    return {**found, **_null(subject, found["nearest_index"].shape[1]), "copier_row": copier_rows(subject)}
+
+
+def _null(subject: Subject, kept: int) -> dict[str, np.ndarray]:
+    """Real rows beside their own nearest neighbours, of which `kept` are shown."""
+    bank, setting = subject.bank, subject.setting
+    null = np.unique(seeds.choose(setting.seed, "null", range(setting.sizes["nulls"]), len(bank.rows)))
+    found = neighbours(bank, bank[null].to(subject.truth.device), NEAREST, without=torch.from_numpy(null))
+    index, distance = (part.cpu() for part in found)
+    second, calibrated = ratios(distance) if len(bank.rows) > 1 else (np.full(len(null), np.nan),) * 2
+    return {
+        "near": np.arange(1, kept + 1),
+        "null_row": null,
+        "null_index": _pad(index[:, :kept].numpy(), kept, -1),
+        "null_distance": _pad(distance[:, :kept].numpy(), kept, np.nan),
+        "null_second": second,
+        "null_calibrated": calibrated,
     }
-    return xr.Dataset(data, coords=shown)
 
 
 def _pad(values: np.ndarray, width: int, fill: float) -> np.ndarray:
@@ -67,14 +75,15 @@ def copier_rows(subject: Subject) -> np.ndarray:
     """The row at which the exact empirical score ends from each sample's noise, (P,); the same for all models of a run."""
     start = start_time(subject.model)
     labels = None if subject.labels is None else tuple(subject.labels.tolist())
-    known = subject.shared.get(("copier", start, labels))
+    setting = subject.setting
+    known = setting.shared.get(("copier", start, labels))
     if known is not None:
         subject.tick(len(subject.samples))
         return known
-    noise = start * regions.noise(subject.seed, len(subject.samples), subject.bank.shape, "path").to(subject.truth.device)
+    noise = start * regions.noise(setting.seed, len(subject.samples), subject.bank.shape, "path").to(subject.truth.device)
     ends = trajectory(subject.truth, noise, [0.0], subject.labels, start=start, method="heun", steps=COPIER_STEPS, tick=subject.tick)[:, 0]
     found = neighbours(subject.bank, ends, 1)[0][:, 0].cpu().numpy()
-    subject.shared["copier", start, labels] = found
+    setting.shared["copier", start, labels] = found
     return found
 
 
@@ -83,4 +92,22 @@ def work(subject: Subject) -> int:
     return 2 * len(subject.samples)
 
 
-PROBE = WholeProbe("memorization", "samples against their nearest rows", measure, work)
+PROBE = WholeProbe(
+    "memorization",
+    "samples against their nearest rows",
+    {
+        "nearest_index": Variable("the nearest rows, nearest first", "row", ("path", "near"), "int64"),
+        "nearest_distance": Variable("their distances", "data units", ("path", "near")),
+        "ratio_second": Variable("nearest over second-nearest distance", "1", ("path",)),
+        "ratio_calibrated": Variable("squared nearest distance over the mean of the 50 nearest", "1", ("path",)),
+        "copier_row": Variable("the row at which a perfect copier ends", "row", ("path",), "int64"),
+        "null_row": Variable("real rows", "row", ("null",), "int64", of_bank=True),
+        "null_index": Variable("their nearest rows", "row", ("null", "near"), "int64", of_bank=True),
+        "null_distance": Variable("their distances", "data units", ("null", "near"), of_bank=True),
+        "null_second": Variable("nearest over second-nearest distance of real rows", "1", ("null",), of_bank=True),
+        "null_calibrated": Variable("calibrated ratio of real rows", "1", ("null",), of_bank=True),
+    },
+    measure,
+    work,
+    rows=of_variables("nearest_index", "copier_row", "null_row", "null_index"),
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scorescope.probes.base import Arrays, StateProbe, View
+from scorescope.probes.base import Arrays, StateProbe, Variable, View
 
 
 def measure(view: View) -> Arrays:
@@ -21,11 +21,11 @@ PROBE = StateProbe(
     "relative-distance",
     "distance from the training shells",
     {
-        "r_star": ("relative distance r*", "1"),
-        "ess": ("effective number of rows in the exact posterior", "rows"),
-        "entropy": ("entropy of the exact posterior", "nats"),
-        "top_weight": ("weight of the nearest row", "1"),
-        "top_index": ("index of the nearest row", "row"),
+        "r_star": Variable("relative distance r*", "1"),
+        "ess": Variable("effective number of rows in the exact posterior", "rows"),
+        "entropy": Variable("entropy of the exact posterior", "nats"),
+        "top_weight": Variable("weight of the nearest row", "1"),
+        "top_index": Variable("index of the nearest row", "row", dtype="int64"),
     },
     measure,
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from scorescope.probes.base import Arrays, StateProbe, View, squared
+from scorescope.probes.base import Arrays, StateProbe, Variable, View, squared
 
 
 def measure(view: View) -> Arrays:
     """The error per dimension, and the distance from the model's posterior mean to the row that the exact posterior favours."""
     exact = view.truth.conditional
-    nearest = view.truth.score.shelf.fetch(exact.top_index).reshape(view.z.shape)
+    nearest = view.truth.rows(exact.top_index)
     return {
         "score_error": squared(view.model_mean - exact.mean) / (view.t**2 * view.d),
         "mean_to_nearest": (squared(view.model_mean - nearest) / view.d).sqrt(),
@@ -19,8 +19,8 @@ PROBE = StateProbe(
     "score-error",
     "score error against the exact score",
     {
-        "score_error": ("weighted score error per dimension", "squared data units"),
-        "mean_to_nearest": ("distance from the model's posterior mean to the nearest row, per √dimension", "data units"),
+        "score_error": Variable("weighted score error per dimension", "squared data units"),
+        "mean_to_nearest": Variable("distance from the model's posterior mean to the nearest row, per √dimension", "data units"),
     },
     measure,
 )

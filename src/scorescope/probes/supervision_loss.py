@@ -6,7 +6,7 @@ region must agree with that of `score_error`: two ways to measure one quantity, 
 
 from __future__ import annotations
 
-from scorescope.probes.base import Arrays, StateProbe, View, squared
+from scorescope.probes.base import Arrays, StateProbe, Variable, View, squared
 
 
 def measure(view: View) -> Arrays:
@@ -21,8 +21,8 @@ PROBE = StateProbe(
     "supervision-loss",
     "DSM loss and its optimum",
     {
-        "dsm_loss": ("denoising score matching loss per dimension", "squared data units"),
-        "dsm_optimum": ("its optimum, one state's share", "squared data units"),
+        "dsm_loss": Variable("denoising score matching loss per dimension", "squared data units"),
+        "dsm_optimum": Variable("its optimum, one state's share", "squared data units"),
     },
     measure,
     regions=("supervision",),

@@ -9,7 +9,8 @@ import xarray as xr
 from scorescope.files import write_text
 from scorescope.report.page import render
 
-__all__ = ["render", "write"]
+__all__ = ["is_report", "render", "write"]
+MARK = b"<title>scorescope: "
 
 
 def write(results: xr.Dataset, path: str | Path) -> Path:
@@ -17,3 +18,9 @@ def write(results: xr.Dataset, path: str | Path) -> Path:
     target = Path(path)
     write_text(target, render(results))
     return target
+
+
+def is_report(path: str | Path) -> bool:
+    """Whether a file is a report that this package drew."""
+    with open(path, "rb") as opened:
+        return MARK in opened.read(2000)

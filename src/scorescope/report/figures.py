@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from scorescope import charts
 from scorescope.charts import Chart, r_star_small
-from scorescope.findings import Finding
+from scorescope.claims import Finding
 
 SMALL = "r_star_small"
 
@@ -38,7 +38,7 @@ class Figure:
     @property
     def about_bank(self) -> bool:
         """Whether the chart tells of the data alone."""
-        return bool(self.shows) and all(f.about == "bank" for alike in self.shows for f in alike)
+        return bool(self.shows) and all(f.claim.about == "bank" for alike in self.shows for f in alike)
 
     @property
     def legend(self) -> list[dict[str, Any]]:
@@ -51,8 +51,8 @@ def figure(chart: Chart, found: list[Finding], id: str = "") -> Figure:
     name = id or chart.id
     alike: dict[tuple[str, ...], list[Finding]] = {}
     for f in found:
-        if f.chart == chart.id:
-            alike.setdefault((f.id, f.says, f.phrase, f.verdict), []).append(f)
+        if f.claim.chart == chart.id:
+            alike.setdefault((f.claim.name, f.judged.says, f.judged.phrase, f.judged.verdict), []).append(f)
     shows = tuple(tuple(some) for some in alike.values())
     return Figure(name, chart, static_svg(chart.svg(), name), data_uri(chart.csv(), "text/csv;charset=utf-8"), shows)
 

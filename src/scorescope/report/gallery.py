@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from scorescope.findings.copies import COPY
 from scorescope.report.pictures import Painter, Rows
-from scorescope.results import provenance
+from scorescope.results import COPY, provenance
 
 NEAR = 3
 NULLS = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from importlib import resources
 from typing import Any
@@ -12,13 +13,13 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from scorescope import __version__, findings
+from scorescope import __version__, claims
 from scorescope.charts import VEGA_LITE
-from scorescope.findings import Finding, Verdict
-from scorescope.findings.sizes import short_count
+from scorescope.claims import Finding, Verdict
+from scorescope.claims.sizes import short_count
 from scorescope.report import figures, gallery, scrubber
 from scorescope.report.pictures import Painter, Rows, painter
-from scorescope.results import provenance
+from scorescope.results import largest, models, not_measured, provenance
 
 TILE_EDGE = 64  # largest width or height of a picture, in pixels
 MODEL_KEYS = ("name", "parameters", "schedule", "prediction", "sha256")
@@ -35,10 +36,11 @@ def render(results: xr.Dataset) -> str:
 
 def context(results: xr.Dataset) -> dict[str, Any]:
     """All that the template reads."""
-    record, found, model = provenance(results), findings.judge(results), findings.capable(results)
+    found = claims.judge(results)
+    record, model = provenance(results), largest(results)
     paint = painter(results, TILE_EDGE)
     rows = Rows(results, paint)
-    names = [str(name) for name in results["model"].values]
+    names = models(results)
     drawn = figures.figures(results, found)
     small = figures.small(results, model, "first-r_star")
     scrub = scrubber.data(results, rows, paint)
@@ -50,8 +52,8 @@ def context(results: xr.Dataset) -> dict[str, Any]:
         "models": model_facts(record, names),
         "model": model,
         "states": states(results),
-        "sentence": findings.sentence(results, found),
-        "headline": findings.headline(results, found),
+        "sentence": claims.sentence(results, found),
+        "headline": claims.headline(results, found),
         "groups": groups(found),
         "comparison": comparison(found, names),
         "figures": drawn,
@@ -71,9 +73,9 @@ def context(results: xr.Dataset) -> dict[str, Any]:
         "settings": settings(record),
         "versions": {k: str(record[k]) for k in ("version", "torch", "numpy") if k in record} | record.get("versions", {}),
         "warnings": [str(w) for w in record.get("warnings", [])],
-        "not_judged": not_judged(record, found),
+        "not_judged": not_judged(results, found),
         "provenance_uri": figures.data_uri(json.dumps(record, indent=2, sort_keys=True, allow_nan=False), "application/json"),
-        "bug_report": bug_report(record, found),
+        "bug_report": bug_report(results, found),
         "verdicts": Verdict,
         "version": __version__,
         "style": asset("report.css"),
@@ -150,32 +152,33 @@ def tile_facts(paint: Painter) -> dict[str, Any]:
 
 def groups(found: list[Finding]) -> list[list[Finding]]:
     """Findings by claim, in order: one claim's findings, one for each model, stand together."""
-    by_id: dict[str, list[Finding]] = {}
-    for finding in found:
-        by_id.setdefault(finding.id, []).append(finding)
-    return list(by_id.values())
+    return [list(alike) for _, alike in itertools.groupby(found, key=lambda finding: finding.claim.name)]
 
 
 def comparison(found: list[Finding], names: list[str]) -> list[list[Finding]]:
     """The lines of the table of models: one claim each, in the order of the models. Empty for a single model."""
     if len(names) < 2:
         return []
-    return [line for line in groups(found) if line[0].about == "model" and line[0].short]
+    return [line for line in groups(found) if line[0].claim.about == "model" and line[0].claim.short]
 
 
-def not_judged(record: dict[str, Any], found: list[Finding]) -> list[tuple[str, str]]:
-    """What could not be judged and why: probes as the run recorded them, then claims; each pair once."""
-    pairs = [(str(probe), str(reason)) for probe, reason in record.get("not_judged", [])]
+def not_judged(results: xr.Dataset, found: list[Finding]) -> list[tuple[str, str]]:
+    """What could not be judged and why: variables that were not measured, those of one reason together, then claims; each pair once."""
+    alike: dict[str, list[str]] = {}
+    for name, why in not_measured(results).items():
+        alike.setdefault(why, []).append(name)
+    pairs = [(", ".join(names), why) for why, names in alike.items()]
     for group in groups(found):
-        reasons = [f.reason for f in group if f.verdict is Verdict.NOT_JUDGED]
-        for finding in (f for f in group if f.verdict is Verdict.NOT_JUDGED):
-            alike = len(reasons) == len(group) and len(set(reasons)) == 1
-            pairs.append((finding.claim if alike else f"{finding.claim} ({finding.model})", finding.reason))
+        reasons = [f.judged.reason if f.judged.verdict is Verdict.NOT_JUDGED else "" for f in group]
+        for finding, why in zip(group, reasons, strict=True):
+            if why:
+                pairs.append((f"{finding.claim.sentence}{f' ({finding.model})' if len(set(reasons)) > 1 else ''}", why))
     return list(dict.fromkeys(pairs))
 
 
-def bug_report(record: dict[str, Any], found: list[Finding]) -> str:
+def bug_report(results: xr.Dataset, found: list[Finding]) -> str:
     """A block of text that tells a maintainer what ran and what came out."""
+    record = provenance(results)
     bank = record["bank"]
     lines = [
         f"scorescope {record.get('version', __version__)}, {record.get('date', 'unknown date')}",
@@ -186,7 +189,7 @@ def bug_report(record: dict[str, Any], found: list[Finding]) -> str:
         f"bank: {bank.get('rows')} × {bank.get('shape')}, {bank.get('classes')} classes, {str(bank.get('fingerprint', ''))[:16]}",
         *(f"model: {', '.join(str(m.get(key)) for key in MODEL_KEYS)}" for m in record.get("models", [])),
         *(f"warning: {w}" for w in record.get("warnings", [])),
-        *(f"not judged: {probe}: {reason}" for probe, reason in record.get("not_judged", [])),
+        *(f"not measured: {name}: {why}" for name, why in not_measured(results).items()),
         *(f"finding: {f'{f.model}: ' if f.model else ''}{f.line}" for f in found),
     ]
     return "\n".join(lines)

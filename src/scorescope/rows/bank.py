@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 
 from scorescope.errors import InputError
-from scorescope.rows.atomic import refuse_existing
 from scorescope.rows.content import decode, description_of, fingerprint_of, refuse_non_finite
 from scorescope.rows.options import Options
-from scorescope.rows.storage import Meaning, Progress, Source, batch_rows, quiet, read_bank, write_bank
+from scorescope.rows.storage import Meaning, Progress, Source, batch_rows, quiet, read_bank, refuse_existing, write_bank
 from scorescope.rows.tensors import StoredRows
 
 

@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from scorescope import __version__
 from scorescope.errors import InputError
-from scorescope.rows.atomic import MANIFEST, ROWS, full_disk_named, refuse_full_disk, replacing, sync
+from scorescope.files import replacing_folder, space_for
 from scorescope.rows.content import SCHEMA
 from scorescope.rows.summary import Summary
 from scorescope.rows.tensors import Layout, StoredFile, StoredRows, plan, read_layout
 
+ROWS, MANIFEST = "rows.safetensors", "manifest.json"
 STORED = ("uint8", "float16", "float32")
 BATCH_BYTES = 4 << 20
-AGAIN, ROOM = "building the bank again", "another disk, or --limit"
+AGAIN = "building the bank again"
 
 Progress = Callable[[str, int, int], None]
 """Told (what is done, rows done, rows in all) now and then."""
@@ -77,6 +79,17 @@ def batch_rows(row_bytes: int) -> int:
 # ---- writing ----------------------------------------------------------------------------------------------------------------
 
 
+def refuse_existing(out: Path, force: bool) -> None:
+    """Raise `InputError` if `out` exists and may not be replaced; only a bank or an empty folder ever is."""
+    if not (out.exists() or out.is_symlink()):
+        return
+    bank = (out / ROWS).is_file() and (out / MANIFEST).is_file()
+    if not out.is_dir() or out.is_symlink() or not (bank or not any(out.iterdir())):
+        raise InputError(f"{out} exists and is not a bank, so it is not replaced", "another --out")
+    if not force:
+        raise InputError(f"{out} exists", "another --out, or --force to replace it")
+
+
 def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = False, progress: Progress = quiet) -> None:
     """Stream a source into a bank folder.
 
@@ -90,10 +103,9 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
     byte = source.dtype == np.uint8
     summary = Summary(source.dtype, source.shape, flips=flips, low=low, high=high)
     layout = _layout(source)
-    size = layout.size
-    with replacing(out, force) as folder:
-        refuse_full_disk(out, size, ROOM)
-        with full_disk_named(out, size, ROOM), open(folder / ROWS, "wb") as file:
+    refuse_existing(out, force)
+    with space_for(out, layout.size, "another disk, or --limit"), replacing_folder(out) as folder:
+        with open(folder / ROWS, "wb") as file:
             file.write(layout.header)
             file.write(bytes(layout.tensors["mean"].nbytes))  # Known when all rows were seen.
             if source.labels is not None:
@@ -107,7 +119,7 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
             content = summary.finish(source.labels)
             file.seek(layout.tensors["mean"].offset)
             file.write(np.ascontiguousarray(summary.mean, dtype="<f8").data)
-            sync(file)
+            _flush(file)
         counts = None if source.labels is None else np.bincount(source.labels, minlength=len(source.class_names or ())).tolist()
         manifest = {
             "schema": SCHEMA,
@@ -127,9 +139,15 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
             **content,
             "cautions": [*source.cautions, *content["cautions"]],
         }
-        with full_disk_named(out, size, ROOM), open(folder / MANIFEST, "w", encoding="utf-8") as text:
+        with open(folder / MANIFEST, "w", encoding="utf-8") as text:
             json.dump(manifest, text, indent=1, allow_nan=False, ensure_ascii=False)
-            sync(text)
+            _flush(text)
+        refuse_existing(out, force)  # nor what came there meanwhile
+
+
+def _flush(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _layout(source: Source) -> Layout:

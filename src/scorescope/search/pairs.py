@@ -4,12 +4,12 @@ Copies are found by hashes. For the rest, three bounds rule pairs out, cheapest 
 
     1. boxes around tiles of rows that lie near each other: tiles further apart than the best pair so far are skipped;
     2. sketches of 46 coordinates, whose distances never exceed those of the rows: one float32 product for two tiles;
-    3. where sketches leave many, 8-bit codes: one integer product for two tiles, exact for rows stored in 8 bits.
+    3. where sketches leave many, rows quantized to 8 bits: one integer product for two tiles, exact for rows stored in 8 bits.
 
 Classes come first, and tiles with themselves, so that a good pair rules out most of the others. Memory is about 220 bytes a row (440
 with flips) and tiles of fixed size. The bank is read once in order, later only the rows of pairs that are left. Two cores take about
 1 ns for a pair of sketches, so N²/2 ns where the closest rows are much closer than most, as in photographs; where they are not (noise,
-Gaussian latents), every pair goes through codes: N²·d operations on 8-bit integers, about an hour for 1.3 million rows of 4,096.
+Gaussian latents), every pair goes through 8 bits: N²·d operations on 8-bit integers, about an hour for 1.3 million rows of 4,096.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from torch import Tensor
 
 from scorescope.rows.bank import Bank
 from scorescope.rows.storage import Progress, quiet
-from scorescope.search.codes import Codes, Grid
 from scorescope.search.copies import Copies
 from scorescope.search.nearest import BLOCK, distances, rows_of, step_rows
-from scorescope.search.products import full_precision, integer_products
+from scorescope.search.products import full_precision, integer_products, integer_squares
+from scorescope.search.quantize import Quantizer
 from scorescope.search.sketch import Sketches
 
-PANEL = 1 << 27  # bytes of codes that are kept for the tiles to come
+PANEL = 1 << 27  # bytes of quantized rows that are kept for the tiles to come
 TILE = 2048  # rows whose pairs with as many others are looked at together
-MANY = TILE * TILE >> 12  # pairs left by sketches from which on codes are cheaper than direct differences
+MANY = TILE * TILE >> 12  # pairs left by sketches from which on 8 bits are cheaper than direct differences
 
 
 @dataclass(frozen=True, order=True)
@@ -128,14 +128,17 @@ def _at_zero(copies: Copies, index: np.ndarray) -> Pair | None:
 
 @dataclass(frozen=True)
 class _Tile:
-    """Some stored rows, near each other, and their codes once they are needed."""
+    """Some stored rows, near each other, as 8-bit integers once they are needed."""
 
-    grid: Grid
+    bank: Bank
+    quantizer: Quantizer
     index: Tensor
 
     @cached_property
-    def codes(self) -> Codes:
-        return self.grid.codes(self.grid.bank.stored_at(self.index.cpu().numpy()))
+    def quantized(self) -> tuple[Tensor, Tensor, float]:
+        """Q (n, d) int8, ‖q‖² (n,), and a bound on the residuals' norms."""
+        q, residual = self.quantizer.bounded(self.bank.stored_at(self.index.cpu().numpy()))
+        return q, integer_squares(q), residual
 
 
 class _Search:
@@ -144,29 +147,32 @@ class _Search:
     def __init__(self, bank: Bank, sketches: Sketches, tick: Callable[[int], None]) -> None:
         self.bank, self.sketches, self.tick = bank, sketches, tick
         self.device = sketches.axes.centre.device
-        self.grid = Grid.of(bank, self.device)
+        self.quantizer = Quantizer.of(bank, self.device)
 
     def closest(self, index: np.ndarray, best: Pair) -> Pair:
         """The closest pair of these stored rows, or `best` if none is closer."""
         parts, sides = self.sketches.tiles(torch.from_numpy(index).to(self.device), TILE), range(1 + self.bank.flips)
         for part in parts:
-            tile = _Tile(self.grid, part)
+            tile = self._tile(part)
             for mirrored in sides:
                 best = self._look(tile, tile, bool(mirrored), best)
             self.tick(len(part) ** 2)
         boxes = [torch.stack([self.sketches.box(part, bool(mirrored)) for part in parts]) for mirrored in sides]
         wide = max(1, min(16, PANEL // (TILE * self.bank.d)))
-        for start in range(0, len(parts), wide):  # Codes of a tile serve all tiles of a panel.
-            panel = [_Tile(self.grid, part) for part in parts[start : start + wide]]
+        for start in range(0, len(parts), wide):  # The integers of a tile serve all tiles of a panel.
+            panel = [self._tile(part) for part in parts[start : start + wide]]
             apart = [[self.sketches.apart(box, other).tolist() for other in boxes] for box in boxes[0][start : start + wide]]
             for b in range(start + 1, len(parts)):
-                other = panel[b - start] if b < start + wide else _Tile(self.grid, parts[b])
+                other = panel[b - start] if b < start + wide else self._tile(parts[b])
                 for a, tile in enumerate(panel[: b - start]):
                     for mirrored in sides:
                         if apart[a][mirrored][b] <= best.distance:
                             best = self._look(tile, other, bool(mirrored), best)
                     self.tick(2 * len(tile.index) * len(other.index))
         return best
+
+    def _tile(self, index: Tensor) -> _Tile:
+        return _Tile(self.bank, self.quantizer, index)
 
     def _look(self, a: _Tile, b: _Tile, mirrored: bool, best: Pair) -> Pair:
         """The closest pair of a row of one tile and a row of the other, or its mirror image; or `best`."""
@@ -177,10 +183,10 @@ class _Search:
             found = square.flatten()[likeliest], likeliest // len(b.index), likeliest % len(b.index)
             best = self._settle(a, b, mirrored, *found, limit, best) if bool(found[0].isfinite()) else best
         if _many(square, limit(best.distance)):
-            other = self.grid.mirror(b.codes) if mirrored else b.codes
-            limit = _code_limit(self.grid.scale, a.codes.slack + other.slack)
-            square = integer_products(a.codes.code, other.code).mul_(-2).add_(a.codes.square[:, None]).add_(other.square)
-            _upper(square, a is b)
+            (q, q_square, residual), (other, other_square, other_residual) = a.quantized, b.quantized
+            other = other.reshape(-1, *self.bank.shape).flip(-1).reshape(other.shape) if mirrored else other
+            limit = _integer_limit(self.quantizer.step, residual + other_residual)
+            square = _upper(integer_products(q, other).mul_(-2).add_(q_square[:, None]).add_(other_square), a is b)
         return self._settle(a, b, mirrored, *_below(square, limit(best.distance)), limit, best)
 
     def _settle(
@@ -234,6 +240,6 @@ def _below(square: Tensor, limit: float) -> tuple[Tensor, Tensor, Tensor]:
     return some[i, j], line[i], j
 
 
-def _code_limit(scale: float, slack: float) -> Callable[[float], float]:
-    """No two rows are within a distance if the squared distance of their codes is above what this returns."""
-    return lambda distance: math.floor(((distance + slack) / scale) ** 2 * (1 + 1e-12)) + 1 if math.isfinite(distance) else distance
+def _integer_limit(step: float, residual: float) -> Callable[[float], float]:
+    """No two rows are within a distance if ‖q − q′‖² is above what this returns, where both residuals together are at most so large."""
+    return lambda distance: math.floor(((distance + residual) / step) ** 2 * (1 + 1e-12)) + 1 if math.isfinite(distance) else distance

@@ -65,7 +65,7 @@ def _instructions() -> bool:
     return any(known.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
-class Room(threading.local):
+class Workspace(threading.local):
     """int32 memory for products that are done with when the next begin: fresh memory is slow to touch. Each thread has its own."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Room(threading.local):
         self.used = 0
 
     def take(self, m: int, n: int, device: torch.device) -> Tensor:
-        """Room for (m, n) products."""
+        """Memory for (m, n) products."""
         if self.used == len(self.blocks):
             self.blocks.append(torch.empty(0, dtype=torch.int32, device=device))
         if self.blocks[self.used].numel() < m * n:
@@ -117,18 +117,18 @@ def _part(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     return torch._int_mm(wide.contiguous(), tall.contiguous().T)[:m, :n]
 
 
-_room = threading.local()  # of a thread: fresh memory is slow to touch
+_buffer = threading.local()  # of a thread: fresh memory is slow to touch
 
 
 def _as_float(x: Tensor, side: int) -> Tensor:
     """`x` in float32, until this thread asks for the next on that side of a product."""
     if x.device.type != "cpu":
         return x.float()
-    rooms = _room.__dict__.setdefault("rooms", {})
-    if side not in rooms or rooms[side].numel() < x.numel():
+    buffers = _buffer.__dict__.setdefault("buffers", {})
+    if side not in buffers or buffers[side].numel() < x.numel():
         with torch.inference_mode(False):  # it will be written outside, too
-            rooms[side] = torch.empty(x.numel(), dtype=torch.float32)
-    return rooms[side][: x.numel()].view(x.shape).copy_(x)
+            buffers[side] = torch.empty(x.numel(), dtype=torch.float32)
+    return buffers[side][: x.numel()].view(x.shape).copy_(x)
 
 
 def integer_squares(a: Tensor) -> Tensor:

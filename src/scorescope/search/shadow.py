@@ -1,37 +1,28 @@
-"""A shadow: a bank of floats once more in 8 bits, with what every row lost to rounding, so that bounds on inner products are certain.
+"""A shadow: the quantized rows of a bank of floats on the disk, with the norms of their residuals (the law is that of `quantize`).
 
-With one step s for the whole bank and the bank's mean m (rounded to float32),
-
-    q = clip(round((x − m)/s), −127, 127),    rounded = ‖x − m − s q‖,    square = ‖x − m‖²,
-
-so that |⟨z, x − m⟩ − s⟨z, q⟩| ≤ ‖z‖·rounded for every z, by Cauchy–Schwarz. The rows on the disk are half as large as float16.
-`shadow.safetensors` lies beside the rows; it can be made again at any time and adds nothing to what the bank means.
+`shadow.safetensors` lies beside the rows: q as `rows`, the centre as `mean`, ‖x − centre‖² as `square`, ‖residual‖ as `rounded`. It is
+half as large as float16, can be made again at any time and adds nothing to what the bank means.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from scorescope.errors import InputError
-from scorescope.rows.atomic import full_disk_named, refuse_full_disk, replacing_file
+from scorescope.files import locked, replacing, space_for
 from scorescope.rows.bank import Bank
 from scorescope.rows.storage import Progress, batch_rows, quiet
 from scorescope.rows.tensors import Layout, StoredFile, StoredRows, plan, read_layout
+from scorescope.search.quantize import Quantized, Quantizer
 
 SHADOW, SCHEMA = "shadow.safetensors", 1
-SAMPLED = 1 << 21  # values from which the step is chosen
-QUANTILES = 33  # steps that are tried
-CHUNK = 1 << 18  # float64 values of one step of the arithmetic: they stay in the processor's cache
-OUTWARD = 1 + 2.0**-40  # covers the rounding of a float64 norm of millions of values
 
 
 @dataclass(frozen=True)
@@ -39,26 +30,16 @@ class Shadow:
     """An opened shadow.
 
     Attributes:
-        step: s, the value of one unit of q.
-        mean: m (d,) float32.
-        square: ‖x − m‖² of every stored row (N,) float64.
-        rounded: ‖x − m − s q‖ of every stored row (N,) float64, never too small.
+        quantizer: Its centre and step, on the CPU.
+        square: ‖x − centre‖² of every stored row (N,) float64.
+        residual: ‖x − centre − step·q‖ of every stored row (N,) float64.
         rows: q (N, *shape) int8 on the disk.
     """
 
-    step: float
-    mean: np.ndarray
+    quantizer: Quantizer
     square: np.ndarray
-    rounded: np.ndarray
+    residual: np.ndarray
     rows: StoredRows
-
-    def stored(self, start: int, stop: int) -> np.ndarray:
-        """The q of rows start … stop − 1, int8 (n, *shape); by one read, in order."""
-        return self.rows[start:stop]
-
-    def stored_at(self, index: np.ndarray) -> np.ndarray:
-        """The q of these stored rows (B,), in any order, int8 (B, *shape)."""
-        return self.rows[np.asarray(index)]
 
 
 def folder_of(bank: Bank) -> Path | None:
@@ -114,10 +95,10 @@ def open_shadow(bank: Bank) -> Shadow | None:
         raise InputError(f"{path} was made of other rows than those of {folder}", again)
     if found.tensors != expected.tensors or not 0 < step < float("inf"):
         raise InputError(f"{path} was altered: its header is not that of this bank's shadow", again)
-    square, rounded, mean = (file.read(found.tensors[name]) for name in ("square", "rounded", "mean"))
-    if not all(np.isfinite(values).all() for values in (square, rounded, mean)) or square.min() < 0 or rounded.min() < 0:
+    square, residual, mean = (file.read(found.tensors[name]) for name in ("square", "rounded", "mean"))
+    if not all(np.isfinite(values).all() for values in (square, residual, mean)) or square.min() < 0 or residual.min() < 0:
         raise InputError(f"{path} was altered: it holds norms that are none", again)
-    return Shadow(step, mean, square, rounded, StoredRows(file, found.tensors["rows"]))
+    return Shadow(Quantizer(torch.from_numpy(mean).double(), step), square, residual, StoredRows(file, found.tensors["rows"]))
 
 
 # ---- making -----------------------------------------------------------------------------------------------------------------
@@ -126,7 +107,7 @@ def open_shadow(bank: Bank) -> Shadow | None:
 def build_shadow(path: str | Path, progress: Progress = quiet) -> Shadow | None:
     """Make the shadow of the bank at `path`, in place of the one it may have; None for 8-bit banks, which need none.
 
-    One pass: the step is chosen from a sample of the rows, and what is clipped elsewhere counts as rounded away.
+    One pass: the step is chosen from a sample of the rows, and what is clipped elsewhere counts as residual.
     Killed at any moment it leaves the bank as it was, and is simply run again.
 
     Args:
@@ -140,70 +121,33 @@ def build_shadow(path: str | Path, progress: Progress = quiet) -> Shadow | None:
     folder, n = folder_of(bank), len(bank.rows)
     if folder is None or bank.rows.dtype == np.uint8:
         return None
-    mean = bank.mean.flatten().float()
-    step = best_step(bank, mean)
-    layout = _layout(bank, step)
+    quantizer = Quantizer.of(bank, torch.device("cpu"))
+    layout = _layout(bank, quantizer.step)
     out, places = folder / SHADOW, layout.tensors
-    with full_disk_named(out, layout.size, "freeing some space"), replacing_file(out) as file:
-        refuse_full_disk(out, layout.size, "freeing some space")
-        write = partial(_write_at, file)
-        write(0, layout.header)
-        write(places["mean"].offset, mean.numpy())
-        for start, q, square, rounded in _rounded(bank, mean, step):
-            write(places["rows"].offset + start * bank.d, q)
-            write(places["square"].offset + 8 * start, square)
-            write(places["rounded"].offset + 8 * start, rounded)
-            progress("rows", start + len(q), n)
+    with locked(folder, SHADOW), space_for(out, layout.size, "freeing some space"):
+        for left in folder.glob(f".{SHADOW}.*"):  # by whoever was killed
+            left.unlink()
+        with replacing(out) as temporary, open(temporary, "wb") as file:
+
+            def write(offset: int, values: Any) -> None:
+                file.seek(offset)
+                file.write(values)
+
+            write(0, layout.header)
+            write(places["mean"].offset, quantizer.centre.float().numpy())
+            for start, rows in _batches(bank, quantizer):
+                write(places["rows"].offset + start * bank.d, rows.q.numpy())
+                write(places["square"].offset + 8 * start, rows.square.numpy())
+                write(places["rounded"].offset + 8 * start, rows.residual.numpy())
+                progress("rows", start + len(rows.q), n)
     return open_shadow(bank)
 
 
-def _write_at(file: BinaryIO, offset: int, values: Any) -> None:
-    file.seek(offset)
-    file.write(values.data if isinstance(values, np.ndarray) else values)
-
-
-def best_step(bank: Bank, mean: Tensor) -> float:
-    """The step with the least ‖x − m − s q‖, on average over a sample of rows spread through the bank.
-
-    Steps are tried that just clip no value of some row. The largest of them clips nothing at all, but one bright pixel in a million
-    would then make every row coarse; an average of squares would let that pixel decide too.
-    """
-    count = max(1, min(len(bank.rows), SAMPLED // bank.d))
-    sample = torch.from_numpy(bank.stored_at(np.linspace(0, len(bank.rows) - 1, count).astype(np.int64))).reshape(count, -1)
-    x = sample.double() - mean.double()
-    peak = x.abs().amax(1)
-    peak = peak[peak > 0]
-    if not len(peak):
-        return 1.0
-    steps = [float(step) / 127 for step in peak.quantile(torch.linspace(0, 1, QUANTILES, dtype=torch.float64)).unique()]
-    lost = [float(_residual(x, _whole(x, step), step).norm(dim=1).mean()) for step in steps]
-    return steps[int(np.argmin(lost))]
-
-
-def _whole(x: Tensor, step: float) -> Tensor:
-    return (x / step).round_().clamp_(-127, 127)
-
-
-def _residual(x: Tensor, whole: Tensor, step: float) -> Tensor:
-    return torch.sub(x, whole, alpha=step)
-
-
-def _rounded(bank: Bank, mean: Tensor, step: float) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """All rows in order: where they start, q (n, d) int8, ‖x − m‖² (n,) and ‖x − m − s q‖ (n,)."""
-    size, at_once = batch_rows(bank.rows[0].nbytes), max(1, CHUNK // bank.d)
-    centre = mean.double()
+def _batches(bank: Bank, quantizer: Quantizer) -> Iterator[tuple[int, Quantized]]:
+    """All rows in order, and where each batch starts."""
+    size = batch_rows(bank.rows[0].nbytes)
     for start in range(0, len(bank.rows), size):
-        stored = torch.from_numpy(bank.stored(start, start + size)).reshape(-1, bank.d)
-        q = torch.empty(stored.shape, dtype=torch.int8)
-        square, rounded = (torch.empty(len(stored), dtype=torch.float64) for _ in range(2))
-        for part in (slice(begin, begin + at_once) for begin in range(0, len(stored), at_once)):
-            x = stored[part].double().sub_(centre)
-            whole = _whole(x, step)
-            q[part] = whole.to(torch.int8)
-            square[part] = torch.linalg.vecdot(x, x)
-            lost = _residual(x, whole, step)
-            rounded[part] = torch.linalg.vecdot(lost, lost).sqrt_().mul_(OUTWARD)
-        yield start, q.numpy(), square.numpy(), rounded.numpy()
+        yield start, quantizer.quantized(bank.stored(start, start + size))
 
 
 # ---- verifying --------------------------------------------------------------------------------------------------------------
@@ -220,12 +164,13 @@ def verify_shadow(bank: Bank, progress: Progress = quiet) -> bool:
         return False
     said = f"{folder}/{SHADOW} was altered: it is not what the bank's rows are rounded to"
     damaged = InputError(said, f"scorescope bank shadow {folder}")
-    if not np.allclose(shadow.mean, bank.mean.flatten().numpy(), rtol=1e-6, atol=1e-6 * bank.radius):
+    if not np.allclose(shadow.quantizer.centre, bank.mean.flatten(), rtol=1e-6, atol=1e-6 * bank.radius):
         raise damaged
-    for start, q, square, rounded in _rounded(bank, torch.from_numpy(shadow.mean), shadow.step):
-        stop = start + len(q)
-        norms = ((shadow.square[start:stop], square), (shadow.rounded[start:stop], rounded))
-        if not np.array_equal(shadow.stored(start, stop).reshape(q.shape), q) or not all(np.allclose(*pair, 1e-12, 0) for pair in norms):
+    for start, rows in _batches(bank, shadow.quantizer):
+        stop = start + len(rows.q)
+        norms = ((shadow.square[start:stop], rows.square), (shadow.residual[start:stop], rows.residual))
+        same = np.array_equal(shadow.rows[start:stop].reshape(rows.q.shape), rows.q)
+        if not same or not all(np.allclose(*pair, 1e-12, 0) for pair in norms):
             raise damaged
         progress("shadow", stop, len(bank.rows))
     return True

@@ -1,7 +1,8 @@
 """A sketch of every row: a few coordinates whose distances never exceed those of the rows.
 
-With orthonormal axes P the map x → (Pᵀ(x − c), ‖(I − PPᵀ)(x − c)‖) shortens every distance or keeps it, whatever the axes; they are
-the principal ones of some rows, so that little is lost.
+With orthonormal axes P and a centre c the map x → (Pᵀ(x − c), ‖(I − PPᵀ)(x − c)‖)/radius shortens every distance, in units of the
+bank's radius, or keeps it, whatever the axes; they are the principal ones of some rows, so that little is lost. In these units no sketch
+is longer than √N, so that squares neither overflow float32 nor vanish, however large or small the rows are.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 
 from scorescope.rows.bank import Bank
-from scorescope.search.codes import centred_sample
 from scorescope.search.products import U32, U64
+from scorescope.search.quantize import centre_of
 
 AXES = 45  # with the rest's norm and two columns for the squares, 48 float32 values a row
 SAMPLE = 512  # rows whose principal axes are taken
@@ -22,25 +23,28 @@ SAMPLE = 512  # rows whose principal axes are taken
 
 @dataclass(frozen=True)
 class Axes:
-    """Orthonormal `axes` (d, p) about `centre` (d,), float64."""
+    """Orthonormal `axes` (d, p) about `centre` (d,), float64; `unit` is the radius of the bank."""
 
     centre: Tensor
     axes: Tensor
+    unit: float
 
     @staticmethod
     def of(bank: Bank, device: torch.device) -> Axes:
         """Principal axes of rows drawn evenly from the bank."""
-        centre, drawn = centred_sample(bank, SAMPLE, device)
-        x = drawn.double()
+        centre, unit = centre_of(bank, device), bank.radius or 1.0
+        drawn = bank[np.unique(np.linspace(0, len(bank.rows) - 1, SAMPLE).astype(np.int64))].to(device)
+        drawn = torch.cat([drawn, drawn.flip(-1)]) if bank.flips else drawn
+        x = (drawn.double().flatten(1) - centre) / unit
         values, vectors = torch.linalg.eigh(x @ x.T)
         kept = (values > 1e-9 * values[-1].clamp(min=1e-300)).nonzero().flatten().flip(0)[: min(AXES, bank.d)]
-        return Axes(centre, torch.linalg.qr(x.T @ vectors[:, kept])[0])
+        return Axes(centre, torch.linalg.qr(x.T @ vectors[:, kept])[0], unit)
 
     def sketch(self, x: Tensor) -> Tensor:
-        """Sketches (n, p + 1) float64 of rows (n, d)."""
-        away = x.double() - self.centre
-        inside = away @ self.axes
-        outside = (torch.linalg.vector_norm(away, dim=1).square() - inside.square().sum(1)).clamp(min=0).sqrt()
+        """Sketches (n, p + 1) float64 of rows (n, d), in units of the radius."""
+        centred = (x.double() - self.centre) / self.unit
+        inside = centred @ self.axes
+        outside = (torch.linalg.vector_norm(centred, dim=1).square() - inside.square().sum(1)).clamp(min=0).sqrt()
         return torch.cat([inside, outside[:, None]], 1)
 
 
@@ -49,7 +53,7 @@ class Sketches:
 
     Attributes:
         sides: (N, p + 1) float32 of the rows; the same of the mirror images.
-        slack: No two rows are nearer than their sketches by more than twice this.
+        slack: No two rows are nearer than their sketches by more than twice this, in units of the radius.
         reach: The largest norm of a sketch.
     """
 
@@ -92,7 +96,7 @@ class Sketches:
         """How far rows in a box (2, p + 1) are at least from those in each of others (n, 2, p + 1), (n,) float64."""
         box, others = box.double(), others.double()
         between = torch.maximum(others[:, 0] - box[1], box[0] - others[:, 1]).clamp(min=0)
-        return between.norm(dim=1) - 2 * self.slack
+        return (between.norm(dim=1) - 2 * self.slack) * self.axes.unit
 
     def squares(self, first: Tensor, second: Tensor, mirrored: bool) -> Tensor:
         """Squared distances (m, n) float32 of the sketches of rows to those of rows, or of their mirror images: one product."""
@@ -104,4 +108,4 @@ class Sketches:
     def limit(self, distance: float) -> float:
         """No two rows are within `distance` if their `squares` are above this."""
         columns = self.sides[0].shape[1] + 2
-        return (distance + 2 * self.slack) ** 2 + 4 * (columns + 12) * U32 * self.reach**2
+        return (distance / self.axes.unit + 2 * self.slack) ** 2 + 4 * (columns + 12) * U32 * self.reach**2

@@ -17,9 +17,19 @@ from torch import Tensor, nn
 
 from scorescope.errors import InputError
 from scorescope.files import write_json, write_tensors
+from scorescope.runs import Kind
 
 SCHEMA = 2
 KEPT = 2  # of a run's checkpoints: the newest, and the one before in case the newest is damaged
+STEP = "step-" + 8 * "[0-9]"
+KIND = Kind(
+    "a training run",
+    own=(
+        *(f"checkpoints/{STEP}.safetensors", f"checkpoints/{STEP}.json", "model.safetensors", "recipe.json", "loss.csv", "results.nc"),
+        "tensorboard/events.out.tfevents.*",
+    ),
+    keys=("recipe", "bank"),
+)
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -78,8 +88,8 @@ class State:
         return {name: p for name, p in both if p.requires_grad}
 
 
-def save(state: State, folder: Path) -> None:
-    """Write the state; older checkpoints but the last are removed."""
+def save(state: State, folder: Path, kept: int = KEPT) -> None:
+    """Write the state, and remove all but the newest `kept`."""
     modules = {"net": state.net, "ema": state.ema, "loss": state.loss}
     tensors = {f"{part}:{name}": value for part, module in modules.items() for name, value in module.state_dict().items()}
     for name, parameter in state.trained.items():
@@ -87,7 +97,7 @@ def save(state: State, folder: Path) -> None:
     path = folder / "checkpoints" / f"step-{state.step:08d}.safetensors"
     write_tensors(path, tensors, {"step": str(state.step)})
     write_json(path.with_suffix(".json"), {"schema": SCHEMA, "step": state.step, "curve": asdict(state.curve)})
-    for older in sorted(path.parent.glob("step-*.safetensors"))[:-KEPT]:
+    for older in sorted(path.parent.glob(f"{STEP}.safetensors"))[:-kept]:
         older.with_suffix(".json").unlink(missing_ok=True)
         older.unlink(missing_ok=True)
 
@@ -98,7 +108,7 @@ def newest(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     Raises:
         InputError: One that a newer version has written.
     """
-    for path in sorted((folder / "checkpoints").glob("step-*.json"), reverse=True):
+    for path in sorted((folder / "checkpoints").glob(f"{STEP}.json"), reverse=True):
         try:
             record = dict(json.loads(path.read_text(encoding="utf-8")))
             if int(record["schema"]) > SCHEMA:

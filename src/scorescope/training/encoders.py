@@ -1,13 +1,12 @@
 """Features of clean images for REPA: asked of an encoder at every step, or computed before and read from disk.
 
-A folder of features holds `features.npy` (rows, tokens, width) float16, mirrored rows after the others, and `features.json` with the
-bank's fingerprint, the encoder's name and how many rows are done: killed, the same command continues.
+A folder of features holds `run.json` (see `scorescope.runs`), `features.npy` (rows, tokens, width) float16, mirrored rows after the others,
+and `done.json`, which says how many rows are: killed, the same command continues.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scorescope import runs, user_file
 from scorescope.errors import InputError, unknown
 from scorescope.files import write_json
+from scorescope.identity import NoIdentity, identity_of
 from scorescope.rows import Bank
+from scorescope.rows.pixels import images, value_range
 from scorescope.training.examples import Batch
 
 PART = 64  # rows encoded together
+VALUES, DONE = "features.npy", "done.json"
+KIND = runs.Kind("features of a bank", own=(VALUES, DONE), before=("features.json",))
 Features = Any  # called with a Batch, gives (B, count, width); has `count`, tokens of an image, and `width`
 
 
@@ -98,8 +102,9 @@ def encoder_of(name: str) -> nn.Module:
         InputError: An unknown name, a package that is missing, a file or function that is not there, a hub that can't be reached.
     """
     hub, _, rest = name.partition(":")
+    made: nn.Module
     if name == "lite0":
-        made: nn.Module = Lite0()
+        made = Lite0()
     elif hub in HUBS:
         try:
             made = HUBS[hub](rest)
@@ -110,27 +115,13 @@ def encoder_of(name: str) -> nn.Module:
             raise InputError(
                 f"{hub} can't give the encoder {rest!r} ({reason})", "a name that it knows, or features computed before"
             ) from problem
-    elif hub.endswith(".py"):
-        made = _own(Path(hub), rest or "build")
+    elif user_file.accepts(name):
+        made = user_file.built(name, "a torch module")
+        if not isinstance(made, nn.Module):
+            raise InputError(f"{name} returns no torch module", "a function that returns one")
     else:
         raise unknown("encoder", name, ["lite0", *(f"{known}:NAME" for known in HUBS), "FILE.py:FUNCTION"])
     return made.eval().requires_grad_(False)
-
-
-def _own(file: Path, function: str) -> nn.Module:
-    """What a function in the user's file returns."""
-    if not file.is_file():
-        raise InputError(f"there is no file {file}", "the path of a Python file, a colon, and the name of a function in it")
-    spec = importlib.util.spec_from_file_location(f"scorescope_encoder_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    code = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(code)
-    build = getattr(code, function, None)
-    made = build() if callable(build) else None
-    if not isinstance(made, nn.Module):
-        raise InputError(f"{function} in {file} returns no torch module", f"def {function}(): … that returns one")
-    return made
 
 
 def _packages(*names: str, remedy: str) -> list[Any]:
@@ -140,32 +131,18 @@ def _packages(*names: str, remedy: str) -> list[Any]:
         raise InputError(f"this encoder needs {missing.name}, which is not installed", remedy) from missing
 
 
-def images(bank: Bank, x: Tensor) -> Tensor:
-    """Rows x (B, C, H, W) as images (B, 3, H, W) in [0, 1]; grey is repeated.
-
-    Raises:
-        InputError: A bank that does not hold images.
-    """
-    if len(bank.shape) != 3 or bank.shape[0] not in (1, 3):
-        raise InputError(
-            f"an encoder looks at images (1 or 3, H, W); the bank's rows are {bank.shape}",
-            "scorescope bank features IMAGES.bank --latents LATENTS.bank, then --features",
-        )
-    low, high = (bank.low, bank.high) if bank.rows.dtype == np.uint8 else (-1.0, 1.0)
-    return ((x - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1)
-
-
 class Asked:
     """Features that an encoder gives at every step."""
 
     def __init__(self, bank: Bank, encoder: nn.Module, device: str) -> None:
-        self.bank, self.encoder = bank, encoder.to(device)
+        self.encoder = encoder.to(device)
+        self.range = value_range(bank, "scorescope bank features IMAGES.bank --latents LATENTS.bank, then --features")
         _, self.count, self.width = self.rows(bank[np.arange(1)].to(device)).shape
 
     def rows(self, x: Tensor) -> Tensor:
         """(B, tokens, width) of rows x."""
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            found = self.encoder(images(self.bank, x))
+            found = self.encoder(images(x, *self.range))
         if found.ndim != 3 or len(found) != len(x):
             raise InputError(f"the encoder answers {len(x)} images with shape {tuple(found.shape)}", "features (B, tokens, width)")
         return found
@@ -179,20 +156,18 @@ class Stored:
     """Features that lie on disk."""
 
     def __init__(self, bank: Bank, folder: Path) -> None:
-        record = _record(folder)
-        if record is None:
+        state = _state(folder)
+        if state is None:
             raise InputError(f"{folder} holds no features", f"scorescope bank features X.bank --out {folder}")
-        if record["bank"] != bank.fingerprint:
-            raise InputError(
-                f"the features in {folder} are of another bank ({record['bank'][:12]}, not {bank.fingerprint[:12]})", "those of this bank"
-            )
-        if record["done"] < len(bank):
-            raise InputError(
-                f"the features in {folder} are not finished ({record['done']} of {len(bank)})", "the command that makes them, again"
-            )
-        self.values = np.load(folder / "features.npy", mmap_mode="r")
+        fingerprint, done = state
+        if fingerprint != bank.fingerprint:
+            other = f"{fingerprint[:12]}, not {bank.fingerprint[:12]}"
+            raise InputError(f"the features in {folder} are of another bank ({other})", "those of this bank")
+        if done < len(bank):
+            raise InputError(f"the features in {folder} are not finished ({done} of {len(bank)})", "the command that makes them, again")
+        self.values = np.load(folder / VALUES, mmap_mode="r")
         if len(self.values) != len(bank) or self.values.ndim != 3:
-            raise InputError(f"{folder}/features.npy of shape {self.values.shape} does not match {len(bank)} rows", "making them again")
+            raise InputError(f"{folder / VALUES} of shape {self.values.shape} does not match {len(bank)} rows", "making them again")
         _, self.count, self.width = self.values.shape
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -200,11 +175,17 @@ class Stored:
         return torch.from_numpy(self.values[batch.row.cpu().numpy()].astype(np.float32)).to(batch.x.device)
 
 
-def _record(folder: Path) -> dict[str, Any] | None:
+def _state(folder: Path) -> tuple[str, int] | None:
+    """The bank's fingerprint and how many rows are done, also of features of the version before; None where nothing can be read."""
     try:
-        record = dict(json.loads((folder / "features.json").read_text(encoding="utf-8")))
-        return {"bank": str(record["bank"]), "encoder": str(record["encoder"]), "done": int(record["done"])}
-    except (OSError, ValueError, KeyError, TypeError):
+        np.load(folder / VALUES, mmap_mode="r")
+        before = folder / KIND.before[0]
+        if before.is_file():
+            known = json.loads(before.read_text(encoding="utf-8"))
+            return str(known["bank"]), int(known["done"])
+        known = (runs.record_of(folder) or {})["settings"]
+        return str(known["bank"]), int(json.loads((folder / DONE).read_text(encoding="utf-8"))["done"])
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -219,8 +200,8 @@ def encode(
     out: str | Path,
     *,
     latents: Bank | None = None,
-    name: str = "",
     device: str = "cpu",
+    force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the features of all rows, mirrored ones included; continue where an earlier call was stopped.
@@ -230,35 +211,37 @@ def encode(
         encoder: A name, or any torch module from images (B, 3, H, W) in [0, 1] to (B, tokens, width).
         out: Folder to write.
         latents: Another bank, of the same images row by row, that a network will be trained on with these features.
-        name: Of a module, for the record.
         device: Where the encoder runs.
+        force: Begin again, in place of the features that are there.
         progress: Called with rows done and rows in all.
 
     Raises:
-        InputError: A folder that holds the features of another bank or encoder, latents of another number, and as `encoder_of`.
+        InputError: A folder that holds other features or anything else, latents of another number, and as `encoder_of`.
     """
     folder, trained = Path(out), bank if latents is None else latents
     if len(trained) != len(bank):
         raise InputError(
             f"bank {trained.name} has {len(trained)} rows, {bank.name} {len(bank)}, mirrored ones included", "banks of the same images"
         )
-    known = encoder if isinstance(encoder, str) else name or type(encoder).__name__
-    record = _record(folder) or {"bank": trained.fingerprint, "encoder": known, "done": 0}
-    if (record["bank"], record["encoder"]) != (trained.fingerprint, known):
-        raise InputError(f"{folder} holds features of {record['encoder']} for bank {record['bank'][:12]}", "another --out")
-    asked = Asked(bank, encoder_of(encoder) if isinstance(encoder, str) else encoder.eval(), device)
-    file = folder / "features.npy"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not file.exists():
-        record["done"] = 0
-    shape = (len(bank), asked.count, asked.width)
-    values = np.lib.format.open_memmap(file, mode="r+" if file.exists() else "w+", dtype=np.float16, shape=shape)
-    for start in range(record["done"], len(bank), PART):
-        index = np.arange(start, min(start + PART, len(bank)))
-        values[index] = asked.rows(bank[index].to(device)).half().cpu().numpy()
-        values.flush()
-        record["done"] = int(index[-1]) + 1
-        write_json(folder / "features.json", record)
-        if progress:
-            progress(record["done"], len(bank))
+    net = encoder_of(encoder) if isinstance(encoder, str) else encoder.eval()
+    try:
+        known = encoder if isinstance(encoder, str) and not user_file.accepts(encoder) else identity_of(net, "the encoder")
+    except NoIdentity as problem:
+        raise InputError(str(problem), "an encoder that holds nothing but networks, tensors and plain values") from problem
+    settings = {"bank": trained.fingerprint, "images": bank.fingerprint, "encoder": known}
+    runs.continues(folder, KIND, settings, force=force)
+    asked = Asked(bank, net, device)
+    with runs.claimed(folder, KIND, settings, force=force):
+        _, done = _state(folder) or ("", 0)
+        if not done:
+            (folder / DONE).unlink(missing_ok=True)  # before there are new values that it does not speak of
+        mode, shape = "r+" if done else "w+", (len(bank), asked.count, asked.width)
+        values = np.lib.format.open_memmap(folder / VALUES, mode=mode, dtype=np.float16, shape=shape)
+        for start in range(done, len(bank), PART):
+            index = np.arange(start, min(start + PART, len(bank)))
+            values[index] = asked.rows(bank[index].to(device)).half().cpu().numpy()
+            values.flush()
+            write_json(folder / DONE, {"done": int(index[-1]) + 1})
+            if progress:
+                progress(int(index[-1]) + 1, len(bank))
     return folder

@@ -1,7 +1,7 @@
 """The training loop: killed at any instant, the same command continues, and ends with the same weights.
 
-A finished run leaves `model.safetensors` (EMA weights; the architecture in its metadata), `recipe.json` (recipe, bank, versions, final
-loss), `loss.csv` and its last checkpoint, from which `fork` can go on.
+A finished run leaves `model.safetensors` (EMA weights; in its metadata the architecture, the recipe, the bank that was shown and the one
+whose score was learned), `recipe.json` (the same, versions, final loss), `loss.csv` and its last checkpoint, from which `fork` can go on.
 
 Ranks and accumulation change nothing but memory and speed: step k takes items k·batch … (k + 1)·batch − 1, each rank an equal share.
 """
@@ -9,15 +9,15 @@ Ranks and accumulation change nothing but memory and speed: step k takes items k
 from __future__ import annotations
 
 import copy
-import fcntl
 import json
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
-from scorescope import __version__
+from scorescope import __version__, runs
 from scorescope.errors import InputError
 from scorescope.files import write_json, write_tensors, write_text
 from scorescope.nets import build
 from scorescope.rows import Bank
-from scorescope.training.checkpoint import State, newest, restore, save
+from scorescope.training.checkpoint import KIND, State, newest, restore, save
 from scorescope.training.examples import Batch, ahead
 from scorescope.training.objectives import Setting, Terms
 from scorescope.training.recipe import Recipe, plain
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 WINDOW = 50  # steps that one point of the loss curve averages over
 EVERY = 10.0  # seconds after which a live line is due even within a window
 REMEDY = "a smaller --rate, with another --out"
+STOPPED = 128 + signal.SIGTERM  # exit status of a process that SIGTERM has ended, once its step is saved
 
 
 @dataclass
@@ -73,6 +74,15 @@ class Watcher(Protocol):
         """Look."""
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """Who is told, and what is saved, while steps are made; see `train`."""
+
+    report: Callable[[Progress], None] | None
+    save_every: float
+    watchers: Sequence[Watcher]
+
+
 class Task(nn.Module):
     """Network and loss as one module: what is wrapped for many ranks. `task(batch)` gives the terms."""
 
@@ -97,70 +107,76 @@ def train(
     save_every: float = 60.0,
     watchers: Sequence[Watcher] = (),
     fork: str | Path | None = None,
+    force: bool = False,
 ) -> Path:
     """Train, or continue training, and return the path of the finished EMA weights.
 
-    Under `torchrun` every rank makes the same call; only the first writes.
+    Under `torchrun` every rank makes the same call; only the first claims the folder (`scorescope.runs`) and writes.
 
     Args:
         recipe: What to train.
         bank: On what.
         out: Folder of the run.
         device: Where the network lives; "cuda" is each rank's own, "cuda:1" for a single process.
-        report: Called after every `WINDOW` steps, and every ten seconds where those take longer.
-        save_every: Seconds between checkpoints. SIGTERM and the first Ctrl-C finish the step, save, and end the process.
+        report: Called before the first step, after every `WINDOW` steps, and every ten seconds where those take longer.
+        save_every: Seconds between checkpoints. SIGTERM and the first Ctrl-C finish the step, save, and end the process
+            (`SystemExit` with status 143, `KeyboardInterrupt`).
         watchers: Look at the EMA network while it is trained.
         fork: Folder of another run, whose last checkpoint a new run begins with.
+        force: Begin again, in place of the training run that is there.
 
     Raises:
-        InputError: A value of the recipe, a folder that belongs to another recipe or bank or is being written, a bank the architecture
+        InputError: A value of the recipe, a folder that holds another run or anything else or is being written, a bank the architecture
             can't take, a batch that the ranks can't share, a loss that is not finite.
     """
     folder = Path(out)
     recipe.validate()
-    record: dict[str, Any] = {
-        "recipe": recipe.record(), "bank": {"fingerprint": bank.fingerprint, "name": bank.name, "rows": len(bank.rows)}
-    }  # fmt: skip
-    _same_run(folder, record, Recipe(recipe.net).record())
+    settings = {**recipe.record(), "bank": bank.fingerprint} | ({} if fork is None else {"fork": Path(fork).resolve().name})
+    hint = f"another --out, with --fork {folder} to begin where this run stands; or --force to begin again"
+    continued = runs.continues(folder, KIND, settings, force=force, hint=hint)
     finished = folder / "model.safetensors"
-    if finished.exists():
+    if continued and finished.exists():
         return finished
+    about = {"recipe": recipe.record(), "bank": _named(bank), "learned": _named(recipe.learned(bank))}
     bank = recipe.shown(bank)
     config = recipe.net.on(bank.shape, bank.classes)
     hardware = _hardware(device)
-    share, odd = divmod(recipe.batch, hardware.num_processes * recipe.accumulate)
-    if odd:
+    if recipe.batch % (hardware.num_processes * recipe.accumulate):
         parts = f"{hardware.num_processes} ranks × --accumulate {recipe.accumulate}"
         raise InputError(f"--batch {recipe.batch} can't be shared evenly by {parts}", "a multiple of their product")
     state, rows = _start(recipe, config, bank, str(hardware.device))
-    source = None if fork is None else _forked(state, Path(fork))
-    with _alone(folder, hardware.is_main_process):
-        if hardware.is_main_process and not (folder / "run.json").exists():
-            write_json(folder / "run.json", record | ({} if source is None else {"forked": source}))
-        found = newest(folder)
-        if found:
-            restore(state, *found)
-        del found
-        _run(state, recipe, rows, share, hardware, folder, report, save_every, watchers)
-        if hardware.is_main_process:
-            _finish(state, recipe, config, record, folder)
+    saved = newest(folder) if continued else None
+    notes = {"bank": about["bank"]}
+    if saved:
+        restore(state, *saved)
+    elif fork is not None:
+        notes["forked"] = _forked(state, Path(fork))
+    del saved
+    main = hardware.is_main_process
+    hardware.wait_for_everyone()  # all have read the folder before the first writes
+    with runs.claimed(folder, KIND, settings, notes=notes, force=force, hint=hint) if main else nullcontext():
+        _run(state, recipe, rows, hardware, folder, Hooks(report, save_every, watchers))
+        if main:
+            _finish(state, recipe, config, about, folder)
         hardware.wait_for_everyone()
     return finished
+
+
+def _named(bank: Bank) -> dict[str, Any]:
+    return {"fingerprint": bank.fingerprint, "name": bank.name, "rows": len(bank.rows)}
 
 
 def _run(
     state: State,
     recipe: Recipe[Any, Any],
     rows: Bank,
-    share: int,
     hardware: Accelerator,
     folder: Path,
-    report: Callable[[Progress], None] | None,
-    save_every: float,
-    watchers: Sequence[Watcher],
+    hooks: Hooks,
 ) -> None:
     """All steps that are left."""
     task, main = hardware.prepare(Task(state.net, state.loss, recipe.precision)), hardware.is_main_process
+    share = recipe.batch // (hardware.num_processes * recipe.accumulate)
     begun = told = saved = time.monotonic()
     first = state.step
     # The items of a rank: of each step its own share, in `accumulate` parts.
@@ -170,31 +186,38 @@ def _run(
         for part in range(recipe.accumulate)
     )
     with _listening() as stopping, ahead(rows, recipe.seed, starts, share, recipe.class_dropout) as examples:
+        if hooks.report:
+            hooks.report(Progress(first, recipe.steps, state.curve.loss, 0.0, 0))
         while state.step < recipe.steps:
             stop = _step(state, task, recipe, examples, hardware, bool(stopping))
             if state.step % WINDOW == 0:
                 state.curve.close(state.step)
             now = time.monotonic()
-            if report and (state.step % WINDOW == 0 or now - told > EVERY):
-                report(Progress(state.step, recipe.steps, state.curve.loss, now - begun, state.step - first))
+            if hooks.report and (state.step % WINDOW == 0 or now - told > EVERY):
+                hooks.report(Progress(state.step, recipe.steps, state.curve.loss, now - begun, state.step - first))
                 told = now
-            for watcher in watchers if main else ():
+            for watcher in hooks.watchers if main else ():
                 if state.step % watcher.every == 0 or state.step == recipe.steps:
                     watcher(Snapshot(state.step, state.ema, state.curve.loss, folder))
-            if main and (stop or now - saved > save_every):
+            if main and (stop or now - saved > hooks.save_every):
                 _refuse_broken(state)
                 save(state, folder)
                 saved = now
             if stop:
                 hardware.wait_for_everyone()
-                raise KeyboardInterrupt if stopping and stopping[0] == signal.SIGINT else SystemExit(0)
+                if stopping and stopping[0] == signal.SIGINT:
+                    raise KeyboardInterrupt
+                if main:
+                    line = f"stopped; step {state.step:,} is saved, and the same command (without --force) continues"
+                    print(line, file=sys.stderr, flush=True)
+                raise SystemExit(STOPPED)
 
 
 def _step(state: State, task: nn.Module, recipe: Recipe[Any, Any], examples: Iterator[Batch], hardware: Accelerator, stop: bool) -> bool:
     """One optimizer step and the EMA's; whether any rank was asked to stop."""
     totals: dict[str, torch.Tensor] = {}
     for part in range(recipe.accumulate):
-        with hardware.no_sync(task) if part < recipe.accumulate - 1 else _nothing():
+        with hardware.no_sync(task) if part < recipe.accumulate - 1 else nullcontext():
             terms = task(next(examples).to(hardware.device))
             (terms["loss"] / recipe.accumulate).backward()
         for name, value in terms.items():
@@ -209,15 +232,11 @@ def _step(state: State, task: nn.Module, recipe: Recipe[Any, Any], examples: Ite
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
     state.curve.add(list(totals), values)
+    # torch's AveragedModel does the same in more lines: its first update copies, and its own count would be saved and restored, too.
     decay = min(recipe.ema, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
         torch._foreach_lerp_(list(state.ema.parameters()), list(state.net.parameters()), 1 - decay)
     return asked > 0
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _hardware(device: str) -> Accelerator:
@@ -248,27 +267,6 @@ def _start(recipe: Recipe[Any, Any], config: Any, bank: Bank, device: str) -> tu
     return State(net, loss, ema, optimizer), rows
 
 
-def _same_run(folder: Path, record: dict[str, Any], default: dict[str, Any]) -> None:
-    """Refuse a folder in which something else lies than this run; options that its version did not have had their default."""
-    path = folder / "run.json"
-    if not path.exists():
-        if (folder / "model.safetensors").exists():
-            raise InputError(f"{folder} holds a model.safetensors, but no run.json that says how it was trained", "another --out")
-        return
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        recipe, bank = known["recipe"] | (default | known["recipe"]), str(known["bank"]["fingerprint"])
-    except (ValueError, KeyError, TypeError) as problem:
-        raise InputError(f"{path} is not the record of a training run", "another --out") from problem
-    wanted = record["recipe"]
-    differing = [f"{key} {recipe.get(key)} → {wanted.get(key)}" for key in recipe | wanted if recipe.get(key) != wanted.get(key)]
-    if bank != record["bank"]["fingerprint"]:
-        differing.append(f"bank {bank[:12]} → {record['bank']['fingerprint'][:12]}")
-    if differing:
-        remedy = f"another --out, with --fork {folder} to begin where this run stands"
-        raise InputError(f"{folder} holds a run with other settings ({', '.join(differing)})", remedy)
-
-
 def _forked(state: State, source: Path) -> dict[str, Any]:
     """Begin where another run stands; what to record of it."""
     found = newest(source)
@@ -276,24 +274,6 @@ def _forked(state: State, source: Path) -> dict[str, Any]:
         raise InputError(f"{source} holds no checkpoint to begin with", "the folder of a run of scorescope train")
     restore(state, *found)
     return {"run": source.name, "step": state.step}
-
-
-@contextmanager
-def _alone(folder: Path, main: bool) -> Iterator[None]:
-    """Nobody else writes the folder; a killed process leaves no lock."""
-    if not main:
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as taken:
-            raise InputError(f"another process is training in {folder}", "waiting for it, or another --out") from taken
-        try:
-            yield
-        finally:
-            (folder / ".lock").unlink(missing_ok=True)
 
 
 def _refuse_broken(state: State) -> None:
@@ -325,14 +305,12 @@ def _listening() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _finish(state: State, recipe: Recipe[Any, Any], config: Any, record: dict[str, Any], folder: Path) -> None:
+def _finish(state: State, recipe: Recipe[Any, Any], config: Any, about: dict[str, Any], folder: Path) -> None:
     """The files of a finished run."""
     _refuse_broken(state)
-    save(state, folder)
-    for older in sorted((folder / "checkpoints").glob("*"))[:-2]:  # what killed processes left half written, and the one before
-        older.unlink(missing_ok=True)
+    save(state, folder, kept=1)
     write_text(folder / "loss.csv", state.curve.table(state.step))
-    about = {"family": recipe.family, "architecture": plain(config), **plain(recipe.interpolant), **record}
+    about = {"family": recipe.family, "architecture": plain(config), **plain(recipe.interpolant), **about}
     final = {"version": __version__, "torch": str(torch.__version__), "final_loss": state.curve.loss}
     write_json(folder / "recipe.json", {**about, **final})
     write_tensors(folder / "model.safetensors", state.ema.state_dict(), {"scorescope": json.dumps(about, sort_keys=True)})

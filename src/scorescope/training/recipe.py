@@ -18,6 +18,7 @@ Net = TypeVar("Net")
 Aim = TypeVar("Aim", bound=objectives.Objective)
 PRECISIONS = ("float32", "bf16")
 CONDITIONS = ("auto", "class", "none")
+MOST = 10**8  # steps, examples a step, or parts of a step: names of checkpoints have eight digits
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,9 @@ class Recipe(Generic[Net, Aim]):
     def validate(self) -> None:
         """Raise `InputError` for a value that no run could be made with."""
         for name in ("steps", "batch", "accumulate"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)} is not a positive number", f"--{name} 1 or more")
+            if not 1 <= getattr(self, name) < MOST:
+                what = "too large" if getattr(self, name) >= MOST else "not a positive number"
+                raise InputError(f"--{name} {getattr(self, name)} is {what}", f"--{name} 1 or more, below {MOST:,}")
         if not (math.isfinite(self.rate) and self.rate > 0):
             raise InputError(f"--rate {self.rate:g} is not a learning rate", "a positive number, e.g. --rate 1e-4")
         if not (math.isfinite(self.clip) and self.clip >= 0):

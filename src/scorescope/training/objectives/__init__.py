@@ -11,14 +11,12 @@ An objective is a frozen dataclass of plain values (its fields are flags of `sco
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from scorescope.errors import unknown
+from scorescope import registry
 from scorescope.rows import Bank
 from scorescope.training.interpolant import Interpolant
 
@@ -55,7 +53,7 @@ class Objective(Protocol):
 
 def names() -> list[str]:
     """Names of all objectives."""
-    return [module.name for module in pkgutil.iter_modules(__path__)]
+    return registry.names(__name__)
 
 
 def named(name: str) -> Any:
@@ -64,9 +62,7 @@ def named(name: str) -> Any:
     Raises:
         InputError: No such objective; the nearest name is suggested.
     """
-    if name not in names():
-        raise unknown("objective", name, names())
-    return importlib.import_module(f"{__name__}.{name}").OBJECTIVE
+    return registry.module(__name__, name, "objective").OBJECTIVE
 
 
 def name_of(objective: Objective) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -49,7 +50,15 @@ class Region:
         return bank if not self.region_rows else self._first(bank, seed, self.region_rows, "region")
 
     def learned(self, bank: Bank, seed: int) -> Bank:
-        """D_score."""
+        """D_score.
+
+        Raises:
+            InputError: More rows than the bank has, or so few that a class would have no score to learn.
+        """
+        classes = 0 if bank.labels is None else len(np.unique(bank.labels))
+        if self.score_rows < classes:  # the order takes a row of each class before a second of any
+            said = f"--score-rows {self.score_rows} leaves {classes - self.score_rows} of {classes} classes without a row"
+            raise InputError(said, f"--score-rows {classes} or more, or --condition none")
         return self._first(bank, seed, self.score_rows, "score")
 
     def loss(self, setting: Setting) -> nn.Module:

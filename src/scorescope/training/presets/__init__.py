@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import Any
 
+from scorescope import registry
 from scorescope.errors import unknown
 from scorescope.training.recipe import Recipe
 
 
 def presets() -> dict[str, Recipe[Any, Any]]:
     """All presets by name, in the order of their files."""
-    found: dict[str, Recipe[Any, Any]] = {}
-    for module in pkgutil.iter_modules(__path__):
-        found |= importlib.import_module(f"{__name__}.{module.name}").PRESETS
-    return found
+    return {name: recipe for family in registry.every(__name__, "PRESETS").values() for name, recipe in family.items()}
 
 
 def preset(name: str) -> Recipe[Any, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import xarray as xr
 
-from scorescope.findings.finding import Finding, Verdict
+from scorescope.claims.claim import Judged, Verdict
 from scorescope.results import provenance
 
 FITS = {
@@ -31,24 +31,24 @@ def rows_word(results: xr.Dataset) -> str:
     return "latents" if len(shape) == 3 and shape[0] == 4 else "rows"
 
 
-def copies_clause(finding: Finding | None) -> str:
+def copies_clause(found: Judged | None) -> str:
     """What the samples copy, in words that fit the share and its interval."""
-    if finding is None or finding.verdict is Verdict.NOT_JUDGED:
+    if found is None or found.verdict is Verdict.NOT_JUDGED:
         return "whether it copies was not judged"
-    share, n = finding.number, finding.n
+    share, n = found.estimate.value, found.n
     count = round(share * n)
-    if finding.verdict is Verdict.UNDECIDED:
+    if found.verdict is Verdict.UNDECIDED:
         return f"copies {count or 'none'} of the {n} samples looked at, too few to tell"
     if share == 0:
         return "copies none"
-    if finding.verdict is Verdict.SUPPORTED:
+    if found.verdict is Verdict.SUPPORTED:
         return f"copies few ({count} of {n})"
     amount = "all" if share == 1 else "nearly all" if share >= 0.9 else "most" if share > 0.5 else "some"
     return f"copies {amount} ({count} of {n})"
 
 
-def compose(results: xr.Dataset, found: Mapping[str, Finding]) -> str:
-    """The sentence, from one model's findings by id."""
+def compose(results: xr.Dataset, found: Mapping[str, Judged]) -> str:
+    """The sentence, from what was found of one model, by the names of the claims."""
     missing = Verdict.NOT_JUDGED
     fits = FITS[found["fits"].verdict if "fits" in found else missing]
     leaves = LEAVES[found["leaves"].verdict if "leaves" in found else missing]

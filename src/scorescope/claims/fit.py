@@ -8,21 +8,8 @@ import numpy as np
 import xarray as xr
 
 from scorescope import statistics
-from scorescope.findings.finding import (
-    Judged,
-    NotJudged,
-    Verdict,
-    above,
-    below,
-    interval_text,
-    measured,
-    number_text,
-    plain,
-    rule,
-    where,
-    why_undecided,
-)
-from scorescope.results import provenance
+from scorescope.claims.claim import Claim, Judged, NotJudged, Verdict, above, below, interval_text, measured, number_text
+from scorescope.results import dimension, provenance
 from scorescope.statistics import Estimate
 
 CLOSE = 0.2
@@ -45,24 +32,12 @@ def mean_text(values: np.ndarray) -> str:
     return f"{float(np.nanmean(values)):.3g}"
 
 
-@rule(
-    "fits",
-    20,
-    claim="Inside the training shells the model fits the empirical score closely",
-    rule="Score error in supervision, averaged over t, as a share of the error of always answering with the mean: 1 + variance of the data "
-    "per dimension. Supported if the 95 % bootstrap interval lies below 20 %, contradicted if above.",
-    chart="score_error_time",
-    short="error inside, share of variance",
-    needs=("score_error",),
-    probe="score-error",
-)
 def fits(results: xr.Dataset, model: str) -> Judged:
     """Share of the velocity's variance that the model leaves unexplained inside the shells."""
-    bank = provenance(results)["bank"]
-    scale = 1 + float(bank["radius"]) ** 2 / float(np.prod(bank["shape"]))
+    scale = 1 + float(provenance(results)["bank"]["radius"]) ** 2 / dimension(results)
     inside = errors(results, model, "supervision")
-    estimate = plain(statistics.bootstrap_mean(inside / scale))
-    verdict = below(estimate, CLOSE)
+    estimate = statistics.bootstrap_mean(inside / scale)
+    verdict, reason = below(estimate, CLOSE, "20 %")
     says = {
         Verdict.SUPPORTED: "Inside the training shells it fits the empirical score closely",
         Verdict.CONTRADICTED: "Inside the training shells it fits the empirical score only loosely",
@@ -70,71 +45,44 @@ def fits(results: xr.Dataset, model: str) -> Judged:
     }
     return Judged(
         says[verdict],
-        interval_text(estimate, scale=100, suffix=" %"),
-        "{} of the variance unexplained",
-        *estimate,
-        int(np.isfinite(inside).sum()),
-        "paths",
         verdict,
         "score_error",
-        where(model=model, region="supervision"),
-        why_undecided(verdict, estimate, "20 %"),
-        f"Error per dimension {mean_text(inside)}; always answering with the mean would err by {number_text(scale, 2)}.",
+        estimate,
+        interval_text(estimate, scale=100, suffix=" %"),
+        "{} of the variance unexplained",
+        int(np.isfinite(inside).sum()),
+        region="supervision",
+        reason=reason,
+        note=f"Error per dimension {mean_text(inside)}; always answering with the mean would err by {number_text(scale, 2)}.",
     )
 
 
-@rule(
-    "departs",
-    30,
-    claim="The model departs from the empirical score outside the shells",
-    rule="Ratio of the score errors, averaged over t: sampling states over training states, paired over paths. Supported if the 95 % "
-    "bootstrap interval lies above 1, contradicted if below, or if there is no error in either region.",
-    chart="score_error_time",
-    short="error outside ÷ inside",
-    needs=("score_error",),
-    probe="score-error",
-)
 def departs(results: xr.Dataset, model: str) -> Judged:
     """Score error in extrapolation over supervision (Experiment 4.1)."""
     inside, outside = errors(results, model, "supervision"), errors(results, model, "extrapolation")
     n = int((np.isfinite(inside) & np.isfinite(outside)).sum())
     if max(np.nanmean(inside), np.nanmean(outside)) < EXACT:
-        nan, says = math.nan, "It follows the empirical score everywhere"
-        return Judged(
-            says, "0", "error {} in both regions", nan, nan, nan, n, "paths", Verdict.CONTRADICTED, "score_error", where(model=model)
-        )
+        says, phrase = "It follows the empirical score everywhere", "error {} in both regions"
+        return Judged(says, Verdict.CONTRADICTED, "score_error", figure="0", phrase=phrase, n=n)
     estimate = ratio(inside, outside)
-    verdict = above(estimate, 1)
-    says = {
+    verdict, reason = above(estimate, 1, "1")
+    found = {
         Verdict.SUPPORTED: "It departs from the empirical score outside the shells",
         Verdict.CONTRADICTED: "It follows the empirical score better outside the shells than inside",
         Verdict.UNDECIDED: "It errs as much inside the shells as outside",
-    }[verdict]
+    }
     figure, phrase = interval_text(estimate, suffix="×"), "error {} that inside"
     note = f"Error per dimension {mean_text(inside)} inside, {mean_text(outside)} outside."
-    return Judged(
-        says, figure, phrase, *estimate, n, "paths", verdict, "score_error", where(model=model), why_undecided(verdict, estimate, "1"), note
-    )
+    return Judged(found[verdict], verdict, "score_error", estimate, figure, phrase, n, reason=reason, note=note)
 
 
-@rule(
-    "renoised",
-    60,
-    claim="Its finished samples lie off the training shells even when noised afresh",
-    rule="The control for the path taken: finished samples are noised again, and the score error is set against that on training states. "
-    "Supported if the 95 % interval of the ratio lies above 1, contradicted if below.",
-    chart="score_error_time",
-    short="error re-noised ÷ inside",
-    needs=("score_error",),
-    probe="score-error",
-)
 def renoised(results: xr.Dataset, model: str) -> Judged:
     """Score error of re-noised samples over that of training states, paired over paths."""
     inside, again = errors(results, model, "supervision"), errors(results, model, "renoised")
     if max(np.nanmean(inside), np.nanmean(again)) < EXACT:
         raise NotJudged("there is no error in either region")
     estimate = ratio(inside, again)
-    verdict = above(estimate, 1)
+    verdict, reason = above(estimate, 1, "1")
     says = {
         Verdict.SUPPORTED: "Noised afresh, its samples are still harder than training rows",
         Verdict.CONTRADICTED: "Noised afresh, its samples are easier than training rows",
@@ -142,17 +90,19 @@ def renoised(results: xr.Dataset, model: str) -> Judged:
     }
     return Judged(
         says[verdict],
-        interval_text(estimate, suffix="×"),
-        "error {} that of training states",
-        *estimate,
-        int((np.isfinite(inside) & np.isfinite(again)).sum()),
-        "paths",
         verdict,
         "score_error",
-        where(model=model, region="renoised"),
-        why_undecided(verdict, estimate, "1"),
-        _control_note(results, model, again),
+        estimate,
+        interval_text(estimate, suffix="×"),
+        "error {} that of training states",
+        int((np.isfinite(inside) & np.isfinite(again)).sum()),
+        region="renoised",
+        reason=reason,
+        note=_control_note(results, model, again),
     )
+
+
+REGION_WORDS = {"supervision": "in training", "renoised": "re-noised", "extrapolation": "while sampling"}
 
 
 def _control_note(results: xr.Dataset, model: str, again: np.ndarray) -> str:
@@ -160,38 +110,24 @@ def _control_note(results: xr.Dataset, model: str, again: np.ndarray) -> str:
     try:
         outside = errors(results, model, "extrapolation")
         notes.append(f"Error per dimension {mean_text(again)} re-noised, {mean_text(outside)} on the sampling states themselves.")
-        middle = np.abs(results["time"].values - 0.5).argmin()
-        r = {
-            name: measured(results, "r_star", model=model, region=name)[:, middle] for name in ("renoised", "extrapolation", "supervision")
-        }
-        parts = [f"{np.nanmedian(r[name]):.2f} {word}" for name, word in _REGION_WORDS.items()]
-        notes.append(f"Median r* at t = {results['time'].values[middle]:.2f}: {', '.join(parts)}.")
-    except (NotJudged, KeyError):
+        if "r_star" in results:
+            middle = np.abs(results["time"].values - 0.5).argmin()
+            r = {region: measured(results, "r_star", model=model, region=region)[:, middle] for region in REGION_WORDS}
+            parts = [f"{np.nanmedian(r[region]):.2f} {word}" for region, word in REGION_WORDS.items()]
+            notes.append(f"Median r* at t = {results['time'].values[middle]:.2f}: {', '.join(parts)}.")
+    except NotJudged:
         pass
     return " ".join(notes)
 
 
-_REGION_WORDS = {"supervision": "in training", "renoised": "re-noised", "extrapolation": "while sampling"}
-
-
-@rule(
-    "adds-up",
-    80,
-    claim="The measurement adds up: supervision loss equals denoising loss minus its optimum",
-    rule="Per path, denoising loss − optimum − score error in supervision, averaged over t. Supported if the 99 % bootstrap interval of "
-    "its mean contains 0 and is narrower than the score error, contradicted if it misses 0.",
-    chart="supervision_loss",
-    short="",
-    needs=("score_error", "dsm_loss", "dsm_optimum"),
-    probe="supervision-loss",
-)
 def adds_up(results: xr.Dataset, model: str) -> Judged:
     """A check of the measurement itself: Eq. 3 says that the two losses differ by a constant, the optimum."""
+    time = results["time"].values
     loss, best = (measured(results, name, model=model, region="supervision") for name in ("dsm_loss", "dsm_optimum"))
     error = measured(results, "score_error", model=model, region="supervision")
-    left = statistics.time_integral(loss - best - error, results["time"].values)
-    estimate = plain(statistics.bootstrap_mean(left, level=0.99))
-    size = float(np.nanmean(statistics.time_integral(error, results["time"].values)))
+    left = statistics.time_integral(loss - best - error, time)
+    estimate = statistics.bootstrap_mean(left, level=0.99)
+    size = float(np.nanmean(statistics.time_integral(error, time)))
     verdict, reason = Verdict.CONTRADICTED, ""
     if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
         verdict, reason = Verdict.UNDECIDED, "too few items for an interval"
@@ -205,14 +141,60 @@ def adds_up(results: xr.Dataset, model: str) -> Judged:
     }
     return Judged(
         says[verdict],
-        interval_text(estimate),
-        "difference {}",
-        *estimate,
-        int(np.isfinite(left).sum()),
-        "paths",
         verdict,
         "dsm_loss",
-        where(model=model, region="supervision"),
-        reason,
-        f"Denoising loss {mean_text(statistics.time_integral(loss, results['time'].values))}, supervision loss {number_text(size, 3)}.",
+        estimate,
+        interval_text(estimate),
+        "difference {}",
+        int(np.isfinite(left).sum()),
+        region="supervision",
+        reason=reason,
+        note=f"Denoising loss {mean_text(statistics.time_integral(loss, time))}, supervision loss {number_text(size, 3)}.",
     )
+
+
+CLAIMS = (
+    Claim(
+        "fits",
+        20,
+        fits,
+        "Inside the training shells the model fits the empirical score closely",
+        "Score error in supervision, averaged over t, as a share of the error of always answering with the mean: 1 + variance of the data "
+        "per dimension. Supported if the 95 % bootstrap interval lies below 20 %, contradicted if above.",
+        needs=("score_error",),
+        chart="score_error_time",
+        short="error inside, share of variance",
+    ),
+    Claim(
+        "departs",
+        30,
+        departs,
+        "The model departs from the empirical score outside the shells",
+        "Ratio of the score errors, averaged over t: sampling states over training states, paired over paths. Supported if the 95 % "
+        "bootstrap interval lies above 1, contradicted if below, or if there is no error in either region.",
+        needs=("score_error",),
+        chart="score_error_time",
+        short="error outside ÷ inside",
+    ),
+    Claim(
+        "renoised",
+        60,
+        renoised,
+        "Its finished samples lie off the training shells even when noised afresh",
+        "The control for the path taken: finished samples are noised again, and the score error is set against that on training states. "
+        "Supported if the 95 % interval of the ratio lies above 1, contradicted if below.",
+        needs=("score_error",),
+        chart="score_error_time",
+        short="error re-noised ÷ inside",
+    ),
+    Claim(
+        "adds-up",
+        80,
+        adds_up,
+        "The measurement adds up: supervision loss equals denoising loss minus its optimum",
+        "Per path, denoising loss − optimum − score error in supervision, averaged over t. Supported if the 99 % bootstrap interval of "
+        "its mean contains 0 and is narrower than the score error, contradicted if it misses 0.",
+        needs=("score_error", "dsm_loss", "dsm_optimum"),
+        chart="supervision_loss",
+    ),
+)

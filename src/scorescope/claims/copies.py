@@ -6,11 +6,12 @@ import numpy as np
 import xarray as xr
 
 from scorescope import statistics
-from scorescope.findings.finding import Judged, NotJudged, Verdict, below, interval_text, measured, plain, rule, where, why_undecided
+from scorescope.claims.claim import Claim, Judged, NotJudged, Verdict, below, interval_text, measured
+from scorescope.results import COPY
 from scorescope.statistics import Estimate
 
-COPY = 1 / 3  # nearest over second-nearest distance, unsquared
 FEW = 0.1
+NO_THRESHOLD = "this criterion has no threshold"
 
 
 def share(hits: np.ndarray) -> Estimate:
@@ -19,42 +20,28 @@ def share(hits: np.ndarray) -> Estimate:
     return Estimate(float(hits.mean()), float(low), float(high))
 
 
-@rule(
-    "copies",
-    50,
-    claim="Samples are new, not copies of training rows",
-    rule="A copy is three times closer to its nearest training row than to the second-nearest (ratio below 1/3). Supported if the 95 % "
-    "Wilson interval of the share of copies lies below 10 %, contradicted if above.",
-    chart="memorization",
-    short="copies",
-    needs=("ratio_second",),
-    probe="memorization",
-)
 def copies(results: xr.Dataset, model: str) -> Judged:
     """Share of finished samples whose nearest-to-second-nearest ratio is below 1/3, beside that of real rows."""
     ratio = measured(results, "ratio_second", model=model)
     hits = ratio[np.isfinite(ratio)] < COPY
     estimate = share(hits)
-    verdict = below(estimate, FEW)
+    verdict, reason = below(estimate, FEW, "10 %")
     says = {
-        Verdict.SUPPORTED: "Samples are new: almost none copies a training row",
+        Verdict.SUPPORTED: f"Samples are new: {'almost none' if hits.any() else 'none'} copies a training row",
         Verdict.CONTRADICTED: "Samples copy training rows",
         Verdict.UNDECIDED: "Too few samples to say how often it copies",
-    }[verdict]
-    if verdict is Verdict.SUPPORTED and not hits.any():
-        says = "Samples are new: none copies a training row"
+    }
     return Judged(
-        says,
-        interval_text(estimate, scale=100, suffix=" %"),
-        "{} copies",
-        *estimate,
-        len(hits),
-        "samples",
+        says[verdict],
         verdict,
         "ratio_second",
-        where(model=model),
-        why_undecided(verdict, estimate, "10 %"),
-        _null_note(results),
+        estimate,
+        interval_text(estimate, scale=100, suffix=" %"),
+        "{} copies",
+        len(hits),
+        "samples",
+        reason=reason,
+        note=_null_note(results),
     )
 
 
@@ -66,17 +53,6 @@ def _null_note(results: xr.Dataset) -> str:
     return f"Of {len(null):,} real rows, {(null < COPY).sum()} are that close to another row." if len(null) else ""
 
 
-@rule(
-    "calibrated",
-    53,
-    claim="Calibrated distance of samples to their nearest row, beside that of real rows",
-    rule="Median of the squared distance to the nearest row over the mean of the n nearest (C.7): 0 copy, 1 new. It has no threshold, so "
-    "it is not judged; compare it with the same number for real rows.",
-    chart="memorization",
-    short="calibrated distance",
-    needs=("ratio_calibrated",),
-    probe="memorization",
-)
 def calibrated(results: xr.Dataset, model: str) -> Judged:
     """Median calibrated ratio (C.7) with its distribution-free interval."""
     ratio = measured(results, "ratio_calibrated", model=model)
@@ -89,48 +65,65 @@ def calibrated(results: xr.Dataset, model: str) -> Judged:
             nearer, farther = estimate.high < null.low, estimate.low > null.high
             word = "relatively nearer to one row than real rows are" if nearer else "less near to any one row than real rows are"
             says = f"Samples lie {word}" if nearer or farther else "Samples lie as near to one row as real rows do"
+    figure, n = interval_text(estimate), int(np.isfinite(ratio).sum())
     return Judged(
         says,
-        interval_text(estimate),
-        "median ratio {}",
-        *plain(estimate),
-        int(np.isfinite(ratio).sum()),
-        "samples",
         Verdict.NOT_JUDGED,
         "ratio_calibrated",
-        where(model=model),
-        "this criterion has no threshold",
-        note,
+        estimate,
+        figure,
+        "median ratio {}",
+        n,
+        "samples",
+        reason=NO_THRESHOLD,
+        note=note,
     )
 
 
-@rule(
-    "copier",
-    56,
-    claim="Samples that end nearest to the row where a perfect copier would end",
-    rule="A perfect copier (the exact empirical score) starts from the same noise; counted is a sample whose nearest row is the copier's. "
-    "It has no threshold, so it is not judged.",
-    chart="memorization",
-    short="same row as a copier",
-    needs=("copier_row", "nearest_index"),
-    probe="memorization",
-)
 def copier(results: xr.Dataset, model: str) -> Judged:
     """Share of samples whose nearest row is where the exact empirical score ends from the same noise (criterion of C.4)."""
     target, nearest = measured(results, "copier_row", model=model), measured(results, "nearest_index", model=model)[..., 0]
-    known = np.isfinite(target) & np.isfinite(nearest) & (target >= 0)
+    known = (target >= 0) & (nearest >= 0)
     if not known.any():
         raise NotJudged("no sample has a copier's row")
     estimate = share(target[known] == nearest[known])
-    return Judged(
-        "Samples that end at the row where a perfect copier would",
-        interval_text(estimate, scale=100, suffix=" %"),
-        "{}",
-        *estimate,
-        int(known.sum()),
-        "samples",
-        Verdict.NOT_JUDGED,
-        "copier_row",
-        where(model=model),
-        "this criterion has no threshold",
-    )
+    figure, n = interval_text(estimate, scale=100, suffix=" %"), int(known.sum())
+    says = "Samples that end at the row where a perfect copier would"
+    return Judged(says, Verdict.NOT_JUDGED, "copier_row", estimate, figure, n=n, unit="samples", reason=NO_THRESHOLD)
+
+
+CLAIMS = (
+    Claim(
+        "copies",
+        50,
+        copies,
+        "Samples are new, not copies of training rows",
+        "A copy is three times closer to its nearest training row than to the second-nearest (ratio below 1/3). Supported if the 95 % "
+        "Wilson interval of the share of copies lies below 10 %, contradicted if above.",
+        needs=("ratio_second",),
+        chart="memorization",
+        short="copies",
+    ),
+    Claim(
+        "calibrated",
+        53,
+        calibrated,
+        "Calibrated distance of samples to their nearest row, beside that of real rows",
+        "Median of the squared distance to the nearest row over the mean of the n nearest (C.7): 0 copy, 1 new. It has no threshold, so "
+        "it is not judged; compare it with the same number for real rows.",
+        needs=("ratio_calibrated",),
+        chart="memorization",
+        short="calibrated distance",
+    ),
+    Claim(
+        "copier",
+        56,
+        copier,
+        "Samples that end nearest to the row where a perfect copier would end",
+        "A perfect copier (the exact empirical score) starts from the same noise; counted is a sample whose nearest row is the copier's. "
+        "It has no threshold, so it is not judged.",
+        needs=("copier_row", "nearest_index"),
+        chart="memorization",
+        short="same row as a copier",
+    ),
+)

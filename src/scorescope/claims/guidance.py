@@ -6,25 +6,13 @@ import numpy as np
 import xarray as xr
 
 from scorescope import statistics
-from scorescope.findings.finding import Judged, NotJudged, above, interval_text, measured, number_text, plain, rule, where, why_undecided
-from scorescope.findings.finding import Verdict as V
+from scorescope.claims.claim import Claim, Judged, NotJudged, Verdict, above, interval_text, measured, number_text
 from scorescope.statistics import Estimate
 
 MIDDLE = (0.2, 0.8)
 FLOOR = 1e-3  # a gap below this is drawn, and counted, as this
 
 
-@rule(
-    "guidance",
-    45,
-    claim="The class matters while sampling, though in training it hardly does",
-    rule="Over t from 0.2 to 0.8, median gap between scores with and without the class: learned, while sampling, over empirical, in "
-    "training (at least 0.001). Supported if the ratio of the 95 % intervals of the two medians lies above 1, contradicted if below.",
-    chart="guidance_gap",
-    short="class gap, sampling ÷ training",
-    needs=("gap_learned", "gap_empirical"),
-    probe="guidance-gap",
-)
 def guidance(results: xr.Dataset, model: str) -> Judged:
     """Median learned gap in extrapolation over median empirical gap in supervision (C.2)."""
     time = results["time"].values
@@ -37,24 +25,38 @@ def guidance(results: xr.Dataset, model: str) -> Judged:
     )
     least = Estimate(*(max(float(v), FLOOR) if np.isfinite(v) else v for v in known))
     estimate = Estimate(learned.value / least.value, learned.low / least.high, learned.high / least.low)
-    verdict = above(estimate, 1)
+    verdict, reason = above(estimate, 1, "1")
     says = {
-        V.SUPPORTED: "The class matters while sampling, though in training it hardly does",
-        V.CONTRADICTED: "The class matters less while sampling than in training",
-        V.UNDECIDED: "The class matters as much while sampling as in training",
-    }[verdict]
+        Verdict.SUPPORTED: "The class matters while sampling, though in training it hardly does",
+        Verdict.CONTRADICTED: "The class matters less while sampling than in training",
+        Verdict.UNDECIDED: "The class matters as much while sampling as in training",
+    }
     unseen = known.value <= FLOOR
     figure = f"more than {number_text(float(f'{estimate.value:.2g}'), 0)}×" if unseen else interval_text(estimate, suffix="×")
     return Judged(
-        says,
-        figure,
-        "learned gap {} the empirical one",
-        *plain(estimate),
-        int(results.sizes["path"]),
-        "paths",
+        says[verdict],
         verdict,
         "gap_learned",
-        where(model=model, region="extrapolation"),
-        why_undecided(verdict, estimate, "1"),
-        f"Median learned gap {learned.value:.3g}, empirical gap {'below 0.001' if unseen else f'{known.value:.3g}'}.",
+        estimate,
+        figure,
+        "learned gap {} the empirical one",
+        int(results.sizes["path"]),
+        region="extrapolation",
+        reason=reason,
+        note=f"Median learned gap {learned.value:.3g}, empirical gap {'below 0.001' if unseen else f'{known.value:.3g}'}.",
     )
+
+
+CLAIMS = (
+    Claim(
+        "guidance",
+        45,
+        guidance,
+        "The class matters while sampling, though in training it hardly does",
+        "Over t from 0.2 to 0.8, median gap between scores with and without the class: learned, while sampling, over empirical, in "
+        "training (at least 0.001). Supported if the ratio of the 95 % intervals of the two medians lies above 1, contradicted if below.",
+        needs=("gap_learned", "gap_empirical"),
+        chart="guidance_gap",
+        short="class gap, sampling ÷ training",
+    ),
+)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
 import math
 import re
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +16,11 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorescope import findings
-from scorescope.findings import Verdict
-from scorescope.findings.finding import decimals, interval_text, number_text
-from scorescope.findings.sentence import compose
-from scorescope.results import provenance, with_provenance
+from scorescope import claims
+from scorescope.claims import Verdict
+from scorescope.claims.claim import decimals, interval_text, number_text
+from scorescope.claims.sentence import compose
+from scorescope.results import largest, provenance, with_provenance
 from scorescope.statistics import Estimate, chi_band, wilson
 from tests.synthetic import results as synthetic_results
 
@@ -33,8 +36,8 @@ def one(**options) -> xr.Dataset:
     return synthetic_results(models=ONE, paths=40, **options)
 
 
-def found(results: xr.Dataset, name: str, model: str = "only") -> findings.Finding:
-    return next(f for f in findings.judge(results) if f.id == name and f.model in (model, ""))
+def found(results: xr.Dataset, name: str, model: str = "only") -> claims.Judged:
+    return next(f.judged for f in claims.judge(results) if f.claim.name == name and f.model in (model, ""))
 
 
 def altered(results: xr.Dataset, name: str, values, **where) -> xr.Dataset:
@@ -56,7 +59,7 @@ def test_a_path_leaves_at_the_last_time_inside_the_band(last, verdict):
     results = one()
     t = results["time"].values
     leaves = found(altered(results, "r_star", np.where(t >= last, 1.0, 1.5), region="extrapolation"), "leaves")
-    assert leaves.number == leaves.low == leaves.high == pytest.approx(last)
+    assert leaves.estimate.value == leaves.estimate.low == leaves.estimate.high == pytest.approx(last)
     assert (leaves.verdict, leaves.n) == (verdict, 40)
 
 
@@ -65,7 +68,7 @@ def test_paths_that_leave_on_both_sides_of_half_way_are_undecided():
     left = np.where(np.arange(40) % 2, 0.8, 0.2)[:, None]
     leaves = found(altered(results, "r_star", np.where(results["time"].values >= left, 1.0, 1.5), region="extrapolation"), "leaves")
     assert leaves.verdict is UNDECIDED
-    assert leaves.low < 0.5 < leaves.high
+    assert leaves.estimate.low < 0.5 < leaves.estimate.high
     assert leaves.reason
 
 
@@ -80,14 +83,14 @@ def test_the_edge_of_the_band_counts_as_inside():
     results = one()
     band = chi_band(28 * 28)
     assert found(altered(results, "r_star", band[1] * 0.9999, region="extrapolation"), "leaves").verdict is CONTRADICTED
-    assert found(altered(results, "r_star", band[1] * 1.0001, region="extrapolation"), "leaves").number == 1.0
+    assert found(altered(results, "r_star", band[1] * 1.0001, region="extrapolation"), "leaves").estimate.value == 1.0
 
 
 def test_in_few_dimensions_leaving_the_shells_is_not_judged():
     leaves = found(one(shape=(2,)), "leaves")
     assert leaves.verdict is NOT_JUDGED
     assert "2 dimensions" in leaves.reason
-    assert math.isfinite(leaves.number)
+    assert math.isfinite(leaves.estimate.value)
 
 
 # ---- score errors ----
@@ -98,7 +101,7 @@ def test_the_ratio_of_errors_is_paired(factor, verdict):
     results = one()
     inside = results["score_error"].sel(region="supervision").values
     departs = found(altered(results, "score_error", factor * inside, region="extrapolation"), "departs")
-    assert (departs.number, departs.low, departs.high) == pytest.approx((factor, factor, factor), rel=1e-5)
+    assert (departs.estimate.value, departs.estimate.low, departs.estimate.high) == pytest.approx((factor, factor, factor), rel=1e-5)
     assert departs.verdict is verdict
 
 
@@ -130,7 +133,7 @@ def test_fit_is_a_share_of_the_error_of_the_mean(share, verdict):
     bank = provenance(results)["bank"]
     scale = 1 + bank["radius"] ** 2 / (28 * 28)
     fits = found(altered(results, "score_error", share * scale, region="supervision"), "fits")
-    assert fits.number == pytest.approx(share, rel=1e-5)
+    assert fits.estimate.value == pytest.approx(share, rel=1e-5)
     assert fits.verdict is verdict
 
 
@@ -139,7 +142,7 @@ def test_losses_that_do_not_add_up_are_reported():
     assert found(results, "adds-up").verdict is SUPPORTED
     shifted = altered(results, "dsm_loss", results["dsm_loss"].values + 0.01)
     assert found(shifted, "adds-up").verdict is CONTRADICTED
-    assert found(shifted, "adds-up").number == pytest.approx(0.01, abs=0.002)
+    assert found(shifted, "adds-up").estimate.value == pytest.approx(0.01, abs=0.002)
 
 
 # ---- copies ----
@@ -150,8 +153,8 @@ def test_copies_are_counted_below_a_third(copied, verdict):
     results = one()
     ratio = np.where(np.arange(40) < copied, 0.3333, 0.3334)
     copies = found(altered(results, "ratio_second", ratio), "copies")
-    assert copies.number == copied / 40
-    assert (copies.low, copies.high) == pytest.approx(tuple(float(end) for end in wilson(copied, 40)))
+    assert copies.estimate.value == copied / 40
+    assert (copies.estimate.low, copies.estimate.high) == pytest.approx(tuple(float(end) for end in wilson(copied, 40)))
     assert copies.verdict is verdict
 
 
@@ -159,7 +162,7 @@ def test_too_few_samples_are_no_proof_of_novelty():
     results = synthetic_results(models=ONE, paths=6)
     copies = found(altered(results, "ratio_second", 0.9), "copies")
     assert copies.verdict is UNDECIDED
-    assert "too few to tell" in findings.sentence(results, findings.judge(results))
+    assert "too few to tell" in claims.sentence(results, claims.judge(results))
 
 
 def test_samples_that_were_not_measured_are_no_copies_and_no_originals():
@@ -174,7 +177,7 @@ def test_criteria_without_threshold_are_not_judged():
         assert found(results, name).verdict is NOT_JUDGED
         assert found(results, name).figure
     same = altered(results, "copier_row", results["nearest_index"].values[..., 0])
-    assert found(same, "copier").number == 1
+    assert found(same, "copier").estimate.value == 1
 
 
 # ---- memorization in the shells, guidance, the bank ----
@@ -187,7 +190,7 @@ def test_return_counts_up_to_the_first_failure(until, verdict):
     back = (t <= until + 1e-9).astype(float)
     back[-1] = 1  # a return from pure noise is chance, not memory
     returns = found(altered(results, "returned", back), "returns")
-    assert returns.number == pytest.approx(until)
+    assert returns.estimate.value == pytest.approx(until)
     assert returns.verdict is verdict
 
 
@@ -195,24 +198,24 @@ def test_nine_in_ten_are_enough_and_eight_are_not():
     results = one()
     most = np.ones((20, 21))
     most[:2] = 0
-    assert found(altered(results, "returned", most), "returns").number == 1
+    assert found(altered(results, "returned", most), "returns").estimate.value == 1
     most[:4] = 0
-    assert found(altered(results, "returned", most), "returns").number == 0
+    assert found(altered(results, "returned", most), "returns").estimate.value == 0
 
 
 def test_guidance_gap_is_a_ratio_of_medians_in_the_middle():
     results = altered(altered(one(), "gap_learned", 6.0), "gap_empirical", 2.0)
-    assert found(results, "guidance").number == pytest.approx(3)
+    assert found(results, "guidance").estimate.value == pytest.approx(3)
     assert found(results, "guidance").verdict is SUPPORTED
     edges = results["time"].values[(results["time"].values < 0.2) | (results["time"].values > 0.8)]
-    assert found(altered(results, "gap_learned", 1e6, time=edges), "guidance").number == pytest.approx(3)
+    assert found(altered(results, "gap_learned", 1e6, time=edges), "guidance").estimate.value == pytest.approx(3)
     assert found(altered(results, "gap_learned", 1.0), "guidance").verdict is CONTRADICTED
 
 
 def test_a_gap_too_small_to_see_gives_a_bound():
     guidance = found(altered(altered(one(), "gap_learned", 5.0), "gap_empirical", 0.0), "guidance")
     assert guidance.figure == "more than 5,000×"
-    assert math.isfinite(guidance.high)
+    assert math.isfinite(guidance.estimate.high)
 
 
 def test_duplicates_and_overlap_belong_to_the_bank():
@@ -221,7 +224,7 @@ def test_duplicates_and_overlap_belong_to_the_bank():
     assert found(altered(results, "duplicates", 0), "duplicates").verdict is SUPPORTED
     late = altered(results, "overlap_distinct", (results["time"].values > 0.7) * 1.0)
     assert found(late, "overlap").verdict is SUPPORTED
-    assert found(late, "overlap").number == pytest.approx(0.72)
+    assert found(late, "overlap").estimate.value == pytest.approx(0.72)
 
 
 # ---- across models ----
@@ -232,7 +235,7 @@ def test_growth_is_judged_by_parameters_not_by_order(three):
     for results in (three, three.sel(model=names)):
         assert found(results, "shrinks").verdict is SUPPORTED
         assert found(results, "grows").verdict is SUPPORTED
-        assert findings.capable(results) == "large"
+        assert largest(results) == "large"
 
 
 def test_a_contradicted_growth_is_said(three):
@@ -249,72 +252,116 @@ def test_models_of_one_size_are_not_compared(three):
     unknown = recorded(three, models=[m | {"parameters": None} for m in record["models"]])
     assert "same number" in found(same, "grows").reason
     assert "not known" in found(unknown, "grows").reason
-    assert not [f for f in findings.judge(one()) if f.about == "models"]
+    assert not [f for f in claims.judge(one()) if f.claim.about == "models"]
 
 
 # ---- what holds for all ----
 
 
 def test_every_claim_is_listed_for_every_model(three):
-    listed = {(f.id, f.model) for f in findings.judge(three)}
-    for claim in findings.claims():
+    listed = {(f.claim.name, f.model) for f in claims.judge(three)}
+    for claim in claims.every():
         for model in three["model"].values if claim.about == "model" else [""]:
-            assert (claim.id, model) in listed
+            assert (claim.name, model) in listed
 
 
-@pytest.mark.parametrize("claim", findings.claims(), ids=lambda claim: claim.id)
+@pytest.mark.parametrize("claim", claims.every(), ids=lambda claim: claim.name)
 def test_a_claim_without_its_measurement_is_listed_with_the_reason(claim, three):
-    reason = "the probe met a number that is none"
+    reason = "the model has no classes"
     for name in claim.needs:
-        results = recorded(three.drop_vars(name), not_judged=[[claim.probe, reason]])
-        missing = found(results, claim.id, "large")
+        results = recorded(three.drop_vars(name), not_measured={name: reason})
+        missing = found(results, claim.name, "large")
         assert (missing.verdict, missing.reason) == (NOT_JUDGED, reason)
 
 
-@pytest.mark.parametrize("claim", findings.claims(), ids=lambda claim: claim.id)
+@pytest.mark.parametrize("claim", claims.every(), ids=lambda claim: claim.name)
 def test_values_that_were_never_measured_are_not_judged(claim, three):
     floats = [name for name in claim.needs if three[name].dtype.kind == "f"]
     results = three.copy(deep=True)
     for name in floats:
         results[name][...] = np.nan
     if floats:
-        finding = found(results, claim.id, "large")
+        finding = found(results, claim.name, "large")
         assert finding.verdict is NOT_JUDGED
 
 
 def test_every_source_reads_the_results(three):
-    for finding in findings.judge(three):
+    for finding in claims.judge(three):
         values = eval(finding.source, {"results": three})
-        assert values.name == finding.variable
+        assert values.name == finding.judged.variable
         if finding.model:
             assert str(values["model"].values) == finding.model
 
 
 def test_every_claim_names_a_chart_that_exists():
-    for claim in findings.claims():
-        assert importlib.util.find_spec(f"scorescope.charts.{claim.chart}"), claim.id
+    for claim in claims.every():
+        assert importlib.util.find_spec(f"scorescope.charts.{claim.chart}"), claim.name
+
+
+def test_records_are_json_with_the_names_that_scripts_know(three):
+    records = claims.records(three.assign(ratio_second=three["ratio_second"] * np.nan))
+    assert json.loads(json.dumps(records, allow_nan=False)) == records
+    keys = {"name", "model", "region", "value", "low", "high", "n", "unit", "verdict", "rule", "text", "reason", "variable"}
+    assert all(record.keys() == keys for record in records)
+    names = "leaves fits departs returns guidance copies calibrated copier renoised shrinks grows adds-up overlap duplicates"
+    assert list(dict.fromkeys(record["name"] for record in records)) == names.split()
+    of = {(record["name"], record["model"]): record for record in records}
+    fits = found(three, "fits", "large")
+    assert of["fits", "large"]["region"] == "supervision"
+    assert (of["fits", "large"]["value"], of["fits", "large"]["verdict"]) == (fits.estimate.value, "supported")
+    assert of["copies", "large"]["verdict"] == "not judged"
+    assert of["copies", "large"]["value"] is None
+    assert of["overlap", ""]["low"] is None
+
+
+NEW_CLAIM = """
+from scorescope import statistics
+from scorescope.claims.claim import Claim, Judged, above, interval_text, measured
+
+
+def heavy(results, model):
+    weight = measured(results, "top_weight", model=model, region="supervision")
+    estimate = statistics.bootstrap_mean(weight.mean(1))
+    verdict, reason = above(estimate, 0.5, "a half")
+    says, figure = "One row has most of the weight", interval_text(estimate)
+    return Judged(says, verdict, "top_weight", estimate, figure, n=len(weight), reason=reason)
+
+
+CLAIMS = (Claim("heavy", 99, heavy, "One row has most of the weight", "Its mean over t is above a half.", needs=("top_weight",)),)
+"""
+
+
+def test_a_new_claim_is_one_file(three, tmp_path, monkeypatch):
+    (tmp_path / "heavy.py").write_text(NEW_CLAIM)
+    monkeypatch.setattr(claims, "__path__", [*claims.__path__, str(tmp_path)])
+    assert claims.every()[-1].name == "heavy"
+    new = claims.judge(three)[-1]
+    assert (new.claim.name, new.model, new.judged.verdict) == ("heavy", "large", SUPPORTED)
+    assert new.text.startswith("One row has most of the weight: 0.")
+    assert [f.claim.name for f in claims.judge(three, [new.claim])] == ["heavy"] * 3
+    monkeypatch.delitem(sys.modules, "scorescope.claims.heavy")
 
 
 def test_three_lines_about_the_most_capable_model(three):
-    lines = findings.three(three)
+    lines = claims.three(three)
     assert len(lines) == 3
     assert all(line[0] in "●▲○–" for line in lines)
     assert lines[0].startswith("● Sampling leaves the training shells early: median t = ")
-    partly = findings.three(three.drop_vars("r_star"))
+    partly = claims.three(three.drop_vars("r_star"))
     assert len(partly) == 3
     assert not any(line.startswith("–") for line in partly)
 
 
 def test_the_sentence_fits_every_combination_of_verdicts(three):
-    judged = {f.id: f for f in findings.judge(three) if f.model == "large"}
+    judged = {f.claim.name: f.judged for f in claims.judge(three) if f.model == "large"}
     seen = set()
     shares = {SUPPORTED: (0.0, 0.02), CONTRADICTED: (0.2, 0.7, 0.95, 1.0), UNDECIDED: (0.0, 0.1), NOT_JUDGED: (math.nan,)}
     for fits, leaves, copies in itertools.product(Verdict, repeat=3):
         for share in shares[copies]:
             case = {
-                "fits": _with(judged["fits"], verdict=fits),
-                "leaves": _with(judged["leaves"], verdict=leaves),
-                "copies": _with(judged["copies"], verdict=copies, number=share, n=100),
+                "fits": replace(judged["fits"], verdict=fits),
+                "leaves": replace(judged["leaves"], verdict=leaves),
+                "copies": replace(judged["copies"], verdict=copies, estimate=Estimate(share, share, share), n=100),
             }
             text = compose(three, case)
             assert text.count(";") == 2
@@ -325,10 +372,6 @@ def test_the_sentence_fits_every_combination_of_verdicts(three):
             seen.add(text)
     assert len(seen) == 4 * 4 * 9
     assert compose(three, judged).startswith("Fits its training images closely; samples far from them; ")
-
-
-def _with(finding, **changes):
-    return findings.Finding(**(vars(finding) | changes))
 
 
 # ---- numbers as text ----

@@ -1,7 +1,7 @@
-"""What a finding is, and how one is declared: a claim, the rule that judges it, and a function that reads results.
+"""What a claim is, and what is found when it is judged.
 
-A rule is a function `(results, model) -> Judged` under the decorator `rule`; it raises `NotJudged(reason)` where the results do
-not allow a judgement. The registry is filled by importing the modules of this package, so a new rule needs no second place.
+A claim's `judge` is a function `(results, model) -> Judged`; it raises `NotJudged(reason)` where the results do not allow a judgement.
+What follows the classes is for such functions: reading results, judging an estimate by a threshold, writing a number with its interval.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from enum import StrEnum
 import numpy as np
 import xarray as xr
 
-from scorescope.results import provenance
 from scorescope.statistics import Estimate
+
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 class Verdict(StrEnum):
@@ -34,37 +35,36 @@ class Verdict(StrEnum):
 
 
 class NotJudged(Exception):
-    """Raised by a rule: the claim can't be judged on these results, and why."""
+    """Raised by a judge: the claim can't be judged on these results, and why."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a rule found.
+    """What a judge found.
 
     Attributes:
         says: The sentence that the data support, whatever the claim was; no full stop.
-        figure: The number and its interval as text, digits following the error.
-        phrase: The words around the figure, which stands for `{}`.
-        number, low, high: The same as numbers; NaN where there is none.
-        n: How many independent items the number rests on.
-        unit: What these items are ("paths").
         verdict: On the claim.
-        variable, selection: Where the number comes from in `results.nc`.
+        variable: Where the number comes from in the results.
+        estimate: The number and its interval; NaN where there is none.
+        figure: The same as text, digits following the error.
+        phrase: The words around the figure, which stands for `{}`.
+        n: How many independent items the number rests on.
+        unit: What these items are.
+        region: The region that the number is of; empty for none or several.
         reason: Why undecided or not judged; empty otherwise.
         note: What else a reader should know.
     """
 
     says: str
-    figure: str
-    phrase: str
-    number: float
-    low: float
-    high: float
-    n: int
-    unit: str
     verdict: Verdict
     variable: str
-    selection: str = ""
+    estimate: Estimate = UNKNOWN
+    figure: str = ""
+    phrase: str = "{}"
+    n: int = 0
+    unit: str = "paths"
+    region: str = ""
     reason: str = ""
     note: str = ""
 
@@ -74,77 +74,63 @@ class Claim:
     """A claim that can be tested, and the rule that tests it.
 
     Attributes:
-        id: Name of the finding.
+        name: Of the claim, as `records` give it.
         order: Place in lists.
-        claim: The sentence tested.
-        rule: How the verdict is reached.
-        chart: Id of the chart that shows the number.
-        short: Heading of its column in a table of models.
+        judge: From results and a model's name to what was found; the name is empty where the claim is not about one model.
+        sentence: The sentence tested.
+        rule: How the verdict is reached, in words.
         needs: Variables of the results without which it can't be judged.
-        probe: Word by which the run names what measures these variables.
+        chart: Name of the chart that shows the number; empty for none.
+        short: Heading of its line in a table of models; without one it has no line.
         about: "model", "models" (their comparison) or "bank".
-        judge: The function.
     """
 
-    id: str
+    name: str
     order: int
-    claim: str
-    rule: str
-    chart: str
-    short: str
-    needs: tuple[str, ...]
-    probe: str
-    about: str
     judge: Callable[[xr.Dataset, str], Judged]
-
-
-@dataclass(frozen=True)
-class Finding(Judged):
-    """A judged claim about one model (`model`), about all of them or about the bank (`model` empty)."""
-
-    id: str = ""
-    model: str = ""
-    claim: str = ""
-    rule: str = ""
+    sentence: str
+    rule: str
+    needs: tuple[str, ...]
     chart: str = ""
     short: str = ""
     about: str = "model"
 
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim, judged: about one model, or, where `model` is empty, about all of them or about the bank."""
+
+    claim: Claim
+    model: str
+    judged: Judged
+
     @property
     def value(self) -> str:
         """The figure in its words."""
-        return self.phrase.format(self.figure) if self.figure else ""
+        return self.judged.phrase.format(self.judged.figure) if self.judged.figure else ""
 
     @property
     def count(self) -> str:
         """What the number rests on ("100 paths"); empty for facts about the bank, which are exact."""
-        return f"{self.n:,} {self.unit}" if self.n and self.about != "bank" else ""
+        return f"{self.judged.n:,} {self.judged.unit}" if self.judged.n and self.claim.about != "bank" else ""
+
+    @property
+    def text(self) -> str:
+        """What was found, with its number, in one line."""
+        tail = f": {', '.join(part for part in (self.value, self.count) if part)}" if self.value else ""
+        return f"{self.judged.says}{tail}" + (f" ({self.judged.reason})" if self.judged.reason else "")
 
     @property
     def line(self) -> str:
-        """The finding in one line of plain text."""
-        tail = f": {', '.join(part for part in (self.value, self.count) if part)}" if self.value else ""
-        return f"{self.verdict.symbol} {self.says}{tail}" + (f" ({self.reason})" if self.reason else "")
+        """The same behind the sign of its verdict."""
+        return f"{self.judged.verdict.symbol} {self.text}"
 
     @property
     def source(self) -> str:
         """Python that reads the finding's variable from the results."""
-        return f'results["{self.variable}"]' + (f".sel({self.selection})" if self.selection else "")
-
-
-CLAIMS: list[Claim] = []
-
-
-def rule(
-    id: str, order: int, *, claim: str, rule: str, chart: str, short: str, needs: tuple[str, ...], probe: str, about: str = "model"
-) -> Callable[[Callable[[xr.Dataset, str], Judged]], Callable[[xr.Dataset, str], Judged]]:
-    """Declare the decorated function as the judge of a claim; arguments as in `Claim`."""
-
-    def declare(function: Callable[[xr.Dataset, str], Judged]) -> Callable[[xr.Dataset, str], Judged]:
-        CLAIMS.append(Claim(id, order, claim, rule, chart, short, needs, probe, about, function))
-        return function
-
-    return declare
+        chosen = {"model": self.model, "region": self.judged.region}
+        where = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in chosen.items() if value)
+        return f'results["{self.judged.variable}"]' + (f".sel({where})" if where else "")
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------------------
@@ -162,45 +148,24 @@ def measured(results: xr.Dataset, name: str, **selection: str) -> np.ndarray:
     return values
 
 
-def where(**selection: str) -> str:
-    """A selection as the arguments of xarray's `sel`."""
-    return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in selection.items())
-
-
-def plain(estimate: Estimate) -> Estimate:
-    """The estimate as Python floats."""
-    return Estimate(float(estimate.value), float(estimate.low), float(estimate.high))
-
-
-def model_record(results: xr.Dataset, model: str) -> dict:
-    """What the provenance says of one model; empty where it says nothing."""
-    return next((dict(m) for m in provenance(results).get("models", []) if m.get("name") == model), {})
-
-
 # ---- judging ------------------------------------------------------------------------------------------------------------------
 
 
-def above(estimate: Estimate, threshold: float) -> Verdict:
-    """Supported where the whole interval lies above the threshold, contradicted where it lies below, undecided where it straddles."""
+def above(estimate: Estimate, threshold: float, named: str) -> tuple[Verdict, str]:
+    """Supported where the whole interval lies above the threshold, contradicted where it lies below, undecided where it straddles.
+
+    The reason that goes with an undecided verdict calls the threshold `named`; it is empty for the others.
+    """
     if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
-        return Verdict.UNDECIDED
+        return Verdict.UNDECIDED, "too few items for an interval"
     if estimate.low > threshold:
-        return Verdict.SUPPORTED
-    return Verdict.CONTRADICTED if estimate.high < threshold else Verdict.UNDECIDED
+        return Verdict.SUPPORTED, ""
+    return (Verdict.CONTRADICTED, "") if estimate.high < threshold else (Verdict.UNDECIDED, f"the interval reaches across {named}")
 
 
-def below(estimate: Estimate, threshold: float) -> Verdict:
+def below(estimate: Estimate, threshold: float, named: str) -> tuple[Verdict, str]:
     """`above` the other way round."""
-    return above(Estimate(-estimate.value, -estimate.high, -estimate.low), -threshold)
-
-
-def why_undecided(verdict: Verdict, estimate: Estimate, threshold: str) -> str:
-    """The reason that goes with an undecided verdict; empty for the others."""
-    if verdict is not Verdict.UNDECIDED:
-        return ""
-    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
-        return "too few items for an interval"
-    return f"the interval reaches across {threshold}"
+    return above(Estimate(-estimate.value, -estimate.high, -estimate.low), -threshold, named)
 
 
 # ---- writing ------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,176 @@
+"""Where the paths run: how early sampling leaves the training shells, and from where the model returns to the row it was noised from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import xarray as xr
+
+from scorescope import statistics
+from scorescope.claims.claim import UNKNOWN, Claim, Judged, NotJudged, Verdict, above, interval_text, measured, number_text
+from scorescope.results import dimension, provenance
+from scorescope.statistics import Estimate
+
+HALF_WAY, EARLY = 0.5, 0.75
+WIDEST = 0.3  # a band wider than 1 ± this has no outside that means anything
+RETURNED = 0.9
+SEPARATE = 0.01  # shells whose overlap C(t) is below this are separate
+
+
+def leaves(results: xr.Dataset, model: str) -> Judged:
+    """Median over paths of the last time inside the band (Experiment 3.3)."""
+    r, d = measured(results, "r_star", model=model, region="extrapolation"), dimension(results)
+    band = statistics.chi_band(d)
+    left = statistics.leaving_time(r, results["time"].values, band)
+    estimate = statistics.median_interval(left)
+    verdict, reason = above(estimate, HALF_WAY, "t = 0.5")
+    if band[1] - band[0] > 2 * WIDEST:
+        reason = f"in {d} dimensions the shells are too thick to be left: r from {band[0]:.2f} to {band[1]:.2f}"
+        verdict = Verdict.NOT_JUDGED
+    says = {
+        Verdict.NOT_JUDGED: "How early sampling leaves the training shells can't be judged",
+        Verdict.SUPPORTED: f"Sampling leaves the training shells {'early' if estimate.low >= EARLY else 'before half-way'}",
+        Verdict.CONTRADICTED: "Sampling stays in the training shells for more than half of the way",
+        Verdict.UNDECIDED: "Sampling leaves the training shells about half-way",
+    }
+    return Judged(
+        says[verdict],
+        verdict,
+        "r_star",
+        estimate,
+        interval_text(estimate, places=2),
+        "median t = {}",
+        int(np.isfinite(left).sum()),
+        region="extrapolation",
+        reason=reason,
+        note=_training_stays(results, model, band),
+    )
+
+
+def _training_stays(results: xr.Dataset, model: str, band: tuple[float, float]) -> str:
+    """The control: how much of the training states is inside the band. Empty where it was not measured."""
+    try:
+        r = measured(results, "r_star", model=model, region="supervision")
+    except NotJudged:
+        return ""
+    inside = ((r >= band[0]) & (r <= band[1]))[np.isfinite(r)].mean()
+    return f"Of the training states, {100 * inside:.0f} % are inside the band."
+
+
+def returns(results: xr.Dataset, model: str) -> Judged:
+    """The largest t up to which at least 90 % of noised training rows return to their origin (Experiment 4.2, C.4)."""
+    back, time = measured(results, "returned", model=model), results["origin_time"].values
+    draws = np.random.default_rng(0).integers(len(back), size=(1000, len(back)))
+    low, high = np.quantile([_last_returned(back[pick], time) for pick in draws], [0.025, 0.975])
+    estimate = Estimate(_last_returned(back, time), float(low), float(high))
+    verdict, reason = above(estimate, np.nextafter(HALF_WAY, 0), "t = 0.5")
+    says = {
+        Verdict.SUPPORTED: "Inside the shells it gives its training rows back",
+        Verdict.CONTRADICTED: "It gives its training rows back only from little noise",
+        Verdict.UNDECIDED: "It gives its training rows back from up to about half noise",
+    }
+    start = onset(results)
+    return Judged(
+        says[verdict],
+        verdict,
+        "returned",
+        estimate,
+        interval_text(estimate, places=2),
+        "up to t = {}",
+        len(back),
+        "training rows",
+        reason=reason,
+        note=f"The closest two shells begin to overlap at t = {number_text(start, 2)}." if math.isfinite(start) else "",
+    )
+
+
+def _last_returned(back: np.ndarray, time: np.ndarray) -> float:
+    """The largest time such that there and at every earlier one at least 90 % returned; 0 if not even the first."""
+    known = np.isfinite(back).sum(0)
+    enough = (known > 0) & (np.nansum(back, axis=0) >= RETURNED * known)
+    count = len(enough) if enough.all() else int(np.argmin(enough))
+    return float(time[count - 1]) if count else 0.0
+
+
+def onset(results: xr.Dataset) -> float:
+    """The first t at which the shells of the closest two distinct rows overlap by more than 0.01; NaN if they never do or it is unknown."""
+    if "overlap_distinct" not in results:
+        return math.nan
+    touching = results["overlap_distinct"].values > SEPARATE
+    return float(results["time"].values[np.argmax(touching)]) if touching.any() else math.nan
+
+
+def overlap(results: xr.Dataset, model: str) -> Judged:
+    """Onset of the shell overlap C(t) (B.2, Fig. 4 right); a maximum over all pairs, so it has no sampling error."""
+    measured(results, "overlap_distinct")
+    start, rows = onset(results), int(provenance(results)["bank"]["rows"])
+    figure, phrase = number_text(start, 2), "the first two overlap at t = {}"
+    if math.isnan(start):
+        figure, phrase = "no two", "{} overlap at any t measured"
+    says, verdict = "The training shells are separate for most of the time", Verdict.SUPPORTED
+    if start <= HALF_WAY:
+        says, verdict = "The closest training shells overlap for most of the time", Verdict.CONTRADICTED
+    note = ""
+    if "closest_pair" in results and "closest_distance" in results:
+        first, second = (int(i) for i in results["closest_pair"].values)
+        note = f"The closest pair is rows {first} and {second}, {float(results['closest_distance']):.3g} apart."
+    estimate = UNKNOWN._replace(value=start)
+    return Judged(says, verdict, "overlap_distinct", estimate, figure, phrase, rows, "training rows", note=note)
+
+
+def duplicates(results: xr.Dataset, model: str) -> Judged:
+    """Exact duplicates: one is enough to make C(t) equal to 1, so the curve is also shown without them."""
+    count, rows = int(results["duplicates"]), int(provenance(results)["bank"]["rows"])
+    says, verdict, note = "No training row repeats another", Verdict.SUPPORTED, ""
+    if count:
+        says = "One training row repeats another exactly" if count == 1 else "Some training rows repeat another exactly"
+        verdict, note = Verdict.CONTRADICTED, "With them C(t) is 1 at every t; the charts also show it with each row counted once."
+    estimate = UNKNOWN._replace(value=float(count))
+    return Judged(says, verdict, "duplicates", estimate, f"{count:,}", f"{{}} of {rows:,}", rows, "training rows", note=note)
+
+
+CLAIMS = (
+    Claim(
+        "leaves",
+        10,
+        leaves,
+        "Sampling leaves the training shells before half-way",
+        "A path leaves at the last t at which its r* is inside the exact 99 % χ band. Supported if the 95 % interval of the median lies "
+        "above t = 0.5, contradicted if below; “early” from 0.75.",
+        needs=("r_star",),
+        chart="r_star",
+        short="leaves the shells at t",
+    ),
+    Claim(
+        "returns",
+        40,
+        returns,
+        "Inside the shells the model gives its training rows back",
+        "From training rows noised to t, the largest t up to which at least 90 % come back as their own nearest row; 95 % bootstrap over "
+        "rows. Supported if the interval lies at or above t = 0.5, contradicted if below.",
+        needs=("returned",),
+        chart="return_to_origin",
+        short="gives rows back up to t",
+    ),
+    Claim(
+        "overlap",
+        90,
+        overlap,
+        "The training shells are separate for most of the time",
+        "The first t at which C(t) of the closest two distinct rows exceeds 0.01. Supported if above t = 0.5, contradicted if not.",
+        needs=("overlap_distinct",),
+        chart="overlap",
+        about="bank",
+    ),
+    Claim(
+        "duplicates",
+        95,
+        duplicates,
+        "No training row repeats another",
+        "Supported if no row repeats an earlier one exactly, contradicted otherwise.",
+        needs=("duplicates",),
+        chart="overlap",
+        about="bank",
+    ),
+)

@@ -1,0 +1,118 @@
+"""Across models (Fig. 3): does the error fall with size inside the shells and rise outside, and what drives it outside?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from scorescope import statistics
+from scorescope.claims.claim import Claim, Judged, NotJudged, Verdict, above, below, interval_text, measured, number_text
+from scorescope.claims.fit import errors, mean_text
+from scorescope.results import parameters, provenance
+from scorescope.statistics import Estimate
+
+
+def by_size(results: xr.Dataset) -> list[str]:
+    """The models, smallest first.
+
+    Raises:
+        NotJudged: A size is unknown, or all are the same.
+    """
+    sizes = parameters(results)
+    if any(math.isnan(size) for size in sizes.values()):
+        raise NotJudged("the number of parameters of some model is not known")
+    if len(set(sizes.values())) < 2:
+        raise NotJudged("the models have the same number of parameters")
+    return sorted(sizes, key=lambda name: sizes[name])
+
+
+def short_count(count: float) -> str:
+    """1,234,567 as 1.23 M."""
+    for unit, scale in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count:.0f}"
+
+
+def _change(
+    results: xr.Dataset, region: str, where: str, judge: Callable[[Estimate, float, str], tuple[Verdict, str]], supported: str
+) -> Judged:
+    """The change of the error in one region from the smallest model to the largest, judged against 0."""
+    names, sizes = by_size(results), parameters(results)
+    values = [errors(results, name, region) for name in names]
+    estimate = statistics.paired_bootstrap(values[0], values[-1])
+    verdict, reason = judge(estimate, 0, "0")
+    start = float(np.nanmean(values[0]))
+    relative = f" ({number_text(100 * estimate.value / start, 0)} %)" if start else ""
+    steps = " → ".join(f"{mean_text(v)} ({short_count(sizes[name])})" for name, v in zip(names, values, strict=True))
+    opposite = {"falls": "rises", "rises": "falls"}[supported]
+    says = {
+        Verdict.SUPPORTED: f"{where} the shells the error {supported} as the model grows",
+        Verdict.CONTRADICTED: f"{where} the shells the error {opposite} as the model grows",
+        Verdict.UNDECIDED: f"{where} the shells no change of the error with size can be told",
+    }
+    return Judged(
+        says[verdict],
+        verdict,
+        "score_error",
+        estimate,
+        f"{interval_text(estimate)}{relative}",
+        "change {}",
+        len(values[0]),
+        region=region,
+        reason=reason,
+        note=f"Error per dimension, smallest to largest: {steps}." + (_distance_note(results, names) if where == "Outside" else ""),
+    )
+
+
+def shrinks(results: xr.Dataset, model: str) -> Judged:
+    """Supervised error against size, smallest to largest model (Fig. 3, blue)."""
+    return _change(results, "supervision", "Inside", below, "falls")
+
+
+def grows(results: xr.Dataset, model: str) -> Judged:
+    """Extrapolated error against size (Fig. 3, red), with what drives it: the distance of the model's mean from the nearest row."""
+    return _change(results, "extrapolation", "Outside", above, "rises")
+
+
+def _distance_note(results: xr.Dataset, names: list[str]) -> str:
+    """How far the model's posterior means lie from the nearest rows (blurry models look close, noisy ones far), and on whose states."""
+    if "mean_to_nearest" not in results:
+        return ""
+    try:
+        away = [measured(results, "mean_to_nearest", model=name, region="extrapolation") for name in names]
+    except NotJudged:
+        return ""
+    means = " → ".join(mean_text(statistics.time_integral(one, results["time"].values)) for one in away)
+    shared = provenance(results).get("settings", {}).get("shared_states")  # comparing models on different states confounds
+    states = f"All are asked on the states that {shared} samples" if shared else "Each model samples its own states, from the same noise"
+    return f" What drives it: the distance of the model's posterior mean from the nearest row, per √dimension {means}. {states}."
+
+
+CLAIMS = (
+    Claim(
+        "shrinks",
+        70,
+        shrinks,
+        "Inside the shells the error falls as the model grows",
+        "Score error in supervision, largest minus smallest model, on the same paths. Supported if the 95 % paired bootstrap interval "
+        "lies below 0, contradicted if above.",
+        needs=("score_error",),
+        chart="score_error_models",
+        about="models",
+    ),
+    Claim(
+        "grows",
+        75,
+        grows,
+        "Outside the shells the error rises as the model grows",
+        "Score error in extrapolation, largest minus smallest model, on paths from the same noise. Supported if the 95 % paired bootstrap "
+        "interval lies above 0, contradicted if below.",
+        needs=("score_error",),
+        chart="score_error_models",
+        about="models",
+    ),
+)
