@@ -108,12 +108,10 @@ def available(results: xr.Dataset) -> list[Chart]:
 
 def export(results: xr.Dataset, folder: str | Path) -> list[Path]:
     """Write every chart as SVG, PNG and CSV into `folder`; returns the paths."""
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     written = []
     for chart in available(results):
         for suffix, content in (("svg", chart.svg(alone=True).encode()), ("png", chart.png()), ("csv", chart.csv().encode())):
-            path = target / f"{chart.id}.{suffix}"
+            path = Path(folder) / f"{chart.id}.{suffix}"
             with replacing(path) as temporary:
                 temporary.write_bytes(content)
             written.append(path)

@@ -63,8 +63,9 @@ def full_axis(results: xr.Dataset) -> Vertical:
     """The log axis that holds every path and both bands."""
     values = results["r_star"].values
     values = values[np.isfinite(values) & (values > 0)]
-    low = min(float(values.min()), chi_band(dimension(results))[0]) / 1.08
-    return Vertical(low, max(float(values.max()) * 1.1, 1.35 * proposition_band()[1]), "r* (ratio of Eq. 4, log)", log=True)
+    low = float(values.min(initial=chi_band(dimension(results))[0])) / 1.08
+    high = max(float(values.max(initial=0)) * 1.1, 1.35 * proposition_band()[1])
+    return Vertical(low, high, "r* (ratio of Eq. 4, log)", log=True)
 
 
 def fact(results: xr.Dataset) -> str:

@@ -34,7 +34,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 def measured(results: xr.Dataset, name: str) -> bool:
     """Whether a variable is there and has a value."""
-    return name in results and bool(results[name].notnull().any())
+    return name in results and bool(np.isfinite(results[name].values).any())
 
 
 def bands(values: xr.DataArray, regions: Iterable[str] = tuple(REGIONS)) -> list[Row]:

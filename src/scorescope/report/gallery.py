@@ -27,8 +27,7 @@ def row_name(results: xr.Dataset, index: int) -> str:
 
 def shown(results: xr.Dataset, paint: Painter) -> int:
     """How many samples of each model fit the budget, a few at least and at most 24."""
-    tile = math.prod(paint.size) * (3 if paint.kind in ("colour", "latent") else 1) * (1.0 if paint.pixelated else 0.15)
-    return int(np.clip(BUDGET / (1.4 * tile * (1 + NEAR) * results.sizes["model"]), 4, 24))
+    return int(np.clip(BUDGET / (1.4 * paint.weight * (1 + NEAR) * results.sizes["model"]), 4, 24))
 
 
 def suspicion(ratio: np.ndarray) -> np.ndarray:
@@ -38,11 +37,12 @@ def suspicion(ratio: np.ndarray) -> np.ndarray:
 
 def samples(results: xr.Dataset, model: str, rows: Rows, paint: Painter, count: int) -> list[dict[str, Any]]:
     """Cards of one model's most suspicious samples; empty where memorization was not measured."""
-    if "ratio_second" not in results or "nearest_index" not in results or "sample" not in results:
+    if not {"ratio_second", "nearest_index", "nearest_distance", "sample"} <= set(results):
         return []
     part = results.sel(model=model)
     second = part["ratio_second"].values
-    label = part["label"].sel(region="extrapolation").values if "label" in part else np.full(len(second), -1)
+    labelled = "label" in part and "extrapolation" in part["region"].values
+    label = part["label"].sel(region="extrapolation").values if labelled else np.full(len(second), -1)
     return [
         {
             "path": int(results["path"].values[k]),
@@ -91,7 +91,7 @@ def _criterion(name: str, value: float, judge: Callable[[float], bool] | None) -
 
 def nulls(results: xr.Dataset, rows: Rows) -> list[dict[str, Any]]:
     """Cards of real rows beside their own nearest neighbours, closest first as the samples are: the scale of "close"."""
-    if "null_row" not in results or "null_second" not in results:
+    if not {"null_row", "null_second", "null_index", "null_distance"} <= set(results):
         return []
     cards: list[dict[str, Any]] = []
     for k in suspicion(results["null_second"].values):

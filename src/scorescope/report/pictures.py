@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,6 +75,11 @@ class Painter:
     def pixelated(self) -> bool:
         """Whether enlarging should keep the pixels' edges."""
         return self.kind not in ("dot", "lines")
+
+    @property
+    def weight(self) -> float:
+        """Bytes of a tile as PNG, roughly."""
+        return math.prod(self.size) * (3 if self.kind in ("colour", "latent") else 1) * (1.0 if self.pixelated else 0.15)
 
     def tile(self, row: np.ndarray) -> np.ndarray:
         """One row as 8-bit pixels, (height, width) or (height, width, 3)."""

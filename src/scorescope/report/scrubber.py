@@ -15,12 +15,20 @@ BUDGET = 900_000  # bytes of sprites in all
 STOPS = 25  # times that one can scrub through
 STILLS = 5  # fixed times that stand in print and without script
 NUMBERS = ("r_star", "top_weight", "ess")
+PICTURES = ("scrub_state", "scrub_model_mean", "scrub_truth_mean")
+
+
+def kept(results: xr.Dataset) -> bool:
+    """Whether the run kept trajectories that can be looked at."""
+    if not {"path", "region"} <= set(results.dims) or not {"scrub_path", *PICTURES} <= set(results):
+        return False
+    known = set(results["scrub_path"].values) <= set(results["path"].values) and "extrapolation" in results["region"].values
+    return known and results[PICTURES[0]].size > 0
 
 
 def data(results: xr.Dataset, rows: Rows, paint: Painter) -> dict[str, Any] | None:
     """What the page's script needs, None where no trajectory was kept. Values are rounded; pictures are sprites, one row a kind."""
-    kinds = [name for name in ("scrub_state", "scrub_model_mean", "scrub_truth_mean") if name in results]
-    if len(kinds) < 3 or "scrub_path" not in results:
+    if not kept(results):
         return None
     results = results.isel(time=np.unique(np.linspace(0, results.sizes["time"] - 1, STOPS).round().astype(int)))
     paint, count = fitting(results, paint)
@@ -28,7 +36,7 @@ def data(results: xr.Dataset, rows: Rows, paint: Painter) -> dict[str, Any] | No
     paths = []
     for model in results["model"].values:
         for place in range(count):
-            pictures = [list(results[name].sel(model=model).values[place]) for name in kinds]
+            pictures = [list(results[name].sel(model=model).values[place]) for name in PICTURES]
             paths.append({"model": str(model), **_numbers(results, str(model), place, rows, order), "sprite": paint.sprite(pictures)})
     width, height = paint.size
     return {
@@ -48,8 +56,7 @@ def fitting(results: xr.Dataset, paint: Painter) -> tuple[Painter, int]:
     tiles = 3 * results.sizes["time"] * results.sizes["model"]
     for edge in (paint.edge, 64, 48, 32):
         smaller = Painter(paint.shape, paint.low, paint.high, min(edge, paint.edge))
-        tile = math.prod(smaller.size) * (3 if paint.kind in ("colour", "latent") else 1) * (1.0 if paint.pixelated else 0.15)
-        paths = min(count, int(BUDGET / (tiles * tile)))
+        paths = min(count, int(BUDGET / (tiles * smaller.weight)))
         if paths:
             return smaller, paths
     return smaller, 1
@@ -91,14 +98,14 @@ def _words(value: float) -> str:
 
 
 def stills(results: xr.Dataset, model: str, rows: Rows, paint: Painter) -> list[dict[str, Any]]:
-    """The first path at five fixed times, for print and for readers without script."""
-    if "scrub_path" not in results or "scrub_state" not in results:
+    """The first path at five fixed times, for print and for readers without script; none where no trajectory was kept."""
+    if not kept(results):
         return []
     time, at = results["time"].values, _path(results, 0)
     part = results.sel(model=model)
     found = []
     for k in sorted({int(k) for k in np.linspace(len(time) - 1, 0, STILLS).round()}, reverse=True):
-        pictures = [part[name].values[0, k] for name in ("scrub_state", "scrub_model_mean", "scrub_truth_mean")]
+        pictures = [part[name].values[0, k] for name in PICTURES]
         here = part.sel(region="extrapolation").isel(path=at, time=k)
         index = int(here["top_index"]) if "top_index" in here else -1
         found.append(
