@@ -1,4 +1,4 @@
-"""Curves of training runs, as the microscope saw them while they went on: one picture from the `results.nc` of their folders.
+"""Curves of training runs, as the microscope saw them while they went on: one picture from the `watch.nc` of their folders.
 
 python benchmarks/training_curves.py runs/unet-desk runs/sit-desk --out docs/cifar10-curves.png
 """
@@ -25,7 +25,7 @@ PANELS = (
 
 def points(folder: Path) -> list[dict[str, float | str]]:
     """A row for each look at a run."""
-    looks = results.load(folder / "results.nc")
+    looks = results.load(folder / "watch.nc")
     error = looks["score_error"].mean(("path", "time"))
     r_star = looks["r_star"].sel(region="extrapolation").median(("path", "time"))
     return [
