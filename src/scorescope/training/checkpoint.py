@@ -25,7 +25,7 @@ STEP = "step-" + 8 * "[0-9]"
 KIND = Kind(
     "a training run",
     own=(
-        *(f"checkpoints/{STEP}.safetensors", f"checkpoints/{STEP}.json", "model.safetensors", "recipe.json", "loss.csv", "results.nc"),
+        *(f"checkpoints/{STEP}.safetensors", f"checkpoints/{STEP}.json", "model.safetensors", "recipe.json", "loss.csv", "watch.nc"),
         "tensorboard/events.out.tfevents.*",
     ),
     keys=("recipe", "bank"),
