@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import scorescope as ss
+from scorescope import results
 from scorescope.cli import main
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -54,6 +55,5 @@ def test_a_theory_and_an_adapter_are_examined_by_one_line(tmp_path, bank, capsys
     (tmp_path / "half.constant").write_text("0.5")
     words = ["examine", "theory:mean_row", str(tmp_path / "half.constant"), "--bank", str(tmp_path / "small.bank"), *SMALL]
     assert main([*words, "--probes", "state-norm", "score-error", "--out", str(tmp_path / "run")]) == 0
-    found = ss.examination.results.load(tmp_path / "run" / "results.nc") if hasattr(ss, "examination") else None
-    assert found is None or list(found.model.values) == ["mean row", "model"]
+    assert list(results.load(tmp_path / "run" / "results.nc").model.values) == ["mean row", "model"]
     assert "report" in capsys.readouterr().out

@@ -82,7 +82,8 @@ def public_denoisers():
     while pending:
         for kind in pending.pop().__subclasses__():
             pending.append(kind)
-            if kind.__module__.startswith("scorescope.") and not inspect.isabstract(kind) and kind is not Wrapped:
+            own = getattr(sys.modules.get(kind.__module__), "__file__", "").startswith(tuple(ss.__path__))
+            if own and not inspect.isabstract(kind) and kind is not Wrapped:
                 known[kind.__name__] = kind
     return known
 
@@ -160,8 +161,8 @@ def test_a_model_without_identity_is_examined_but_never_taken_for_another(tmp_pa
     broken.source = iter([1, 2])
     options = {"paths": 2, "times": 2, "origins": 1, "nulls": 2, "quiet": True, "solver": "euler", "steps": 2}
     run = ss.examine(broken, a_bank(), ["relative-distance"], **options, out=tmp_path / "run")
-    assert "can't be told from another model" in " ".join(results.provenance(run.results)["warnings"])
-    with pytest.raises(ss.InputError, match=r"other settings \(models\.network\.token"):
+    assert "this run can't be continued: network.source is a list_iterator" in " ".join(results.provenance(run.results)["warnings"])
+    with pytest.raises(ss.InputError, match=r"other settings \(models\.network none"):
         ss.examine(broken, a_bank(), ["relative-distance"], **options, out=tmp_path / "run")
 
 

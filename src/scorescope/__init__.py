@@ -31,7 +31,6 @@ _HOME = {
     "EmpiricalScore": "empirical",
     "Posterior": "empirical",
     "sharded_score": "distributed",
-    "NearestRowsScore": "empirical.nearest_rows",
     "neighbours": "search",
     "closest_pairs": "search",
     "build_shadow": "search",

@@ -13,22 +13,33 @@ from scorescope.adapters import pickled
 from scorescope.denoiser import Denoiser
 from scorescope.errors import InputError
 from scorescope.registry import every, module
+from scorescope.rows import Bank
+from scorescope.theories import theory
+
+THEORY = "theory"  # and a colon: what the name of a theory begins with
 
 
-def load(path: str | Path, *, trust: bool = False, **options: Any) -> Denoiser:
+def load(path: str | Path, *, bank: Bank | None = None, trust: bool = False, **options: Any) -> Denoiser:
     """A model from a checkpoint, the folder of a training run, or a Python function.
 
     Args:
         path: `model.safetensors`, a run's folder, or `my_model.py:build`, a file and a function that returns a `Denoiser`.
             A bare state dict of SiT, REPA or guided-diffusion (or {model, ema, …}), as safetensors or as a pickle of tensors, which is
-            opened without running code.
+            opened without running code. `theory:NAME`, a closed form of `scorescope.theories`.
+        bank: Of a theory.
         trust: Allow a pickled `Denoiser` (`model.pt`) to be opened, which runs whatever code is inside.
         **options: Passed on: to the function, or to the family's adapter: `family` ("sit", "repa", "adm") where the names of the weights
             do not tell it, and what a state dict cannot tell (`heads`; `head_width`, `order`, `schedule`).
 
     Raises:
-        InputError: Nothing there, a file of no known family, a pickle without `trust`, a function that returns no `Denoiser`.
+        InputError: Nothing there, a theory that is not known or has no bank, a file of no known family, a pickle without `trust`, a
+            function that returns no `Denoiser`.
     """
+    kind, _, rest = str(path).partition(":")
+    if kind == THEORY:
+        if bank is None:
+            raise InputError(f"{path} is a theory of a bank, and none is given", f'load("{path}", bank=bank)')
+        return theory(rest, bank, **options)
     place = Path(path)
     if pickled.accepts(place) and not trust:
         raise InputError(

@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
         samples = open_samples(told.samples, bank)
         name, n, subject = Path(told.samples).stem, len(samples.rows), samples.fingerprint
     else:
-        model = load(told.samples, trust=told.trust, **keywords(told.load))
+        model = load(told.samples, bank=bank, trust=told.trust, **keywords(told.load))
         name, n, (subject, _) = model.name, len(told.sampling.numbers()), settings_of(model, told.sampling, bank, told.device)
     check(told.samples, n, bank, chosen, told.reference, told.k)
     out = Path(told.out or default_out("{}-against-{}", name, bank.name))

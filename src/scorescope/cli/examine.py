@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
     check_device(told.device)
     memory = None if told.memory is None else size(told.memory)
     bank = named_bank(told.bank)
-    models = [load(name, trust=told.trust, **keywords(told.load)) for name in told.models]
+    models = [load(name, bank=bank, trust=told.trust, **keywords(told.load)) for name in told.models]
     if bank.manifest:
         verify(bank)
     out = Path(told.out or default_out("{}-on-{}", "-".join(model.name for model in models), bank.name))

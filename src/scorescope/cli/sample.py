@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
 
     check_device(told.device)
     bank = None if told.bank is None else named_bank(told.bank)
-    model = load(told.model, trust=told.trust, **keywords(told.load))
+    model = load(told.model, bank=bank, trust=told.trust, **keywords(told.load))
     folder = generate(
         model, told.sampling, told.out or default_out("{}-samples", model.name), bank=bank, device=told.device, force=told.force
     )

@@ -46,6 +46,8 @@ KIND = Kind("samples", (SAMPLES, GRID, f"{CHUNKS}/from-*.safetensors"), before=(
 class Watched(Wrapped):
     """A model that tells a live row how often it was asked."""
 
+    NOT_IDENTITY = (*Wrapped.NOT_IDENTITY, "row", "calls")
+
     def __init__(self, model: Denoiser, row: Row) -> None:
         super().__init__(model)
         self.row, self.calls = row, 0
