@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scorescope import files
 from scorescope.errors import InputError
 from scorescope.rows import Bank, storage
 from scorescope.rows.verify import verify
@@ -219,10 +220,10 @@ def test_a_disk_too_small_is_named_before_anything_is_read(out: Path, monkeypatc
 
 
 def test_a_disk_that_becomes_full_leaves_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(file: Any) -> None:
+    def full(path: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(storage, "_flush", full)
+    monkeypatch.setattr(files, "_sync", full)
     with pytest.raises(InputError, match="the disk became full"):
         Bank.build(COLOUR, out)
     assert os.listdir(out.parent) == []

@@ -187,7 +187,7 @@ def test_no_pair_of_rows_is_nearer_than_its_bounds(kind, flips):
         boxes = [torch.stack([sketches.box(tile, bool(side)) for tile in tiles]) for side in (0, mirrored)]
         for tile, box in zip(tiles, boxes[0], strict=True):
             least = torch.stack([apart[tile][:, other].min() for other in tiles])
-            assert (sketches.apart(box, boxes[1]) <= least).all()
+            assert (sketches.gaps(box, boxes[1]) <= least).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

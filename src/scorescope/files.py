@@ -63,7 +63,8 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     with locked(partial, target.name):
         try:
             yield partial
-            _sync(partial)
+            for written in (*partial.rglob("*"), partial):
+                _sync(written)
             if target.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 os.rename(target, old)
@@ -75,9 +76,9 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _sync(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Put a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

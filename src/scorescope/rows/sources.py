@@ -53,7 +53,8 @@ def _folder(path: Path, options: Options, progress: Progress) -> Source:
         return hub.saved_source(path, options, progress)
     found = images.read_folder(path)
     if found.files:
-        _refuse_array(options, path)
+        if options.array is not None:
+            raise InputError(f"--array does not apply to a folder of images ({path})", "leaving it out")
         labels = arrays.label_file(options)
         given, names = arrays.read_labels(labels, len(found.files), options)
         return images.folder_source(path, options, given, names, found, progress)
@@ -62,8 +63,3 @@ def _folder(path: Path, options: Options, progress: Progress) -> Source:
         return hub.parquet_source(parquet, str(path), options, progress)
     held = f"; it holds {', '.join(found.ignored[:3])}{', …' if len(found.ignored) > 3 else ''}" if found.ignored else ", it is empty"
     raise InputError(f"{path} has no images{held}", KINDS)
-
-
-def _refuse_array(options: Options, path: Path) -> None:
-    if options.array is not None:
-        raise InputError(f"--array does not apply to a folder of images ({path})", "leaving it out")

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,13 @@ from scorescope.rows.summary import Summary
 from scorescope.rows.tensors import Layout, StoredFile, StoredRows, plan, read_layout
 
 ROWS, MANIFEST = "rows.safetensors", "manifest.json"
+MANIFEST_KEYS: dict[str, Any] = {
+    **{"schema": int, "name": str, "rows": int, "shape": [int], "dtype": str, "flips": bool, "low": float, "high": float},
+    **{"classes": int, "class_names": [str], "class_counts": [int], "source": str, "transform": [str], "cautions": [str]},
+    **{"minimum": float, "maximum": float, "mean": float, "channel_means": [float], "radius": float, "duplicates": int},
+    "fingerprint": str,
+}
+OPTIONAL = ("low", "high", "class_names", "class_counts", "channel_means")  # None where a bank has no such thing
 STORED = ("uint8", "float16", "float32")
 BATCH_BYTES = 4 << 20
 AGAIN = "building the bank again"
@@ -129,7 +136,6 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
             content = summary.finish(source.labels)
             file.seek(layout.tensors["mean"].offset)
             file.write(np.ascontiguousarray(summary.mean, dtype="<f8").data)
-            _flush(file)
         counts = None if source.labels is None else np.bincount(source.labels, minlength=len(source.class_names or ())).tolist()
         manifest = {
             "schema": SCHEMA,
@@ -149,15 +155,8 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
             **content,
             "cautions": [*source.cautions, *content["cautions"]],
         }
-        with open(folder / MANIFEST, "w", encoding="utf-8") as text:
-            json.dump(manifest, text, indent=1, allow_nan=False, ensure_ascii=False)
-            _flush(text)
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8")
         refuse_existing(out, force)  # nor what came there meanwhile
-
-
-def _flush(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _layout(source: Source) -> Layout:
@@ -213,18 +212,21 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         schema, version = manifest["schema"], manifest.get("version")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise InputError(f"{path} is cut or is no bank's manifest", AGAIN) from problem
-    if _whole(schema) and schema > SCHEMA:
+    if isinstance(schema, int) and schema > SCHEMA:
         raise InputError(f"{path} was written by a newer version ({version})", "upgrading scorescope")
-    for key, can_be in MANIFEST_KEYS.items():
+    for key, kind in MANIFEST_KEYS.items():
         if key not in manifest:
             raise InputError(f"{path} is cut or is no bank's manifest: it has no {key}", AGAIN)
-        if not can_be(manifest[key]):
+        if not (_is_a(kind, manifest[key]) or (manifest[key] is None and key in OPTIONAL)):
             raise InputError(f"{path} was altered: its {key} can't be {json.dumps(manifest[key])[:60]}", AGAIN)
     counts, names, channels = manifest["class_counts"], manifest["class_names"], manifest["channel_means"]
     contradictions = {
+        "rows": not manifest["rows"],
+        "shape": not all(manifest["shape"] or [0]),
+        "dtype": manifest["dtype"] not in STORED,
         "class_counts": len(counts or ()) != manifest["classes"] or (counts is not None and sum(counts) != manifest["rows"]),
         "class_names": bool(names and counts) and len(names) != manifest["classes"],
-        "channel_means": channels is not None and len(channels) != manifest["shape"][0],
+        "channel_means": channels is not None and [len(channels)] != manifest["shape"][:1],
         "low": (manifest["dtype"] == "uint8") != (manifest["low"] is not None) or (manifest["low"] is None) != (manifest["high"] is None),
     }
     for key in (key for key, wrong in contradictions.items() if wrong):
@@ -232,47 +234,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _list_of(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(of, value))
-
-
-def _perhaps(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or of(value)
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-MANIFEST_KEYS: dict[str, Callable[[Any], bool]] = {
-    "schema": _whole,
-    "name": _text,
-    "rows": lambda value: _whole(value) and value > 0,
-    "shape": lambda value: bool(value) and _list_of(lambda extent: _whole(extent) and extent > 0)(value),
-    "dtype": lambda value: value in STORED,
-    "flips": lambda value: isinstance(value, bool),
-    "low": _perhaps(_number),
-    "high": _perhaps(_number),
-    "classes": _whole,
-    "class_names": _perhaps(_list_of(_text)),
-    "class_counts": _perhaps(_list_of(_whole)),
-    "source": _text,
-    "transform": _list_of(_text),
-    "minimum": _number,
-    "maximum": _number,
-    "mean": _number,
-    "channel_means": _perhaps(_list_of(_number)),
-    "radius": lambda value: _number(value) and value >= 0,
-    "duplicates": _whole,
-    "fingerprint": _text,
-    "cautions": _list_of(_text),
-}
-"""What the manifest of a bank says, and what each of it can be."""
+def _is_a(kind: Any, value: Any) -> bool:
+    """Whether a value of JSON is of a kind of `MANIFEST_KEYS`: a whole number from 0, a finite number, a word, or a list of such."""
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(_is_a(kind[0], item) for item in value)
+    if kind in (int, float):
+        known = isinstance(value, (int, kind)) and not isinstance(value, bool)
+        return known and (0 <= value < 1 << 62 if kind is int else abs(value) <= sys.float_info.max)
+    return isinstance(value, kind)

@@ -124,8 +124,8 @@ class _Search:
             for line in possible.any(1).nonzero().flatten().tolist():
                 point, fresh = part.start + line, rows[possible[line]]
                 fresh = fresh[~torch.isin(fresh, index[point])]
-                apart = self._distances(torch.full_like(fresh, point), fresh)
-                joined, both = torch.cat([index[point], fresh]), torch.cat([distance[point], apart])
+                further = self._distances(torch.full_like(fresh, point), fresh)
+                joined, both = torch.cat([index[point], fresh]), torch.cat([distance[point], further])
                 index[point], distance[point] = (found[0] for found in _first(joined[None], both[None], self.k))
         return index, distance
 

@@ -2,7 +2,7 @@
 
 Copies are found by hashes. For the rest, three bounds rule pairs out, cheapest first, and float64 decides what they leave:
 
-    1. boxes around tiles of rows that lie near each other: tiles further apart than the best pair so far are skipped;
+    1. boxes around tiles of rows that lie near each other: tiles at a larger distance than the best pair so far are skipped;
     2. sketches of 46 coordinates, whose distances never exceed those of the rows: one float32 product for two tiles;
     3. where sketches leave many, rows quantized to 8 bits: one integer product for two tiles, exact for rows stored in 8 bits.
 
@@ -153,26 +153,23 @@ class _Search:
         """The closest pair of these stored rows, or `best` if none is closer."""
         parts, sides = self.sketches.tiles(torch.from_numpy(index).to(self.device), TILE), range(1 + self.bank.flips)
         for part in parts:
-            tile = self._tile(part)
+            tile = _Tile(self.bank, self.quantizer, part)
             for mirrored in sides:
                 best = self._look(tile, tile, bool(mirrored), best)
             self.tick(len(part) ** 2)
         boxes = [torch.stack([self.sketches.box(part, bool(mirrored)) for part in parts]) for mirrored in sides]
         wide = max(1, min(16, PANEL // (TILE * self.bank.d)))
         for start in range(0, len(parts), wide):  # The integers of a tile serve all tiles of a panel.
-            panel = [self._tile(part) for part in parts[start : start + wide]]
-            apart = [[self.sketches.apart(box, other).tolist() for other in boxes] for box in boxes[0][start : start + wide]]
+            panel = [_Tile(self.bank, self.quantizer, part) for part in parts[start : start + wide]]
+            gaps = [[self.sketches.gaps(box, other).tolist() for other in boxes] for box in boxes[0][start : start + wide]]
             for b in range(start + 1, len(parts)):
-                other = panel[b - start] if b < start + wide else self._tile(parts[b])
+                other = panel[b - start] if b < start + wide else _Tile(self.bank, self.quantizer, parts[b])
                 for a, tile in enumerate(panel[: b - start]):
                     for mirrored in sides:
-                        if apart[a][mirrored][b] <= best.distance:
+                        if gaps[a][mirrored][b] <= best.distance:
                             best = self._look(tile, other, bool(mirrored), best)
                     self.tick(2 * len(tile.index) * len(other.index))
         return best
-
-    def _tile(self, index: Tensor) -> _Tile:
-        return _Tile(self.bank, self.quantizer, index)
 
     def _look(self, a: _Tile, b: _Tile, mirrored: bool, best: Pair) -> Pair:
         """The closest pair of a row of one tile and a row of the other, or its mirror image; or `best`."""
@@ -199,14 +196,14 @@ class _Search:
                 break
             one, other = a.index[i[some]], b.index[j[some]]
             first, second = torch.minimum(one, other), torch.maximum(one, other) + len(self.bank.rows) * mirrored
-            apart = self._apart(first, second)
-            nearest = (apart == apart.min()).nonzero().flatten()
-            if bool(apart[nearest[0]] <= best.distance) and bool(apart[nearest[0]].isfinite()):
+            distance = self._distances(first, second)
+            nearest = (distance == distance.min()).nonzero().flatten()
+            if bool(distance[nearest[0]] <= best.distance) and bool(distance[nearest[0]].isfinite()):
                 ties = zip(first[nearest].tolist(), second[nearest].tolist(), strict=True)
-                best = min(best, Pair(float(apart[nearest[0]]), *min(ties)))
+                best = min(best, Pair(float(distance[nearest[0]]), *min(ties)))
         return best
 
-    def _apart(self, first: Tensor, second: Tensor) -> Tensor:
+    def _distances(self, first: Tensor, second: Tensor) -> Tensor:
         """Distances (n,) of rows in float64; infinite for equal ones."""
         found = distances(len(first), self.bank.d, first.device, lambda k: rows_of(self.bank, first[k]) - rows_of(self.bank, second[k]))
         return torch.where(found > 0, found, torch.inf)

@@ -56,9 +56,6 @@ def _layout(bank: Bank, step: float) -> Layout:
     )
 
 
-# ---- opening ----------------------------------------------------------------------------------------------------------------
-
-
 _opened: WeakKeyDictionary[Bank, Shadow] = WeakKeyDictionary()
 
 
@@ -99,9 +96,6 @@ def open_shadow(bank: Bank) -> Shadow | None:
     if not all(np.isfinite(values).all() for values in (square, residual, mean)) or square.min() < 0 or residual.min() < 0:
         raise InputError(f"{path} was altered: it holds norms that are none", again)
     return Shadow(Quantizer(torch.from_numpy(mean).double(), step), square, residual, StoredRows(file, found.tensors["rows"]))
-
-
-# ---- making -----------------------------------------------------------------------------------------------------------------
 
 
 def build_shadow(path: str | Path, progress: Progress = quiet) -> Shadow | None:
@@ -148,9 +142,6 @@ def _batches(bank: Bank, quantizer: Quantizer) -> Iterator[tuple[int, Quantized]
     size = batch_rows(bank.rows[0].nbytes)
     for start in range(0, len(bank.rows), size):
         yield start, quantizer.quantized(bank.stored(start, start + size))
-
-
-# ---- verifying --------------------------------------------------------------------------------------------------------------
 
 
 def verify_shadow(bank: Bank, progress: Progress = quiet) -> bool:

@@ -92,7 +92,7 @@ class Sketches:
         """The smallest and largest coordinates (2, p + 1) of the sketches of rows, or of their mirror images."""
         return torch.stack(self.sides[mirrored][index].aminmax(dim=0))
 
-    def apart(self, box: Tensor, others: Tensor) -> Tensor:
+    def gaps(self, box: Tensor, others: Tensor) -> Tensor:
         """How far rows in a box (2, p + 1) are at least from those in each of others (n, 2, p + 1), (n,) float64."""
         box, others = box.double(), others.double()
         between = torch.maximum(others[:, 0] - box[1], box[0] - others[:, 1]).clamp(min=0)
