@@ -71,7 +71,9 @@ CASES = [
     Case("another NetCDF file", REPORT, r"have no provenance" + AGAIN, saved(lambda r: xr.Dataset({"wind": ("x", np.ones(3))}))),
     Case("provenance that is no JSON", REPORT, r"have no provenance" + AGAIN, saved(lambda r: r.assign_attrs(provenance="{"))),
     Case("a provenance without a bank", REPORT, r"name no models, or no bank" + AGAIN, saved(lambda r: r.assign_attrs(provenance="{}"))),
-    Case("results of one model, without its name", REPORT, r"name no models, or no bank" + AGAIN, saved(lambda r: r.isel(model=0, drop=True))),
+    Case(
+        "results of one model, without its name", REPORT, r"name no models, or no bank" + AGAIN, saved(lambda r: r.isel(model=0, drop=True))
+    ),
     Case("a model twice", REPORT, r"name a model twice", saved(lambda r: xr.concat([r, r], "model", data_vars="minimal"))),
     Case("results without times", REPORT, r"what they have along time" + AGAIN, saved(lambda r: r.drop_vars("time"))),
     Case("times that run backwards", REPORT, r"values of time do not ascend", saved(lambda r: r.isel(time=slice(None, None, -1)))),
