@@ -62,8 +62,9 @@ def returns(results: xr.Dataset, model: str) -> Judged:
     """The largest t up to which at least 90 % of noised training rows return to their origin (Experiment 4.2, C.4)."""
     back, time = measured(results, "returned", model=model), results["origin_time"].values
     draws = np.random.default_rng(0).integers(len(back), size=(1000, len(back)))
-    low, high = np.quantile([_last_returned(back[pick], time) for pick in draws], [0.025, 0.975])
-    estimate = Estimate(_last_returned(back, time), float(low), float(high))
+    drawn = _last_returned(back, time, np.stack([np.bincount(pick, minlength=len(back)) for pick in draws]))
+    value, (low, high) = _last_returned(back, time, np.ones((1, len(back))))[0], np.quantile(drawn, [0.025, 0.975])
+    estimate = Estimate(value, low, high)
     verdict, reason = above(estimate, np.nextafter(HALF_WAY, 0), "t = 0.5")
     says = {
         Verdict.SUPPORTED: "Inside the shells it gives its training rows back",
@@ -85,12 +86,20 @@ def returns(results: xr.Dataset, model: str) -> Judged:
     )
 
 
-def _last_returned(back: np.ndarray, time: np.ndarray) -> float:
-    """The largest time such that there and at every earlier one at least 90 % returned; 0 if not even the first."""
-    known = np.isfinite(back).sum(0)
-    enough = (known > 0) & (np.nansum(back, axis=0) >= RETURNED * known)
-    count = len(enough) if enough.all() else int(np.argmin(enough))
-    return float(time[count - 1]) if count else 0.0
+def _last_returned(back: np.ndarray, time: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The largest time such that there and at every earlier one at least 90 % returned; 0 if not even the first.
+
+    Args:
+        back: (rows, T) 1 where the row returned.
+        time: (T,) ascending.
+        counts: (draws, rows) how often each draw has each row.
+
+    Returns:
+        (draws,)
+    """
+    known = counts @ np.isfinite(back)
+    enough = (known > 0) & (counts @ np.where(np.isfinite(back), back, 0) >= RETURNED * known)
+    return np.append(0.0, time)[np.where(enough.all(1), len(time), np.argmin(enough, axis=1))]
 
 
 def onset(results: xr.Dataset) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import vl_convert
 import xarray as xr
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from scorescope import __version__, claims
@@ -26,12 +26,22 @@ MODEL_KEYS = ("name", "parameters", "schedule", "prediction", "sha256")
 
 
 def render(results: xr.Dataset) -> str:
-    """The report of `results` as one HTML document."""
+    """The report of `results` as one HTML document.
+
+    Raises:
+        InputError: The results are not an examination's, or are damaged.
+    """
+    return template().render(context(results))
+
+
+@functools.cache
+def template() -> Template:
+    """The page as it is before it is filled in; a name that is missing is an error."""
     environment = Environment(
         loader=PackageLoader("scorescope", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    return environment.get_template("report.html.j2").render(context(results))
+    return environment.get_template("report.html.j2")
 
 
 def context(results: xr.Dataset) -> dict[str, Any]:
