@@ -249,6 +249,18 @@ def test_images_are_what_a_saved_file_would_hold():
     assert features.images(torch.full((1, 3, 1, 1), 99.0), -1, 1).max() == 1
 
 
+def test_floats_are_seen_in_the_range_of_the_real_rows(tmp_path):
+    """Samples overshoot; what is black and white is the bank's to say."""
+    pictures = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    bank, samples = ss.Bank.from_arrays(pictures), ss.Bank.from_arrays(3 * pictures - 1)
+    seen = Features(samples, Extractor.of(nn.Flatten()), tmp_path, real=bank).first(20)
+    wanted = (3 * pictures - 1).clamp(0, 1).flatten(1)
+    order = Features(samples, Extractor.of(nn.Flatten()), None, real=bank).order
+    torch.testing.assert_close(seen, wanted[order], rtol=0, atol=0.5 / 255 + 1e-6)
+    with pytest.raises(ss.InputError, match=r"go from -\S+ to \S+; images of floats lie in .*--extractor pixels"):
+        Features(samples, Extractor.of(nn.Flatten()), tmp_path)
+
+
 # ---- comparisons ----------------------------------------------------------------------------------------------------------------
 
 
