@@ -219,7 +219,8 @@ class Engine:
         total = settle(flat, self.shelf, found.state, found.row, self.ranks)
         steep, inside = flat.steep[:, 0], (flat.steep & ~flat.at_data)[found.state, 0]
         ratios(flat, self.shelf, found.state[inside], found.row[inside], total.ratio)
-        for some in (found.many & steep).nonzero():
+        crowds = self.ranks.any(found.many & steep)
+        for some in crowds.nonzero():
             self.work["all rows, float64 differences"] += 1
             pairs = steep_rows(flat[some], self.shelf, label, apart + 2 * states.d, self.ranks)
             part = settle(flat[some], self.shelf, *pairs, self.ranks)
@@ -242,7 +243,7 @@ class Engine:
             part = listed(flat, self.shelf, which, found.lists, found.error, self.tolerance, left)
             part.ratio = total.ratio[which]
             total.put(which, part)
-        self.work["few rows, float64 differences"] += int((~rest & ~blunt & ~found.some & ~(found.many & steep)).sum())
+        self.work["few rows, float64 differences"] += int((~rest & ~blunt & ~found.some & ~crowds).sum())
         # All rows of floats are asked but once, whatever for.
         summed_all = found.many if self.shelf.exact else torch.ones_like(rest)
         for chosen, summed in ((rest & summed_all, True), (rest & ~summed_all, False)):

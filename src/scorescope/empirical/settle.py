@@ -61,7 +61,7 @@ def _shared(states: States, shelf: Shelf, shared: Tensor, state: Tensor, row: Te
     square = squares(states, shelf, state, row)
     closest = least_of(square, slot, count, ranks)
     nearest = _first_of(shelf, slot, row, square == closest[slot], count, ranks)
-    for own in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
+    for own in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)) if len(state) else ():
         found = state[own].unique_consecutive()
         place = torch.searchsorted(shared, found)
         part = _few(states, shelf, found, state[own], row[own], (closest[place], nearest[place]))
