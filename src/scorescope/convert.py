@@ -21,9 +21,22 @@ from scorescope.errors import InputError, unknown
 from scorescope.schedule import Schedule, Time, as_time
 
 
+def as_states(z: Tensor, what: str = "the states") -> Tensor:
+    """`z` itself.
+
+    Raises:
+        InputError: It is not a tensor of real numbers (B, *shape).
+    """
+    if not isinstance(z, Tensor):
+        raise InputError(f"{what} are a {type(z).__name__}, not a tensor", "torch.as_tensor(states)")
+    if not z.is_floating_point() or z.ndim == 0:
+        raise InputError(f"{what} have type {z.dtype} and shape {tuple(z.shape)}", "floating-point numbers (B, *shape)")
+    return z
+
+
 def broadcast(t: Time, z: Tensor) -> Tensor:
     """`t` (a number, or (B,)) as a float64 tensor (B, 1, …) that multiplies `z` (B, *)."""
-    value = as_time(t).to(z.device)
+    value = as_time(t).to(as_states(z).device)
     if value.ndim == 0:
         value = value.expand(len(z))
     if value.shape != (len(z),):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from scorescope import convert
 from scorescope.errors import InputError, unknown
 from scorescope.identity import identity_of, network_identity
-from scorescope.schedule import DiscreteSchedule, LinearSchedule, Schedule, Time
+from scorescope.schedule import DiscreteSchedule, LinearSchedule, Schedule, Time, as_schedule
 
 Label = int | Tensor | None
 
@@ -27,7 +27,10 @@ def as_label(label: Label, batch: int, device: torch.device | str) -> Tensor | N
     if label is None:
         return None
     try:
-        value = torch.as_tensor(label, dtype=torch.int64, device=device)
+        value = torch.as_tensor(label, device=device)
+        if value.dtype.is_floating_point or value.dtype.is_complex or value.dtype == torch.bool:
+            raise TypeError(f"its type is {value.dtype}")
+        value = value.to(torch.int64)
     except (TypeError, ValueError, RuntimeError, OverflowError) as problem:
         raise InputError(f"label {label!r} can't be a class number ({problem})", "one whole number, or (B,) of them") from problem
     value = value.expand(batch) if value.ndim == 0 else value
@@ -72,8 +75,7 @@ class Denoiser(ABC):
 
     def _read(self, z: Tensor, t: Time, label: Label) -> tuple[Tensor, Tensor | None]:
         """Times and labels, one for each state."""
-        if not isinstance(z, Tensor):
-            raise InputError(f"the states of {self.name} are a {type(z).__name__}, not a tensor", "torch.as_tensor(states)")
+        convert.as_states(z, f"the states of {self.name}")
         if self.shape is not None and tuple(z.shape[1:]) != self.shape:
             raise InputError(f"{self.name} takes states of shape {self.shape}, got {tuple(z.shape[1:])}")
         at = convert.broadcast(t, z).flatten()
@@ -181,13 +183,9 @@ class NetworkDenoiser(Denoiser):
         shape: tuple[int, ...] | None = None,
         name: str = "network",
     ) -> None:
-        if schedule is not None and not isinstance(schedule, Schedule):
-            raise InputError(
-                f"schedule {schedule!r} is not a Schedule", "ss.LinearSchedule(), ss.VPSchedule(), or another of ss's schedules"
-            )
         if classes < 0:
             raise InputError(f"classes = {classes} is not a number of classes", "0 for an unconditional network")
-        self.net, self.schedule, self.prediction = net, schedule or LinearSchedule(), prediction
+        self.net, self.schedule, self.prediction = net, as_schedule(schedule), prediction
         self.classes, self.null_label, self.shape, self.name = classes, null_label, shape, name
         self.has_null = not classes or null_label is not None
         self._mean = convert.mean_from(prediction)

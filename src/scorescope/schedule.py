@@ -205,4 +205,15 @@ class VESchedule(Schedule):
         return torch.zeros_like(t), torch.ones_like(t)
 
 
+def as_schedule(schedule: Schedule | None) -> Schedule:
+    """`schedule` itself, the linear one for None.
+
+    Raises:
+        InputError: It is something else: a name, or a class instead of an object.
+    """
+    if schedule is not None and not isinstance(schedule, Schedule):
+        raise InputError(f"schedule {schedule!r} is not a Schedule", "ss.LinearSchedule(), ss.VPSchedule(), or another of ss's schedules")
+    return schedule or LinearSchedule()
+
+
 SCHEDULES: dict[str, Callable[[], Schedule]] = {"linear": LinearSchedule, "vp": VPSchedule, "cosine": CosineSchedule}  # by name, in files

@@ -135,7 +135,7 @@ def nominate(nominator: Any, exact: Tensor, square: Tensor, rounded: Tensor | No
     none = np.zeros(0, np.float32)
     blur, off = (none, none) if n.blur is None or rounded is None else (n.blur.numpy(), rounded.float().numpy())
     rows = (square.float().numpy(), index.numpy(), blur, n.most_blur.numpy(), off)
-    fixed = (*rows, n.shell.numpy(), n.at_data.numpy(), n.margin.numpy(), n.off.numpy(), n.d)
+    fixed = (*rows, n.shell.numpy(), n.steep.numpy(), n.margin.numpy(), n.off.numpy(), n.d)
     state = (n.peak.numpy(), n.best.numpy(), n.many.numpy(), n.many_near.numpy(), *n.lists.arrays, *n.near_lists.arrays)
     place, columns, products = n.family.place.numpy(), n.columns.numpy(), exact.numpy()
     shared(len(n.peak), exact.shape[2], lambda first, last: kernels.nominate(products, place, columns, first, last, *fixed, *state))
@@ -207,7 +207,7 @@ def above(
 def draw(candidates: Any, part: slice, exact: Tensor, square: Tensor, index: Tensor) -> None:
     """`Candidates`' pass over one tile of products with the states of `part`."""
     c = candidates
-    own = [value[part].numpy() for value in (c.columns, c.key, c.at_data, c.wide, c.best)]
+    own = [value[part].numpy() for value in (c.columns, c.key, c.steep, c.wide, c.best)]
     (columns, *state), lists = own, [values[part] for values in c.lists.arrays]
     rows, products = (square.numpy(), index.numpy()), exact.numpy()
     shared(len(columns), exact.shape[2], lambda first, last: kernels.draw(products, columns, first, last, *rows, *state, *lists))

@@ -19,11 +19,12 @@ from scorescope.empirical.nominate import SLACK, Lists, Pairs, error_of
 from scorescope.empirical.partial import LAST
 from scorescope.empirical.products import Products, Tile
 from scorescope.empirical.ranks import Ranks
-from scorescope.empirical.settle import squares
+from scorescope.empirical.settle import closest_alone, gaps_of, steep_rows
 from scorescope.empirical.shelf import Shelf
 from scorescope.search.products import U64
 
 LISTED = 1024  # rows among which a draw looks at direct differences
+SPREAD = 42.0  # how far apart two Gumbel numbers can be
 BLUNT = 2e-4  # error of a logit that leaves few rows, in units of what sets rows apart
 
 Parts = list[tuple[int | None, slice]]
@@ -37,10 +38,10 @@ class Candidates:
         error = error_of(family, shelf, U64)
         if not shelf.exact:
             error = error + states.slope * (states.norm + family.rest) * shelf.rounded
-        self.wide = 2 * error[:, 0] + SLACK
+        self.steep, at_data = states.steep[:, 0], states.at_data[:, 0]  # near rows take all, by their distances more than by their G
+        self.wide = 2 * error[:, 0] + SLACK + SPREAD * (self.steep & ~at_data)
         scale = states.slope[..., None] * family.coefficients * shelf.step
         self.columns = torch.cat([scale, -0.5 * states.curve[..., None]], 2)[:, 0]
-        self.at_data = states.at_data[:, 0]  # the nearest row takes all, whatever its G
         self.best = torch.full_like(self.wide, -torch.inf)
         able = compiled.usable(key.device)
         self.lists = Lists(len(key), LISTED) if able else Pairs(len(key), LISTED, device=key.device)
@@ -55,7 +56,7 @@ class Candidates:
             own = some + part.start
             value = torch.einsum("pr,prn->pn", columns[some, :-1], tile.exact[some].double())
             value += columns[some, -1:] * tile.rows.square
-            value += torch.where(self.at_data[own, None], 0.0, gumbel(self.key[own, None], tile.index))
+            value += torch.where(self.steep[own, None], 0.0, gumbel(self.key[own, None], tile.index))
             self.best[own] = torch.maximum(self.best[own], value.amax(1))
             self.lists.add(value, value >= self.least[own, None], int(own[0]), tile.index)
 
@@ -90,6 +91,13 @@ def draw(engine: Engine, states: States, key: Tensor, parts: Parts) -> Tensor:
     for label, part in parts:
         some = many[part].nonzero().flatten() + part.start
         if len(some):
+            steep = states.steep[some, 0]
+            for one in some[steep][:, None]:
+                pairs = steep_rows(states[one], engine.shelf, label, SPREAD, engine.ranks)
+                value, place = torch.full_like(best[:1], -torch.inf), torch.full_like(row[:1], LAST)
+                _among(engine, states[one], key[one], *pairs, value, place)
+                best[one], row[one] = value, place
+            some = some[~steep]
             best[some], row[some] = _of_all(engine, states[some], key[some], label)
     most = engine.ranks.largest(best)
     return engine.ranks.smallest(torch.where(best == most, row, LAST))
@@ -97,11 +105,8 @@ def draw(engine: Engine, states: States, key: Tensor, parts: Parts) -> Tensor:
 
 def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tensor, best: Tensor, chosen: Tensor) -> None:
     """Draws among (state, row) pairs, into `best` and `chosen`."""
-    square = squares(states, engine.shelf, state, row)
-    closest = engine.ranks.smallest(torch.full_like(best, torch.inf).scatter_reduce(0, state, square, "amin"))
-    logit = -0.5 * states.precision[state, 0] * (square - closest[state])
-    logit = torch.where(states.at_data[state, 0], torch.where(square == closest[state], 0.0, -torch.inf), logit)
-    value = logit + gumbel(key[state], row)
+    state, row = closest_alone(states, engine.shelf, state, row, engine.ranks)
+    value = gumbel(key[state], row) - gaps_of(states, engine.shelf, state, row, engine.ranks)
     best.scatter_reduce_(0, state, value, "amax")
     hit = value == best[state]
     chosen.scatter_reduce_(0, state[hit], row[hit], "amin")

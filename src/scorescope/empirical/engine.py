@@ -25,7 +25,7 @@ from scorescope.empirical.partial import Partial
 from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.products import Products, together
 from scorescope.empirical.ranks import Ranks
-from scorescope.empirical.settle import ratios, settle
+from scorescope.empirical.settle import ratios, settle, steep_rows
 from scorescope.empirical.shaped import Shaping
 from scorescope.empirical.shelf import Shelf
 from scorescope.search.products import Workspace
@@ -43,7 +43,6 @@ BLUNT = 1e-2  # error of a logit that is small enough there, in units of the sam
 CROWDED = 60.0  # the same distances, below which more rows are expected to matter than are listed, so that more digits are asked for
 CLOSE = 130.0  # the same, below which one plane of digits would list too many rows, unless its errors are shaped
 FAR = 550.0  # the same, above which few axes tell nearly all rows from the one that is meant
-BEYOND = 1e30  # the same, above which float32 has no logits
 CROWDED_UNLISTED = 300.0  # where no rows are listed
 BLURRED = 0.1  # of the tolerance, what products in float64 may round of a logit
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
@@ -147,7 +146,7 @@ class Engine:
     def crowded(self, states: States) -> Tensor:
         """(P, T) whether so many rows are expected to matter that more digits of a state are worth asking for at once."""
         limit = CROWDED if self.lists else CROWDED_UNLISTED
-        return self.digits_suffice & (states.alpha > 0) & ~states.at_data & (self.apart(states.curve) < limit)
+        return self.digits_suffice & (states.alpha > 0) & ~states.steep & (self.apart(states.curve) < limit)
 
     def alone(self, states: States, label: int | None, result: Posterior, place: Tensor) -> None:
         """Posteriors of states (B, 1, d) that share nothing, written into `result` at `place` (B,).
@@ -179,7 +178,7 @@ class Engine:
     def _far(self, states: States, label: int | None, result: Posterior, place: Tensor) -> Tensor:
         """Answer those of the states (B, 1, d) that lie so close to a row that few axes tell it from the others; (B,) which are left."""
         apart = self.apart(states.curve)[:, 0]
-        far = (apart > FAR) & (apart < BEYOND) & ~states.at_data[:, 0]
+        far = (apart > FAR) & ~states.steep[:, 0]
         left = torch.ones_like(far)
         if not bool(far.any()) or self.coarse is None:
             return left
@@ -210,14 +209,24 @@ class Engine:
         states = family.states
         flat = states.flat
         _, apart, _ = self.margin(label)
-        margin = torch.full_like(states.alpha, apart).masked_fill(states.at_data, 0.0)
+        # Of a steep state with its nearest row inside the shell, no row farther than 2σ√d can be nearer to the shell.
+        margin = (apart + 2 * states.d * states.steep.double()).masked_fill(states.at_data, 1.0)
         # Differences in float64 tell near-ties apart, products in float64 do so where they round little.
         clear = rounding(flat, self.shelf)[:, 0] < BLURRED * self.tolerance
         some, paired = self.some(label), torch.where(clear, ALONE, FEW) if self.lists else None
         few, left = FEW if self.digits_suffice else some, LEFT * self.tolerance
         found = Nominator(family, self.shelf, margin, few, self.ranks, paired=paired, some=some, left=left).run(products)
         total = settle(flat, self.shelf, found.state, found.row, self.ranks)
-        rest = found.many | found.many_near
+        steep, inside = flat.steep[:, 0], (flat.steep & ~flat.at_data)[found.state, 0]
+        ratios(flat, self.shelf, found.state[inside], found.row[inside], total.ratio)
+        crowds = self.ranks.any(found.many & steep)
+        for some in crowds.nonzero():
+            self.work["all rows, float64 differences"] += 1
+            pairs = steep_rows(flat[some], self.shelf, label, apart + 2 * states.d, self.ranks)
+            part = settle(flat[some], self.shelf, *pairs, self.ranks)
+            ratios(flat[some], self.shelf, *pairs, part.ratio)
+            total.put(some, part)
+        rest = (found.many | found.many_near) & ~steep
         near = ~rest[found.near_state]  # sums of all rows look for the nearest themselves
         ratios(flat, self.shelf, found.near_state[near], found.near_row[near], total.ratio)
         # Rounding may differ among processes, what they do next may not.
@@ -234,7 +243,7 @@ class Engine:
             part = listed(flat, self.shelf, which, found.lists, found.error, self.tolerance, left)
             part.ratio = total.ratio[which]
             total.put(which, part)
-        self.work["few rows, float64 differences"] += int((~rest & ~blunt & ~found.some).sum())
+        self.work["few rows, float64 differences"] += int((~rest & ~blunt & ~found.some & ~crowds).sum())
         # All rows of floats are asked but once, whatever for.
         summed_all = found.many if self.shelf.exact else torch.ones_like(rest)
         for chosen, summed in ((rest & summed_all, True), (rest & ~summed_all, False)):
@@ -286,7 +295,8 @@ class Engine:
         for again in (self._finer, self._float64):
             size = torch.linalg.vector_norm(result.mean.flatten(1), dim=1)
             size = size.clamp(max=self.shelf.bank.radius, min=1e-3 * self.shelf.bank.radius)
-            which = self.ranks.any(result.error_bound > self.tolerance * size).nonzero().flatten()
+            wide = (result.error_bound > self.tolerance * size) & ~flat.steep[:, 0]  # which were asked as exactly as can be
+            which = self.ranks.any(wide).nonzero().flatten()
             for some in which.split(256) if len(which) else ():
                 part = again(flat[some], size[some], label)
                 if part is None:

@@ -23,36 +23,40 @@ STRIDE = 80.0  # what the first plane of principal directions may leave of the s
 TOGETHER = 8  # trajectories whose states the caches of a processor hold
 VALUES = 1 << 19  # float64 values of one step: what the caches hold
 MOST = 7  # planes of a vector: 127·254⁶ is beyond what float64 resolves
+SHEER = 1e24  # logits, in nats, beyond which rows are told apart by direct differences alone; float32 ends at 1e38
 
 
 @dataclass(frozen=True)
 class States:
     """States z (P, T, d) float64 at times t (P, T), relative to `centre` (d,), and the constants of their logits.
 
-    logit_j = slope⟨z − α·centre, x_j⟩ − curve‖x_j‖²/2 of centred rows x_j, with slope = α/σ² and curve = α²/σ². At σ = 0 the nearest row
-    takes all: distances are compared as they are, with σ = 1 in these constants.
+    logit_j = slope⟨z − α·centre, x_j⟩ − curve‖x_j‖²/2 of centred rows x_j of norm `reach` at most, with slope = α/σ² and curve = α²/σ².
+    Where σ is 0 or so small that float32 could not hold these logits the state is `steep`: constants are those of a larger σ, whose logits
+    nominate all rows that matter, and direct differences of the nominated rows decide.
     """
 
     z: Tensor
     alpha: Tensor
     sigma: Tensor
     centre: Tensor
+    reach: float = 0.0
 
     @staticmethod
-    def of(z: Tensor, t: Tensor, schedule: Schedule, centre: Tensor) -> States:
+    def of(z: Tensor, t: Tensor, schedule: Schedule, centre: Tensor, reach: float = 0.0) -> States:
         """States z (P, T, d) at times t (P, T)."""
         alpha, sigma, *_ = schedule(t.flatten())
-        return States(z, alpha.reshape(t.shape), sigma.reshape(t.shape), centre)
+        return States(z, alpha.reshape(t.shape), sigma.reshape(t.shape), centre, reach)
 
     def __getitem__(self, part: Tensor | slice | tuple[slice, slice]) -> States:
         """Some of the groups, or some of the states of all."""
-        return self._known(States(self.z[part], self.alpha[part], self.sigma[part], self.centre), lambda norm: norm[part])
+        return self._known(States(self.z[part], self.alpha[part], self.sigma[part], self.centre, self.reach), lambda norm: norm[part])
 
     @cached_property
     def flat(self) -> States:
         """The states as groups of one each."""
         z, alpha, sigma = self.z.flatten(0, 1), self.alpha.flatten(), self.sigma.flatten()
-        return self._known(States(z[:, None], alpha[:, None], sigma[:, None], self.centre), lambda norm: norm.flatten()[:, None])
+        own = States(z[:, None], alpha[:, None], sigma[:, None], self.centre, self.reach)
+        return self._known(own, lambda norm: norm.flatten()[:, None])
 
     def _known(self, others: States, place: Callable[[Tensor], Tensor]) -> States:
         """`others`, told the norms if they are known here."""
@@ -72,8 +76,24 @@ class States:
 
     @cached_property
     def precision(self) -> Tensor:
-        """(P, T) 1/σ²."""
+        """(P, T) 1/σ², or less where the state is steep."""
+        return torch.minimum(self.sigma**-2, self._sheer)
+
+    @cached_property
+    def steep(self) -> Tensor:
+        """(P, T) whether σ is 0, or so small that float32 can't hold the logits."""
+        return self.sigma**-2 > self._sheer
+
+    @property
+    def true_precision(self) -> Tensor:
+        """(P, T) 1/σ²; 1 at σ = 0."""
         return torch.where(self.at_data, 1.0, self.sigma**-2)
+
+    @cached_property
+    def _sheer(self) -> Tensor:
+        """(P, T) the largest 1/σ² whose logits float32 holds."""
+        size = self.alpha * self.reach * (self.norm + self.alpha * self.reach)
+        return SHEER / torch.maximum(size, 1e-12 * self.norm**2).clamp(min=1e-6)
 
     @property
     def slope(self) -> Tensor:
@@ -104,7 +124,7 @@ class States:
     def shell(self) -> Tensor:
         """(P, T) the logit of a row at distance σ√d, on whose shell the state then lies; infinite at σ = 0."""
         level = 0.5 * (self.precision * self.norm**2 - self.d)
-        return torch.where(self.at_data, torch.inf, level)
+        return torch.where(self.steep, torch.inf, level)
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ def shape(
 @loop
 def nominate(
     exact: Any, place: Any, columns: Any, first: int, last: int, square: Any, index: Any, blur: Any, most_blur: Any, rounded: Any,
-    shell: Any, at_data: Any, margin: Any, off: Any, d: int, peak: Any, best: Any, many: Any, many_near: Any,
+    shell: Any, steep: Any, margin: Any, off: Any, d: int, peak: Any, best: Any, many: Any, many_near: Any,
     rows: Any, values: Any, used: Any, dropped: Any, near_rows: Any, near_values: Any, near_used: Any, near_dropped: Any,
 ) -> None:  # fmt: skip
     """The rows that can matter to the posterior or to r*, as `Nominator` keeps them; states (P, T) flat, their logits in float32."""
@@ -300,7 +300,7 @@ def nominate(
                                 break
                         rows[s, used[s]], values[s, used[s]] = index[j], value
                         used[s] += 1
-                if (above[i, b] <= top_limit or below[i, b] <= low) and not many_near[s] and not at_data[s]:
+                if (above[i, b] <= top_limit or below[i, b] <= low) and not many_near[s] and not steep[s]:
                     for j in range(begin, stop):
                         a, wide = keep[i, j] - shell[s], blur[s] * rounded[j] if len(rounded) else F32(0)
                         a = max(a - wide, F32(0)) if a >= 0 else min(a + wide, F32(0))
@@ -437,7 +437,7 @@ def _hash(key: Any, row: Any) -> Any:
 
 @loop
 def draw(
-    exact: Any, columns: Any, first: int, last: int, square: Any, index: Any, key: Any, at_data: Any, wide: Any,
+    exact: Any, columns: Any, first: int, last: int, square: Any, index: Any, key: Any, steep: Any, wide: Any,
     best: Any, rows: Any, values: Any, used: Any, dropped: Any,
 ) -> None:  # fmt: skip
     """The rows that may be largest in logit + Gumbel number, as `draw.Candidates` keeps them."""
@@ -456,17 +456,17 @@ def draw(
             high = float(_unranked(top))
             high += 2.0**-23 * abs(high)
             need = best[s] - wide[s] - high  # what its number must be at least for the highest
-            if need > (0.0 if at_data[s] else 38.0):
+            if need > (0.0 if steep[s] else 38.0):
                 continue
             least = np.int64(0)
-            if not at_data[s]:
+            if not steep[s]:
                 least = np.int64(math.exp(-math.exp(-need)) * 2.0**53 * (1 - 1e-12)) - 4 if need > -7 else np.int64(0)
                 for j in range(size):
                     lot[j] = _hash(key[s], index[begin + j])
             for j in range(size):
-                if lot[j] >= least or at_data[s]:
+                if lot[j] >= least or steep[s]:
                     value = logit[j]
-                    if not at_data[s]:
+                    if not steep[s]:
                         value -= math.log(-math.log((lot[j] + 0.5) * 2.0**-53))
                     best[s] = max(best[s], value)
                     floor = best[s] - wide[s]
@@ -935,12 +935,12 @@ def few(
                 middle2 += middle * middle
                 norm2 += x[j, k] * x[j, k]
                 centred2 += (x[j, k] - centre[k]) * (x[j, k] - centre[k])
-            gap *= scale
+            gap = 0.0 if at_data[s] else gap * scale  # at σ = 0 all of these rows are the nearest
             if len(given) and gap == 0:  # the nearest row or its duplicate; of these the first of all processes is the first in the merge
                 top[i] = min(top[i], row[j])
             entering = 4 * (2 * math.sqrt(size) + a * (math.sqrt(norm2) + math.sqrt(own)))
             wrong = min(50.0, scale * math.sqrt(apart2) * unit * ((d + 8) * math.sqrt(middle2) + entering))
-            w = (1.0 if gap == 0 else 0.0) if at_data[s] else math.exp(-gap)
+            w = math.exp(-gap)
             weight[j - begin], off[j - begin] = w, 0.0 if at_data[s] else w * math.expm1(wrong)
             mass[i] += w
             mass2[i] += w * w

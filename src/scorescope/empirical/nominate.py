@@ -230,7 +230,7 @@ class Nominator:
         self.off = self.error.flatten() * (1 + 1e-5)
         most = shelf.rounded if self.grain is None else self.grain.most
         self.most_blur = torch.zeros_like(self.shell) if self.blur is None else self.blur * most
-        self.at_data = states.at_data.flatten()
+        self.steep = states.steep.flatten()  # the shell is for the pairs to look for
         self.many = states.alpha.flatten() == 0
         # Without a signal all logits are 0, and nobody looks at them.
         self.peak = torch.where(self.many, 0.0, torch.full((p * t,), -torch.inf, dtype=torch.float32, device=states.z.device))
@@ -287,12 +287,12 @@ class Nominator:
         """
         lists.keep(*within)
         gone = many | (lists.dropped >= worst)
-        some = (self.ranks.total(lists.used) > paired) & ~self.at_data
+        some = (self.ranks.total(lists.used) > paired) & ~self.steep
         if limit > self.few:  # more rows than are settled: they go on as lists
             self._thin(lists, some & ~gone)
         # What one process has given up is too many for all.
         count = self.ranks.total(lists.used + gone * (limit + 1))
-        many |= (count > limit) & ~(self.at_data & (lists.dropped < worst))
+        many |= (count > limit) & ~(self.steep & (lists.dropped < worst))
         some &= ~many
         return *lists.pairs(~many & ~some), some
 
@@ -311,7 +311,7 @@ class Nominator:
             return low, high
         assert isinstance(self.near_lists, Lists)
         self.near_lists.keep(-low, high)
-        lost = self.ranks.any(self.many_near | self.at_data | (self.near_lists.dropped >= -torch.maximum(low, high)))
+        lost = self.ranks.any(self.many_near | self.steep | (self.near_lists.dropped >= -torch.maximum(low, high)))
         which = ((self.ranks.total(self.near_lists.used) > self.few) & ~lost).nonzero().flatten()
         if not len(which):
             return low, high
@@ -370,4 +370,4 @@ class Nominator:
         self.lists.add(logit, logit >= (self.peak - self.margin)[which, None], which.start, tile.index)
         low, high = (limit[which, None].float() * (1 + 1e-6) for limit in self._limits())
         above = above if blur is None else above.sign() * (away - blur).clamp(min=0)
-        self.near_lists.add(above, (above <= high) & (above >= -low) & ~self.at_data[which, None], which.start, tile.index)
+        self.near_lists.add(above, (above <= high) & (above >= -low) & ~self.steep[which, None], which.start, tile.index)

@@ -19,6 +19,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from scorescope.convert import as_states
 from scorescope.denoiser import Denoiser, Label, as_label
 from scorescope.empirical.draw import draw
 from scorescope.empirical.engine import Engine
@@ -29,11 +30,14 @@ from scorescope.empirical.shelf import Shelf
 from scorescope.empirical.sweep import PairSweep, TrajectorySweep, sweep
 from scorescope.errors import InputError
 from scorescope.rows import Bank
-from scorescope.schedule import LinearSchedule, Schedule, Time, as_time
+from scorescope.schedule import Schedule, Time, as_schedule, as_time
 from scorescope.search.products import full_precision
 from scorescope.seeds import generator
 
 QUERIES = 256  # states that share one pass over the rows
+LEAST = 1e-100  # σ below which σ² leaves float64
+MOST = 1e50  # values of states beyond which squares do
+WIDEST = 1e18  # distances of rows from their mean beyond which squares leave float32
 
 
 def free_memory(device: torch.device) -> int:
@@ -64,9 +68,15 @@ class EmpiricalScore(Denoiser):
         memory: int | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        if not 0 < tolerance < 1:
-            raise InputError(f"tolerance {tolerance} must lie between 0 and 1", "1e-5")
-        self.bank, self.schedule, self.tolerance = bank, schedule or LinearSchedule(), tolerance
+        if not isinstance(bank, Bank):
+            raise InputError(f"a {type(bank).__name__} is not a bank", "ss.Bank.open(folder), or ss.Bank.from_arrays(rows)")
+        if not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
+            raise InputError(f"tolerance {tolerance!r} must lie between 0 and 1", "1e-5")
+        if memory is not None and not isinstance(memory, int):
+            raise InputError(f"a memory of {memory!r} is not a number of bytes", "2**30")
+        if not bank.radius * len(bank) ** 0.5 < WIDEST:
+            raise InputError(f"rows {bank.radius:.2g} from their mean have squares beyond float32", "rows divided by their largest value")
+        self.bank, self.schedule, self.tolerance = bank, as_schedule(schedule), tolerance
         self.classes, self.shape, self.name = bank.classes, bank.shape, "empirical score"
         self.device, self.memory = torch.device(device), memory
         self.ranks = ranks or Alone()
@@ -100,7 +110,7 @@ class EmpiricalScore(Denoiser):
             for tag, wanted in _groups(tags, len(z), self.device):
                 # States of like noise together: they need digits alike.
                 for part in wanted[torch.argsort(times[wanted], stable=True)].split(QUERIES):
-                    states = States.of(flat[part, None].double(), times[part, None], self.schedule, self.shelf.centre)
+                    states = States.of(flat[part, None].double(), times[part, None], self.schedule, self.shelf.centre, self.shelf.reach)
                     self.engine.alone(states, tag, result, part)
         return result
 
@@ -126,14 +136,17 @@ class EmpiricalScore(Denoiser):
         owners = range(len(z)) if items is None else items
         if len(owners) != len(z):
             raise InputError(f"{len(owners)} items do not match {len(z)} states", "one item for each state")
-        keys = torch.tensor([int(generator(seed, "draw", int(item)).integers(2**62)) for item in owners], dtype=torch.int64)
-        keys = keys.to(self.device)
+        try:
+            drawn = [int(generator(seed, "draw", int(item)).integers(2**62)) for item in owners]
+        except (TypeError, ValueError, OverflowError) as problem:
+            raise InputError(f"seed {seed!r} or items are no whole numbers from 0 on ({problem})", "seed=0") from problem
+        keys = torch.tensor(drawn, dtype=torch.int64, device=self.device)
         self.ranks.refuse_different("seeds or items", keys)
         index = torch.zeros_like(keys)
         with full_precision(self.device):
             order = torch.arange(len(z), device=self.device) if tags is None else torch.argsort(tags, stable=True)
             for part in order.split(QUERIES):
-                states = States.of(flat[part, None].double(), times[part, None], self.schedule, self.shelf.centre)
+                states = States.of(flat[part, None].double(), times[part, None], self.schedule, self.shelf.centre, self.shelf.reach)
                 # Sorted by class, those of one class follow each other.
                 groups = _groups(None if tags is None else tags[part], len(part), self.device)
                 parts = [(tag, slice(int(which[0]), int(which[-1]) + 1)) for tag, which in groups]
@@ -183,7 +196,7 @@ class EmpiricalScore(Denoiser):
             InputError: As `posterior`.
         """
         order, ordered = self._order(times)
-        if z.ndim < 2 or z.shape[1] != len(order):
+        if as_states(z).ndim < 2 or z.shape[1] != len(order):
             raise InputError(f"states of shape {tuple(z.shape)} do not match {len(order)} times", "z of shape (P, T, *shape)")
         flat = self._flat(z.flatten(0, 1), "states", every=z.shape[1]).view(len(z), len(order), self.bank.d)[:, order]
         self.ranks.refuse_different("states or times", flat, ordered)
@@ -222,6 +235,7 @@ class EmpiricalScore(Denoiser):
         times = times.expand(len(z)) if times.ndim == 0 else times
         if times.shape != (len(z),):
             raise InputError(f"t of shape {tuple(times.shape)} does not match {len(z)} states", "one number, or one for each state")
+        self._scales(times)
         tags = as_label(label, len(z), self.device)
         for tag, _ in _groups(tags, len(z), self.device):
             self.bank.indices(tag)  # refuses a label without rows
@@ -231,13 +245,21 @@ class EmpiricalScore(Denoiser):
     def _order(self, times: Tensor) -> tuple[Tensor, Tensor]:
         """The timesteps by falling σ/α, and their times in that order."""
         at = as_time(times).to(self.device).flatten()
-        alpha, sigma, *_ = self.schedule(at)
+        alpha, sigma = self._scales(at)
         order = torch.argsort(torch.where(alpha > 0, sigma / alpha.clamp(min=1e-300), torch.inf), descending=True, stable=True)
         return order, at[order]
 
+    def _scales(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """α and σ at times (B,)."""
+        alpha, sigma, *_ = self.schedule(times)
+        tiny = times[(sigma > 0) & (sigma < LEAST)]
+        if len(tiny):
+            raise InputError(f"t = {float(tiny[0]):.3g} is too near 0: σ² is beyond float64", "t = 0, or a larger one")
+        return alpha, sigma
+
     def _flat(self, z: Tensor, name: str, every: int = 1) -> Tensor:
         """States (B, d), finite and of the bank's shape; bad ones are named by their item, of `every` states each."""
-        if tuple(z.shape[1:]) != self.bank.shape:
+        if tuple(as_states(z, f"the {name}").shape[1:]) != self.bank.shape:
             raise InputError(f"{name} of shape {tuple(z.shape[1:])} do not match the bank's rows {self.bank.shape}")
         flat = z.detach().to(self.device).reshape(len(z), self.bank.d)
         # A sum is finite only if all its terms are, and sooner made than they are looked at.
@@ -246,6 +268,8 @@ class EmpiricalScore(Denoiser):
         if len(broken):
             named = torch.div(broken, every, rounding_mode="floor").unique().tolist()
             raise InputError(f"{name} {', '.join(map(str, named[:5]))} contain NaN or Inf ({len(broken)} of {len(z)})")
+        if flat.dtype == torch.float64 and len(flat) and float(flat.abs().amax()) > MOST:
+            raise InputError(f"{name} reach {float(flat.abs().amax()):.2g}, whose square is beyond float64", "states of the rows' scale")
         return flat
 
 

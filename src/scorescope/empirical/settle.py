@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,11 +25,12 @@ def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Rank
     peaks that each had rounded by itself would not tell near-ties apart.
     """
     result = Partial.nothing(len(states.z), states.d, states.z.device)
+    state, row = closest_alone(states, shelf, state, row, ranks)
     order = torch.argsort(state, stable=True)
     state, row = state[order], row[order]
     found, counts = state.unique_consecutive(return_counts=True)
     here = torch.zeros(len(states.z), dtype=torch.int64, device=state.device)
-    here[found] = 1
+    here.scatter_(0, found, 1 + (counts * states.d > VALUES).long())  # so many that they are taken in parts
     shared = (ranks.total(here) > 1).nonzero().flatten()
     if len(shared):
         mine = torch.isin(state, shared)
@@ -36,12 +40,12 @@ def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Rank
     ends = counts.cumsum(0)
     for part in _parts(counts, max(1, VALUES // states.d)):
         own = slice(int(ends[part.start] - counts[part.start]), int(ends[part.stop - 1]))
-        _few(states, shelf, found[part], state[own], row[own], result)
+        result.put(found[part], _few(states, shelf, found[part], state[own], row[own]))
     return result
 
 
 def _parts(counts: Tensor, room: int) -> list[slice]:
-    """Consecutive states whose pairs number at most `room` together, or one state with more."""
+    """Consecutive states whose pairs number at most `room` together."""
     parts, start, held = [], 0, 0
     for k, count in enumerate(counts.tolist()):
         if held and held + count > room:
@@ -52,28 +56,19 @@ def _parts(counts: Tensor, room: int) -> list[slice]:
 
 
 def _shared(states: States, shelf: Shelf, shared: Tensor, state: Tensor, row: Tensor, result: Partial, ranks: Ranks) -> None:
-    """The states `shared` whose rows lie with several processes; (state, row) are one's own."""
+    """The states `shared` whose rows lie with several processes, or are too many to be taken at once; (state, row) are one's own."""
     slot, count = torch.searchsorted(shared, state), len(shared)
     square = squares(states, shelf, state, row)
-    closest = torch.full((count,), torch.inf, dtype=torch.float64, device=state.device)
-    closest = ranks.smallest(closest.scatter_reduce(0, slot, square, "amin"))
-    top = torch.full((count,), LAST, device=state.device)
-    top = ranks.smallest(top.scatter_reduce(0, slot, torch.where(square == closest[slot], row, LAST), "amin"))
-    nearest = torch.zeros(count, states.d, dtype=torch.float64, device=state.device)
-    owned = (row == top[slot]).nonzero().flatten()
-    nearest[slot[owned]] = shelf.fetch(row[owned])
-    nearest = ranks.total(nearest)
-    found, counts = state.unique_consecutive(return_counts=True)
-    ends = counts.cumsum(0)
-    for part in _parts(counts, max(1, VALUES // states.d)):
-        own = slice(int(ends[part.start] - counts[part.start]), int(ends[part.stop - 1]))
-        place = torch.searchsorted(shared, found[part])
-        _few(states, shelf, found[part], state[own], row[own], result, (closest[place], nearest[place]))
+    closest = least_of(square, slot, count, ranks)
+    nearest = _first_of(shelf, slot, row, square == closest[slot], count, ranks)
+    for own in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)) if len(state) else ():
+        found = state[own].unique_consecutive()
+        place = torch.searchsorted(shared, found)
+        part = _few(states, shelf, found, state[own], row[own], (closest[place], nearest[place]))
+        result.put(found, result[found].merge(part))
 
 
-def _few(
-    states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tensor, result: Partial, given: tuple[Tensor, Tensor] | None = None
-) -> None:
+def _few(states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tensor, given: tuple[Tensor, Tensor] | None = None) -> Partial:
     """States `wanted` with several rows each, or with the nearest row `given`: its squared distance and itself."""
     slot = torch.searchsorted(wanted, state)
     if shelf.exact and shelf.resident:
@@ -83,12 +78,12 @@ def _few(
         x = shelf.fetch(unique)[place]
     if compiled.usable(x.device):
         counts = torch.bincount(slot, minlength=len(wanted))
-        own = (states.z[:, 0], states.alpha[:, 0], states.precision[:, 0], states.at_data[:, 0], states.centre)
+        own = (states.z[:, 0], states.alpha[:, 0], states.true_precision[:, 0], states.at_data[:, 0], states.centre)
         closest, top, mass, moment, size, tilt, mass2, doubt, error = compiled.few(x, row, counts, wanted, *own, U64, given)
         peak, none = -0.5 * own[2][wanted] * closest, torch.full_like(closest, torch.inf)
-        result.put(wanted, Partial(peak, top, mass, moment, size, tilt, mass2, doubt, error, none))
-        return
-    z, alpha, precision, at_data = (v[wanted] for v in (states.z[:, 0], states.alpha[:, 0], states.precision[:, 0], states.at_data[:, 0]))
+        return Partial(peak, top, mass, moment, size, tilt, mass2, doubt, error, none)
+    own = (states.z, states.alpha, states.true_precision, states.at_data)
+    z, alpha, precision, at_data = (value[wanted, 0] for value in own)
     count, device = len(wanted), x.device
     zero = torch.zeros(count, dtype=torch.float64, device=device)
     last = torch.full((count,), LAST, device=device)
@@ -101,30 +96,28 @@ def _few(
     else:
         closest, nearest = given
     gap, doubt = _gaps(x, nearest[slot], z[slot], alpha[slot], precision[slot])
+    gap = gap.masked_fill(at_data[slot], 0.0)  # all of these rows are the nearest
     if given is not None:
         # The nearest row and its duplicates; of these the first of all processes is the first in the merge.
         top = last.scatter_reduce(0, slot, torch.where(gap == 0, row, LAST), "amin")
-    weight = torch.where(at_data[slot], (gap == 0).double(), (-gap).exp())
+    weight = (-gap).exp()
     centred = x - states.centre
     mass = zero.index_add(0, slot, weight)
     moment = torch.zeros(count, states.d, dtype=torch.float64, device=device).index_add(0, slot, weight[:, None] * centred)
     # Each weight is off by at most its own factor.
     off = torch.where(at_data[slot], 0.0, weight * torch.expm1(doubt))
     away = (centred - (moment / mass.clamp(min=1e-300)[:, None])[slot]).norm(dim=1)
-    result.put(
-        wanted,
-        Partial(
-            -0.5 * precision * closest,
-            top,
-            mass,
-            moment,
-            zero.index_add(0, slot, weight * centred.square().sum(1)),
-            zero.index_add(0, slot, -torch.where(weight > 0, weight * gap, 0.0)),
-            zero.index_add(0, slot, weight.square()),
-            zero.index_add(0, slot, off),
-            2 * zero.index_add(0, slot, off * away),
-            zero + torch.inf,
-        ),
+    return Partial(
+        -0.5 * precision * closest,
+        top,
+        mass,
+        moment,
+        zero.index_add(0, slot, weight * centred.square().sum(1)),
+        zero.index_add(0, slot, -torch.where(weight > 0, weight * gap, 0.0)),
+        zero.index_add(0, slot, weight.square()),
+        zero.index_add(0, slot, off),
+        2 * zero.index_add(0, slot, off * away),
+        zero + torch.inf,
     )
 
 
@@ -138,6 +131,17 @@ def _gaps(x: Tensor, nearest: Tensor, z: Tensor, alpha: Tensor, precision: Tenso
     entering = 4 * (2 * z.norm(dim=1) + alpha * (x.norm(dim=1) + nearest.norm(dim=1)))
     doubt = scale * apart.norm(dim=1) * U64 * ((x.shape[1] + 8) * middle.norm(dim=1) + entering)
     return scale * (apart * middle).sum(1), doubt.clamp(max=50)
+
+
+def gaps_of(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ranks) -> Tensor:
+    """(M,) logit of the nearest row of a state's minus that of the row, of (state, row) pairs; 0 at σ = 0."""
+    square, count = squares(states, shelf, state, row), len(states.z)
+    nearest = _first_of(shelf, state, row, square == least_of(square, state, count, ranks)[state], count, ranks)
+    found, z, alpha = torch.zeros_like(square), states.z[:, 0], states.alpha[:, 0]
+    for part in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
+        own = state[part]
+        found[part] = _gaps(shelf.fetch(row[part]), nearest[own], z[own], alpha[own], states.true_precision[own, 0])[0]
+    return found.masked_fill_(states.at_data[state, 0], 0.0)
 
 
 def ratios(states: States, shelf: Shelf, state: Tensor, row: Tensor, result: Tensor) -> None:
@@ -162,3 +166,78 @@ def squares(states: States, shelf: Shelf, state: Tensor, row: Tensor) -> Tensor:
         else:
             found[part] = (states.z[which, 0] - states.alpha[which] * x).square().sum(1)
     return found
+
+
+def _first_of(shelf: Shelf, state: Tensor, row: Tensor, which: Tensor, count: int, ranks: Ranks) -> Tensor:
+    """(count, d) of each state the first row, in all processes, of the (state, row) pairs for which `which` (M,) holds."""
+    top = torch.full((count,), LAST, device=state.device)
+    top = ranks.smallest(top.scatter_reduce(0, state[which], row[which], "amin"))
+    found = torch.zeros(count, shelf.bank.d, dtype=torch.float64, device=state.device)
+    own = (row == top[state]).nonzero().flatten()
+    found[state[own]] = shelf.fetch(row[own])
+    return ranks.total(found)
+
+
+def closest_alone(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+    """The (state, row) pairs without those that, at σ = 0, are farther than another; float64 where it tells, else exact arithmetic."""
+    at_data = states.at_data[:, 0]
+    if not bool(at_data.any()):
+        return state, row
+    asked = at_data[state].nonzero().flatten()
+    own, among = state[asked], row[asked]
+    apart = squares(states, shelf, own, among).sqrt()
+    limit = _within(states, shelf, least_of(apart, own, len(at_data), ranks), 0.0)
+    near = (apart <= limit[own]).nonzero().flatten()
+    several = ranks.total(torch.bincount(own[near], minlength=len(at_data))) > 1
+    unclear = near[several[own[near]]]
+    own, among = own[unclear], among[unclear]
+    nearest = _first_of(shelf, own, among, unclear >= 0, len(at_data), ranks)
+    while bool(several.any()):
+        pairs = zip(shelf.fetch(among).cpu().numpy(), own.tolist(), strict=True)
+        gaps = [_exact_gap(x, nearest[k].cpu().numpy(), states.z[k, 0].cpu().numpy(), float(states.alpha[k, 0])) for x, k in pairs]
+        gap = torch.tensor(gaps, dtype=torch.float64, device=own.device)
+        least = least_of(gap, own, len(at_data), ranks).clamp(max=0.0)
+        if not bool((least < 0).any()):
+            break
+        nearest = _first_of(shelf, own, among, gap == least[own], len(at_data), ranks)
+    kept = torch.ones_like(state, dtype=torch.bool)
+    kept[asked] = False
+    kept[asked[near[~several[state[asked[near]]]]]] = True
+    if bool(several.any()):
+        kept[asked[unclear[gap == 0]]] = True
+    return state[kept], row[kept]
+
+
+def least_of(value: Tensor, state: Tensor, count: int, ranks: Ranks) -> Tensor:
+    """(count,) the least of the values (M,) of each state, in all processes."""
+    none = torch.full((count,), torch.inf, dtype=torch.float64, device=value.device)
+    return ranks.smallest(none.scatter_reduce(0, state, value, "amin"))
+
+
+def _within(states: States, shelf: Shelf, apart: Tensor, margin: float) -> Tensor:
+    """(B,) the distance from z that float64 may find of a row no farther than `apart` (B,) and `margin` nats more."""
+    alpha, sigma, centre = states.alpha[:, 0], states.sigma[:, 0], states.centre.norm()
+    entering = states.norm[:, 0] + alpha * (2 * centre + shelf.reach)
+    off = U64 * (2 * (states.d + 8) * apart + 8 * entering)
+    return (apart.square() + 2 * margin * sigma**2).sqrt() + 2 * off
+
+
+def _exact_gap(x: np.ndarray, nearest: np.ndarray, z: np.ndarray, alpha: float) -> float:
+    """(‖z − αx‖² − ‖z − αx_k‖²)/α of float64 vectors (d,), α > 0, in whole numbers and then rounded: 0 only for equals."""
+    mantissa, exponent = np.frexp(np.stack([x, nearest, z]))
+    exponent = np.where(mantissa == 0, 0, exponent - 53)
+    low = int(exponent.min())
+    own, other, state = (mantissa * 2.0**53).astype(np.int64).astype(object) << (exponent - low).astype(object)
+    over, under = alpha.as_integer_ratio()
+    gap = int(((own - other) * (over * (own + other) - 2 * under * state)).sum())
+    value = gap * 4 ** max(low, 0) / (under * 4 ** max(-low, 0))
+    return value or math.copysign(5e-324, gap) * (gap != 0)
+
+
+def steep_rows(states: States, shelf: Shelf, label: int | None, margin: float, ranks: Ranks) -> tuple[Tensor, Tensor]:
+    """(state, row) pairs of one state (1, 1, d) and all rows of a class, or of all, within `margin` nats of the nearest."""
+    row = torch.from_numpy(shelf.indices(label)).to(states.z.device)
+    row = torch.cat([row, row + len(shelf.bank.rows)]) if shelf.bank.flips else row
+    apart = squares(states, shelf, torch.zeros_like(row), row).sqrt()
+    row = row[apart <= _within(states, shelf, least_of(apart, torch.zeros_like(row), 1, ranks), margin)]
+    return torch.zeros_like(row), row

@@ -62,7 +62,11 @@ class PairSweep:
         x, eps = (self.x, self.eps) if which is None else (self.x[which], self.eps[which])
         alpha, sigma, *_ = self.schedule(self.times[part])
         z = (alpha[:, None] * x[:, None]).addcmul_(sigma[:, None], eps[:, None]) if meant else x[:, None].expand(-1, len(alpha), -1)
-        return States(z, alpha.expand(len(x), -1), sigma.expand(len(x), -1), self.engine.shelf.centre)
+        shelf = self.engine.shelf
+        found = States(z, alpha.expand(len(x), -1), sigma.expand(len(x), -1), shelf.centre, shelf.reach)
+        if not meant:  # their norms are no more than this
+            found.__dict__["norm"] = alpha * (x - shelf.centre).norm(dim=1)[:, None] + sigma * eps.norm(dim=1)[:, None]
+        return found
 
     def run(self, part: slice) -> Posterior:
         """Posteriors of one chunk, flat (P·T); chunks must come in order."""
@@ -175,7 +179,8 @@ class TrajectorySweep:
 
     def _family(self, which: Tensor, part: slice) -> tuple[Family, Products]:
         """Some trajectories by a basis for some timesteps, and its products."""
-        states = States.of(self.z[which, part].double(), self.times[part].expand(len(which), -1), self.schedule, self.engine.shelf.centre)
+        shelf, times = self.engine.shelf, self.times[part].expand(len(which), -1)
+        states = States.of(self.z[which, part].double(), times, self.schedule, shelf.centre, shelf.reach)
         crowd = self.engine.crowded(states)
         wanted = self.engine.wanted(states)
         family, digits = trajectories(states, torch.where(crowd, LAX * wanted, wanted))
