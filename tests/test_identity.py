@@ -18,6 +18,7 @@ from scorescope.denoiser import OnLinearAxis, Wrapped
 from scorescope.empirical.ranks import Alone
 from scorescope.evaluate.drawing import Watched
 from scorescope.identity import NoIdentity, identity_of
+from scorescope.theories.gaussian import GaussianScore
 
 
 def a_bank(seed=0, classes=2):
@@ -64,6 +65,10 @@ CASES = {
     "Watched": (
         lambda model=None, row=None: Watched(model or a_model(), row),
         {"model": a_model(prediction="x"), "row": lambda *told: None},
+    ),
+    "GaussianScore": (
+        lambda bank=None, **given: GaussianScore(bank or a_bank(), **given),
+        {"bank": a_bank(1), "schedule": ss.VESchedule(), "device": "cpu"},
     ),
     "EmpiricalScore": (
         lambda bank=None, **given: ss.EmpiricalScore(bank or a_bank(), **given),

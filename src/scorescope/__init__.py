@@ -31,6 +31,7 @@ _HOME = {
     "EmpiricalScore": "empirical",
     "Posterior": "empirical",
     "sharded_score": "distributed",
+    "GaussianScore": "theories.gaussian",
     "neighbours": "search",
     "closest_pairs": "search",
     "build_shadow": "search",

@@ -78,9 +78,9 @@ def _few(states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tenso
         x = shelf.fetch(unique)[place]
     if compiled.usable(x.device):
         counts = torch.bincount(slot, minlength=len(wanted))
-        own = (states.z[:, 0], states.alpha[:, 0], states.true_precision[:, 0], states.at_data[:, 0], states.centre)
-        closest, top, mass, moment, size, tilt, mass2, doubt, error = compiled.few(x, row, counts, wanted, *own, U64, given)
-        peak, none = -0.5 * own[2][wanted] * closest, torch.full_like(closest, torch.inf)
+        numbers = (states.z[:, 0], states.alpha[:, 0], states.true_precision[:, 0], states.at_data[:, 0], states.centre)
+        closest, top, mass, moment, size, tilt, mass2, doubt, error = compiled.few(x, row, counts, wanted, *numbers, U64, given)
+        peak, none = -0.5 * numbers[2][wanted] * closest, torch.full_like(closest, torch.inf)
         return Partial(peak, top, mass, moment, size, tilt, mass2, doubt, error, none)
     own = (states.z, states.alpha, states.true_precision, states.at_data)
     z, alpha, precision, at_data = (value[wanted, 0] for value in own)
