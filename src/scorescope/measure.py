@@ -9,17 +9,17 @@ Inside, a cell is what all probes say of one model, region and time. A run that 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from scorescope.denoiser import Denoiser
 from scorescope.empirical import Posterior
-from scorescope.probes.base import ROW, StateProbe, Subject, Variable, View, WholeProbe
+from scorescope.probes.base import ROW, Exact, StateProbe, Subject, Variable, View, WholeProbe
 from scorescope.regions import States, Truth
 from scorescope.results import image_dims
 
@@ -43,9 +43,10 @@ def measure(model: Denoiser, truth: Truth, states: States | Sequence[States], pr
         InputError: The model returns NaN or Inf (the time and the path are named).
     """
     several = [states] if isinstance(states, States) else list(states)
-    found = {
-        (name, part.region, k): cell for part in several for k, name, cell in cells({model.name: model}, truth, part, _at(probes, part))
-    }
+    found: dict[tuple[str, str, int], Cell] = {}
+    for part in several:
+        here = [probe for probe in probes if part.region in probe.regions]
+        found |= {(name, part.region, k): cell for k, name, cell in cells({model.name: model}, truth, part, here)}
     regions, times = [part.region for part in several], several[0].times
     return table(probes, [model.name], regions, times, lambda *key: found.get(key)).isel(model=0, drop=True)
 
@@ -65,7 +66,7 @@ def cells(
     wanted = sorted(range(len(states.times)) if which is None else which, key=lambda k: -states.times[k])
     sweep = _Sweep(truth, states, wanted)
     for step, k in enumerate(wanted):
-        exact = _Exact(sweep, step)
+        exact = Exact(truth.rows, partial(sweep.read, step), states.label is not None)
         for name, model in models.items():
             view = View(states.region, float(states.times[k]), states.at(k), states.label, model, exact, states.source)
             with torch.inference_mode():
@@ -84,18 +85,11 @@ def table(probes: Sequence[StateProbe], models: Sequence[str], regions: Sequence
             if name not in values:
                 inner = iter(value.shape)
                 shape = [len(coordinates[dim]) if dim in place else next(inner) for dim in dims]
-                values[name] = np.full(shape, _missing(about[name]), about[name].dtype)
+                dtype = np.dtype(about[name].dtype)
+                values[name] = np.full(shape, np.nan if dtype.kind == "f" else -1, dtype)
             values[name][tuple(place.get(dim, slice(None)) for dim in dims)] = value
     data = {name: _variable(about[name], value) for name, value in values.items()}
     return xr.Dataset(data, coords=coordinates)
-
-
-def _at(probes: Sequence[StateProbe], states: States) -> list[StateProbe]:
-    return [probe for probe in probes if states.region in probe.regions]
-
-
-def _missing(variable: Variable) -> Any:
-    return np.nan if np.dtype(variable.dtype).kind == "f" else -1
 
 
 def _variable(variable: Variable, value: np.ndarray, model: bool = True) -> xr.Variable:
@@ -128,30 +122,6 @@ class _Sweep:
             found, posterior = next(self._running[conditional])
             self._ahead[conditional, found] = posterior
         return self._ahead.pop((conditional, step))
-
-
-class _Exact:
-    """See `probes.base.Exact`."""
-
-    def __init__(self, sweep: _Sweep, step: int) -> None:
-        self._sweep, self._step = sweep, step
-        self._found: dict[bool, Posterior] = {}
-
-    def _read(self, conditional: bool) -> Posterior:
-        if conditional not in self._found:
-            self._found[conditional] = self._sweep.read(self._step, conditional)
-        return self._found[conditional]
-
-    @property
-    def whole(self) -> Posterior:
-        return self._read(conditional=False)
-
-    @property
-    def conditional(self) -> Posterior:
-        return self._read(conditional=self._sweep.states.label is not None)
-
-    def rows(self, index: Tensor) -> Tensor:
-        return self._sweep.truth.rows(index)
 
 
 def measure_whole(probe: WholeProbe, subject: Subject) -> xr.Dataset:

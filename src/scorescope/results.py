@@ -129,6 +129,12 @@ def models(results: xr.Dataset) -> list[str]:
     return [str(name) for name in results["model"].values]
 
 
+def finite(results: xr.Dataset, name: str) -> np.ndarray:
+    """The numbers that a variable holds, as one list: without NaN, and empty where it is missing."""
+    values = results[name].values if name in results else np.array([])
+    return values[np.isfinite(values)]
+
+
 def parameters(results: xr.Dataset) -> dict[str, float]:
     """Parameters of each model, NaN where a model does not say."""
     told = {str(m.get("name")): m.get("parameters") for m in provenance(results).get("models", [])}

@@ -13,7 +13,7 @@ from scorescope.charts.grammar import BLACK, GREY, LABELS, VERMILLION, Drawing, 
 from scorescope.charts.layers import panel
 from scorescope.charts.page import grid, join, width_of
 from scorescope.charts.tables import measured, number
-from scorescope.results import COPY, models
+from scorescope.results import COPY, finite, models
 
 NAME = "Memorization of finished samples (C.7)"
 ORDER = 80
@@ -87,13 +87,10 @@ def _panel(rows: list[Row], values: np.ndarray, criterion: str, last: bool, top:
 
 
 def _fact(results: xr.Dataset) -> str:
-    values = results["ratio_second"].values
-    values = values[np.isfinite(values)]
+    values, known = finite(results, "ratio_second"), finite(results, "null_second")
     copies, several = int((values < COPY).sum()), "" if results.sizes["model"] == 1 else f" of {results.sizes['model']} models"
     said = f"{'No sample is' if copies == 0 else '1 sample is' if copies == 1 else f'{copies} samples are'} a copy by the 1/3 rule"
     if copies > 1:
         said = said.replace("are a copy", "are copies")
-    known = results["null_second"].values if measured(results, "null_second") else np.array([])
-    known = known[np.isfinite(known)]
     beside = f"; of {len(known)} real rows, {int((known < COPY).sum())}" if len(known) else ""
     return f"{said}, of {len(values)} samples{several}{beside}"

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from scorescope.charts.grammar import REGIONS, Key, Row, words
+from scorescope.results import finite
 from scorescope.statistics import median_band
 
 MARKS_A_CURVE, PATHS_A_REGION, TIMES_A_PATH = 6, 12, 50
@@ -34,7 +35,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 def measured(results: xr.Dataset, name: str) -> bool:
     """Whether a variable is there and has a value."""
-    return name in results and bool(np.isfinite(results[name].values).any())
+    return len(finite(results, name)) > 0
 
 
 def bands(values: xr.DataArray, regions: Iterable[str] = tuple(REGIONS)) -> list[Row]:

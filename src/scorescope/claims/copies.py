@@ -7,7 +7,7 @@ import xarray as xr
 
 from scorescope import statistics
 from scorescope.claims.claim import Claim, Judged, NotJudged, Verdict, below, interval_text, measured
-from scorescope.results import COPY
+from scorescope.results import COPY, finite
 from scorescope.statistics import Estimate
 
 FEW = 0.1
@@ -31,26 +31,10 @@ def copies(results: xr.Dataset, model: str) -> Judged:
         Verdict.CONTRADICTED: "Samples copy training rows",
         Verdict.UNDECIDED: "Too few samples to say how often it copies",
     }
-    return Judged(
-        says[verdict],
-        verdict,
-        "ratio_second",
-        estimate,
-        interval_text(estimate, scale=100, suffix=" %"),
-        "{} copies",
-        len(hits),
-        "samples",
-        reason=reason,
-        note=_null_note(results),
-    )
-
-
-def _null_note(results: xr.Dataset) -> str:
-    if "null_second" not in results:
-        return ""
-    null = results["null_second"].values
-    null = null[np.isfinite(null)]
-    return f"Of {len(null):,} real rows, {(null < COPY).sum()} are that close to another row." if len(null) else ""
+    null = finite(results, "null_second")
+    note = f"Of {len(null):,} real rows, {(null < COPY).sum()} are that close to another row." if len(null) else ""
+    figure, n = interval_text(estimate, scale=100, suffix=" %"), len(hits)
+    return Judged(says[verdict], verdict, "ratio_second", estimate, figure, "{} copies", n, "samples", reason=reason, note=note)
 
 
 def calibrated(results: xr.Dataset, model: str) -> Judged:
@@ -58,26 +42,15 @@ def calibrated(results: xr.Dataset, model: str) -> Judged:
     ratio = measured(results, "ratio_calibrated", model=model)
     estimate = statistics.median_interval(ratio)
     note, says = "", "Calibrated distance of the samples to their nearest row"
-    if "null_calibrated" in results and np.isfinite(results["null_calibrated"].values).any():
-        null = statistics.median_interval(results["null_calibrated"].values)
+    if len(real := finite(results, "null_calibrated")):
+        null = statistics.median_interval(real)
         note = f"Real rows: median {interval_text(null)}."
         if np.isfinite([estimate.low, estimate.high, null.low, null.high]).all():
             nearer, farther = estimate.high < null.low, estimate.low > null.high
             word = "relatively nearer to one row than real rows are" if nearer else "less near to any one row than real rows are"
             says = f"Samples lie {word}" if nearer or farther else "Samples lie as near to one row as real rows do"
-    figure, n = interval_text(estimate), int(np.isfinite(ratio).sum())
-    return Judged(
-        says,
-        Verdict.NOT_JUDGED,
-        "ratio_calibrated",
-        estimate,
-        figure,
-        "median ratio {}",
-        n,
-        "samples",
-        reason=NO_THRESHOLD,
-        note=note,
-    )
+    verdict, figure, phrase, n = Verdict.NOT_JUDGED, interval_text(estimate), "median ratio {}", int(np.isfinite(ratio).sum())
+    return Judged(says, verdict, "ratio_calibrated", estimate, figure, phrase, n, "samples", reason=NO_THRESHOLD, note=note)
 
 
 def copier(results: xr.Dataset, model: str) -> Judged:

@@ -43,18 +43,10 @@ def fits(results: xr.Dataset, model: str) -> Judged:
         Verdict.CONTRADICTED: "Inside the training shells it fits the empirical score only loosely",
         Verdict.UNDECIDED: "Whether it fits the empirical score closely inside the shells is undecided",
     }
-    return Judged(
-        says[verdict],
-        verdict,
-        "score_error",
-        estimate,
-        interval_text(estimate, scale=100, suffix=" %"),
-        "{} of the variance unexplained",
-        int(np.isfinite(inside).sum()),
-        region="supervision",
-        reason=reason,
-        note=f"Error per dimension {mean_text(inside)}; always answering with the mean would err by {number_text(scale, 2)}.",
-    )
+    figure, phrase = interval_text(estimate, scale=100, suffix=" %"), "{} of the variance unexplained"
+    n, region = int(np.isfinite(inside).sum()), "supervision"
+    note = f"Error per dimension {mean_text(inside)}; always answering with the mean would err by {number_text(scale, 2)}."
+    return Judged(says[verdict], verdict, "score_error", estimate, figure, phrase, n, region=region, reason=reason, note=note)
 
 
 def departs(results: xr.Dataset, model: str) -> Judged:
@@ -88,18 +80,10 @@ def renoised(results: xr.Dataset, model: str) -> Judged:
         Verdict.CONTRADICTED: "Noised afresh, its samples are easier than training rows",
         Verdict.UNDECIDED: "Noised afresh, its samples are like training rows",
     }
-    return Judged(
-        says[verdict],
-        verdict,
-        "score_error",
-        estimate,
-        interval_text(estimate, suffix="×"),
-        "error {} that of training states",
-        int((np.isfinite(inside) & np.isfinite(again)).sum()),
-        region="renoised",
-        reason=reason,
-        note=_control_note(results, model, again),
-    )
+    figure, phrase = interval_text(estimate, suffix="×"), "error {} that of training states"
+    n, region = int((np.isfinite(inside) & np.isfinite(again)).sum()), "renoised"
+    note = _control_note(results, model, again)
+    return Judged(says[verdict], verdict, "score_error", estimate, figure, phrase, n, region=region, reason=reason, note=note)
 
 
 REGION_WORDS = {"supervision": "in training", "renoised": "re-noised", "extrapolation": "while sampling"}
@@ -139,18 +123,10 @@ def adds_up(results: xr.Dataset, model: str) -> Judged:
         Verdict.CONTRADICTED: "The measurement does not add up: supervision loss is not denoising loss minus its optimum",
         Verdict.UNDECIDED: "Too few paths to check the measurement against the denoising loss",
     }
-    return Judged(
-        says[verdict],
-        verdict,
-        "dsm_loss",
-        estimate,
-        interval_text(estimate),
-        "difference {}",
-        int(np.isfinite(left).sum()),
-        region="supervision",
-        reason=reason,
-        note=f"Denoising loss {mean_text(statistics.time_integral(loss, time))}, supervision loss {number_text(size, 3)}.",
-    )
+    figure, phrase = interval_text(estimate), "difference {}"
+    n, region = int(np.isfinite(left).sum()), "supervision"
+    note = f"Denoising loss {mean_text(statistics.time_integral(loss, time))}, supervision loss {number_text(size, 3)}."
+    return Judged(says[verdict], verdict, "dsm_loss", estimate, figure, phrase, n, region=region, reason=reason, note=note)
 
 
 CLAIMS = (

@@ -33,18 +33,9 @@ def guidance(results: xr.Dataset, model: str) -> Judged:
     }
     unseen = known.value <= FLOOR
     figure = f"more than {number_text(float(f'{estimate.value:.2g}'), 0)}×" if unseen else interval_text(estimate, suffix="×")
-    return Judged(
-        says[verdict],
-        verdict,
-        "gap_learned",
-        estimate,
-        figure,
-        "learned gap {} the empirical one",
-        int(results.sizes["path"]),
-        region="extrapolation",
-        reason=reason,
-        note=f"Median learned gap {learned.value:.3g}, empirical gap {'below 0.001' if unseen else f'{known.value:.3g}'}.",
-    )
+    phrase, n, region = "learned gap {} the empirical one", int(results.sizes["path"]), "extrapolation"
+    note = f"Median learned gap {learned.value:.3g}, empirical gap {'below 0.001' if unseen else f'{known.value:.3g}'}."
+    return Judged(says[verdict], verdict, "gap_learned", estimate, figure, phrase, n, region=region, reason=reason, note=note)
 
 
 CLAIMS = (

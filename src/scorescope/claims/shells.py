@@ -34,18 +34,10 @@ def leaves(results: xr.Dataset, model: str) -> Judged:
         Verdict.CONTRADICTED: "Sampling stays in the training shells for more than half of the way",
         Verdict.UNDECIDED: "Sampling leaves the training shells about half-way",
     }
-    return Judged(
-        says[verdict],
-        verdict,
-        "r_star",
-        estimate,
-        interval_text(estimate, places=2),
-        "median t = {}",
-        int(np.isfinite(left).sum()),
-        region="extrapolation",
-        reason=reason,
-        note=_training_stays(results, model, band),
-    )
+    figure, phrase = interval_text(estimate, places=2), "median t = {}"
+    n, region = int(np.isfinite(left).sum()), "extrapolation"
+    note = _training_stays(results, model, band)
+    return Judged(says[verdict], verdict, "r_star", estimate, figure, phrase, n, region=region, reason=reason, note=note)
 
 
 def _training_stays(results: xr.Dataset, model: str, band: tuple[float, float]) -> str:
@@ -72,18 +64,9 @@ def returns(results: xr.Dataset, model: str) -> Judged:
         Verdict.UNDECIDED: "It gives its training rows back from up to about half noise",
     }
     start = onset(results)
-    return Judged(
-        says[verdict],
-        verdict,
-        "returned",
-        estimate,
-        interval_text(estimate, places=2),
-        "up to t = {}",
-        len(back),
-        "training rows",
-        reason=reason,
-        note=f"The closest two shells begin to overlap at t = {number_text(start, 2)}." if math.isfinite(start) else "",
-    )
+    figure, phrase, n = interval_text(estimate, places=2), "up to t = {}", len(back)
+    note = f"The closest two shells begin to overlap at t = {number_text(start, 2)}." if math.isfinite(start) else ""
+    return Judged(says[verdict], verdict, "returned", estimate, figure, phrase, n, "training rows", reason=reason, note=note)
 
 
 def _last_returned(back: np.ndarray, time: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -54,18 +54,9 @@ def _change(
         Verdict.CONTRADICTED: f"{where} the shells the error {opposite} as the model grows",
         Verdict.UNDECIDED: f"{where} the shells no change of the error with size can be told",
     }
-    return Judged(
-        says[verdict],
-        verdict,
-        "score_error",
-        estimate,
-        f"{interval_text(estimate)}{relative}",
-        "change {}",
-        len(values[0]),
-        region=region,
-        reason=reason,
-        note=f"Error per dimension, smallest to largest: {steps}." + (_distance_note(results, names) if where == "Outside" else ""),
-    )
+    figure, n = f"{interval_text(estimate)}{relative}", len(values[0])
+    note = f"Error per dimension, smallest to largest: {steps}." + (_distance_note(results, names) if where == "Outside" else "")
+    return Judged(says[verdict], verdict, "score_error", estimate, figure, "change {}", n, region=region, reason=reason, note=note)
 
 
 def shrinks(results: xr.Dataset, model: str) -> Judged:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,19 +56,29 @@ def no_rows(results: xr.Dataset) -> Sequence[np.ndarray]:
     return ()
 
 
-class Exact(Protocol):
-    """The exact posteriors of the states of one region at one time, each computed when it is first asked for."""
+@dataclass
+class Exact:
+    """The exact posteriors of the states of one region at one time, each computed when it is first asked for.
 
-    @property
+    Attributes:
+        rows: Rows of the bank (B, *shape) by index (B,).
+        read: Computes posteriors: conditional ones, or those among all rows.
+        labelled: Whether the paths have classes.
+    """
+
+    rows: Callable[[Tensor], Tensor]
+    read: Callable[[bool], Posterior]
+    labelled: bool
+
+    @cached_property
     def whole(self) -> Posterior:
         """Among all rows of the bank."""
+        return self.read(False)
 
-    @property
+    @cached_property
     def conditional(self) -> Posterior:
         """Among the rows of each path's class; among all rows for unlabelled paths."""
-
-    def rows(self, index: Tensor) -> Tensor:
-        """Rows of the bank by index (B,), (B, *shape)."""
+        return self.read(True) if self.labelled else self.whole
 
 
 @dataclass

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from scorescope.report.pictures import Painter, Rows
-from scorescope.results import COPY, provenance
+from scorescope.results import COPY, finite, provenance
 
 NEAR = 3
 NULLS = 8
@@ -56,16 +56,16 @@ def samples(results: xr.Dataset, model: str, rows: Rows, paint: Painter, count: 
 
 
 def _near(results: xr.Dataset, index: np.ndarray, distance: np.ndarray, rows: Rows) -> list[dict[str, str]]:
-    return [
-        {"index": row_name(results, int(i)), "label": rows.label(int(i)), "distance": f"{d:.3g}", "uri": rows.uri(int(i))}
-        for i, d in zip(index[:NEAR], distance[:NEAR], strict=True)
-    ]
+    return [{**_card(results, int(i), rows), "distance": f"{d:.3g}"} for i, d in zip(index[:NEAR], distance[:NEAR], strict=True)]
+
+
+def _card(results: xr.Dataset, index: int, rows: Rows) -> dict[str, str]:
+    return {"index": row_name(results, index), "label": rows.label(index), "uri": rows.uri(index)}
 
 
 def calibrated_threshold(results: xr.Dataset) -> float:
     """The calibrated ratio that only 1 % of real rows go below: what makes the second criterion a yes or no. NaN without null rows."""
-    null = results["null_calibrated"].values if "null_calibrated" in results else np.array([])
-    null = null[np.isfinite(null)]
+    null = finite(results, "null_calibrated")
     return float(np.quantile(null, 0.01)) if len(null) else math.nan
 
 
@@ -102,8 +102,7 @@ def nulls(results: xr.Dataset, rows: Rows) -> list[dict[str, Any]]:
         criteria = [_criterion("ratio to second", float(results["null_second"].values[k]), lambda value: value < COPY)]
         if "null_calibrated" in results:
             criteria.append(_criterion("calibrated", float(results["null_calibrated"].values[k]), None))
-        itself = {"index": row_name(results, index), "label": rows.label(index), "uri": rows.uri(index)}
-        cards.append({**itself, "near": near, "criteria": criteria})
+        cards.append({**_card(results, index, rows), "near": near, "criteria": criteria})
     return cards
 
 
@@ -150,5 +149,5 @@ def closest(results: xr.Dataset, rows: Rows) -> list[dict[str, Any]]:
 
 
 def _pair(results: xr.Dataset, name: str, index: np.ndarray, distance: float, rows: Rows) -> dict[str, Any]:
-    tiles = [{"uri": rows.uri(int(i)), "index": row_name(results, int(i)), "label": rows.label(int(i))} for i in index]
+    tiles = [_card(results, int(i), rows) for i in index]
     return {"name": name, "tiles": tiles, "distance": f"{distance:.3g}" if math.isfinite(distance) else "unknown"}

@@ -18,7 +18,7 @@ from scorescope.charts import VEGA_LITE
 from scorescope.claims import Finding, Verdict
 from scorescope.claims.sizes import short_count
 from scorescope.report import figures, gallery, scrubber
-from scorescope.report.pictures import Painter, Rows, painter
+from scorescope.report.pictures import Rows, painter
 from scorescope.results import largest, models, not_measured, provenance
 
 TILE_EDGE = 64  # largest width or height of a picture, in pixels
@@ -78,7 +78,7 @@ def context(results: xr.Dataset) -> dict[str, Any]:
         "scrub": scrub,
         "scrub_small": beside,
         "stills": scrubber.stills(results, model, rows, paint),
-        "paint": tile_facts(paint),
+        "paint": paint,
         "specs": specs,
         "settings": settings(record),
         "versions": {k: str(record[k]) for k in ("version", "torch", "numpy") if k in record} | record.get("versions", {}),
@@ -149,12 +149,6 @@ def settings(record: dict[str, Any]) -> dict[str, str]:
         k: v for one in told.values() if isinstance(one, dict) for k, v in one.items()
     }
     return {k: ", ".join(str(x) for x in v) if isinstance(v, list) else str(v) for k, v in flat.items()}
-
-
-def tile_facts(paint: Painter) -> dict[str, Any]:
-    """How the page shows pictures."""
-    width, height = paint.size
-    return {"ratio": f"{width} / {height}", "pixelated": paint.pixelated, "remark": paint.remark}
 
 
 # ---- findings -----------------------------------------------------------------------------------------------------------------
