@@ -54,7 +54,7 @@ def test_a_chart_does_without_what_it_does_not_need(name, monkeypatch):
     readers = [module for module in charts._modules() if module.__name__.endswith(("overlap", "memorization", "return_to_origin"))]
     monkeypatch.setattr(charts, "_modules", lambda: readers)
     for holes in (WHOLE.drop_vars(name), WHOLE.assign({name: WHOLE[name] * 0})):
-        assert len(charts.available(holes)) == 3
+        assert {"overlap", "memorization", "return_to_origin"} <= {chart.id for chart in charts.available(holes)}
 
 
 @pytest.mark.parametrize("name", [*WHOLE.coords, "near", "two", "null", "origin", "scrub", "strip", "row", "axis_1"])

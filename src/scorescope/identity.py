@@ -81,7 +81,7 @@ def identity_of(value: Any, where: str = "it", seen: tuple[int, ...] = ()) -> An
     if isinstance(value, BuiltinFunctionType):
         return f"{value.__module__}.{value.__qualname__}"
     if callable(getattr(value, "identity", None)):
-        return value.identity()
+        return _own(value)
     if isinstance(value, nn.Module):
         return network_identity(value, where, inner)
     return _object(value, where, inner)
@@ -93,6 +93,20 @@ def identity_or_token(model: Any) -> tuple[Any, str]:
         return model.identity(), ""
     except NoIdentity as problem:
         return f"none {secrets.token_hex(8)}", f"this run can't be continued: {problem}"
+
+
+_asked: list[int] = []  # objects that are telling their own identity: what leads back to one of them is not told again
+
+
+def _own(value: Any) -> Any:
+    """What an object says of itself."""
+    if id(value) in _asked:
+        return "itself"
+    _asked.append(id(value))
+    try:
+        return value.identity()
+    finally:
+        _asked.pop()
 
 
 def _object(value: Any, where: str, seen: tuple[int, ...]) -> Any:

@@ -175,6 +175,9 @@ def checked(results: xr.Dataset) -> xr.Dataset:
         wanted = tuple(name for dim in dims.split() for name in (axes if dim == "axes" else [dim]))
         for name in (name for name in names.split() if name in results):
             _check(results[name], wanted, axes)
+    empty = [str(name) for name, size in results.sizes.items() if not size and name != "row"]
+    if empty:
+        raise InputError(f"the results have nothing along {', '.join(empty)}", AGAIN)
     for name in NAMED:
         if name in results.dims:
             _check_coordinate(results, name)

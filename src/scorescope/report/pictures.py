@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from PIL import Image, ImageDraw
 
-from scorescope.results import provenance
+from scorescope.results import finite, provenance
 
 LINES = (96, 64)  # width and height of a line picture
 INK, PAPER, GRID = 40, 246, 222
@@ -142,8 +142,9 @@ def painter(results: xr.Dataset, edge: int) -> Painter:
     """
     bank = provenance(results)["bank"]
     low, high = float(bank.get("low", -1.0)), float(bank.get("high", 1.0))
-    if "row_image" in results and results["row_image"].size:
-        ends = np.nanquantile(results["row_image"].values, [0.005, 0.995])
+    values = finite(results, "row_image")
+    if len(values):
+        ends = np.quantile(values, [0.005, 0.995])
         span = high - low
         if ends[0] < low - 0.05 * span or ends[1] > high + 0.05 * span or ends[1] - ends[0] < 0.3 * span:
             low, high = float(ends[0]), float(ends[1])

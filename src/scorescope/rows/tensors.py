@@ -175,7 +175,8 @@ class StoredFile:
 class StoredRows:
     """Rows (N, *shape) in a file, like a read-only array along the first axis: every index reads just the rows it names.
 
-    Takes an integer, a slice, or one array of integers or booleans, with NumPy's meaning. `np.asarray` reads everything.
+    Takes an integer, a slice, or one array of integers or booleans, with NumPy's meaning. What follows an integer or a slice in a
+    tuple is applied to the rows that were read. `np.asarray` reads everything.
     """
 
     def __init__(self, file: StoredFile, entry: Entry) -> None:
@@ -193,6 +194,9 @@ class StoredRows:
             return self._pass(start, max(start, stop)) if step == 1 else self._gather(np.arange(start, stop, step))
         if isinstance(index, SupportsIndex) and not isinstance(index, (bool, np.ndarray)):
             return self._gather(np.array([index.__index__()]))[0]
+        if isinstance(index, tuple) and isinstance(index[0], (slice, SupportsIndex)):
+            rows = self[index[0]]
+            return rows[(slice(None), *index[1:])] if isinstance(index[0], slice) else rows[index[1:]]
         if isinstance(index, tuple) or index is None or index is Ellipsis:
             raise IndexError("rows on disk are named by an integer, a slice or one array; index the array that comes back further")
         wanted = np.asarray(index)
