@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
 from pathlib import Path
 from types import GenericAlias
 from typing import Annotated, Any, Generic, TypeVar
@@ -13,6 +12,7 @@ import tyro
 from tyro.conf import arg
 
 from scorescope.cli.parse import parse
+from scorescope.cli.presets import value_of
 from scorescope.errors import InputError
 from scorescope.training import objectives
 from scorescope.training.presets import preset, presets
@@ -56,17 +56,6 @@ class Train(Generic[Net, Aim]):
     """Write what it sees for TensorBoard, too."""
     recipe: Recipe[Net, Aim] = field(default_factory=lambda: Recipe(None))  # type: ignore[arg-type]
     """What to train."""
-
-
-def value_of(argv: list[str], option: str) -> str | None:
-    """The value given to an option, the last if it is given twice, looked for before all others are read."""
-    found = None
-    for word, following in pairwise([*argv, ""]):
-        if word == option and following and not following.startswith("-"):
-            found = following
-        if word.startswith(f"{option}="):
-            found = word.partition("=")[2]
-    return found
 
 
 def elsewhere(argv: list[str], chosen: str) -> InputError | None:
