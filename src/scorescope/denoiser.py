@@ -171,6 +171,8 @@ class NetworkDenoiser(Denoiser):
         name: What reports call the model.
     """
 
+    NOT_IDENTITY = (*Denoiser.NOT_IDENTITY, "_mean")  # which follows from the prediction
+
     def __init__(
         self,
         net: Callable[..., Any],
