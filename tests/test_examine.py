@@ -187,6 +187,26 @@ def test_a_finished_run_is_not_done_again_and_another_is_not_overwritten(tmp_pat
         ss.examine(truth, bank, **SMALL, out=tmp_path / "other", force=True)
 
 
+def test_damaged_files_of_a_run_are_made_again(tmp_path):
+    bank = small_bank(classes=0)
+    probes, options = ["score-error", "shell-overlap"], {**SMALL, "out": tmp_path, "solver": "euler", "steps": 4}
+    whole = ss.examine(ss.EmpiricalScore(bank), bank, probes, **options).results
+    files = [path for path in tmp_path.rglob("*") if path.suffix in (".npz", ".nc", ".safetensors")]
+    assert len(files) > 15
+    for k, path in enumerate(files):
+        content = path.read_bytes()
+        path.write_bytes((b"", content[: len(content) // 2], b"\0" * 100)[k % 3])
+    xr.testing.assert_equal(ss.examine(ss.EmpiricalScore(bank), bank, probes, **options).results, whole)
+
+
+def test_what_wraps_a_model_forwards_all_that_it_does_not_change():
+    inner = ss.EmpiricalScore(small_bank(), memory=10**7)
+    inner.about = {"file": "x"}
+    guided = ss.Guided(inner, 2.0)
+    assert (guided.about, guided.classes, guided.shape) == (inner.about, inner.classes, inner.shape)
+    assert inner.to("cpu").memory == 10**7
+
+
 class Broken(ss.Denoiser):
     shape, name = (1, 6, 6), "broken"
 

@@ -269,7 +269,7 @@ class _Job:
     def _read(self, model: str, region: str, k: int) -> Cell | None:
         """A cell; None where there is none, or a damaged one."""
         try:
-            with np.load(self._cell(model, region, k)) as cell:
+            with open(self._cell(model, region, k), "rb") as opened, np.load(opened) as cell:
                 return dict(cell)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return None

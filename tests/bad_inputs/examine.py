@@ -1,0 +1,48 @@
+"""Examinations that can't be made."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import scorescope as ss
+from tests.bad_inputs import Case
+
+MODEL = """
+import scorescope as ss
+def build():
+    return ss.NetworkDenoiser(lambda z, t, label: z, shape=(1, 2, 2), name="../../net")
+def broken():
+    return 1 / 0
+"""
+
+
+def files(folder):
+    rows = np.random.default_rng(0).standard_normal((6, 1, 2, 2)).astype(np.float32)
+    ss.Bank.from_arrays(rows, np.arange(6) % 2, name="x").save(folder / "x.bank")
+    (folder / "m.py").write_text(MODEL)
+
+
+def examine(name, says, *words, model="m.py"):
+    return Case(name, ["examine", model, "--bank", "x.bank", *words], says, files)
+
+
+CASES = [
+    examine("no steps", r"steps must be at least 1, got 0", "--steps", "0"),
+    examine("steps below 0", r"steps must be at least 1, got -5", "--steps", "-5"),
+    examine("no batch", r"batch 0 is not a positive number", "--batch", "0"),
+    examine("a tolerance that is no number in examine", r"tolerance nan must lie between 0 and 1", "--tolerance", "nan"),
+    examine("one path", r"paths must be at least 2, got 1", "--paths", "1"),
+    examine("a seed below 0", r"seed must be at least 0, got -1", "--seed", "-1"),
+    examine("a seed beyond 64 bits", r"seed must be at least 0", "--seed", str(2**70)),
+    examine("an unknown preset", r"unknown preset 'papper'.*'paper'", "--preset", "papper"),
+    examine("an unknown solver", r"unknown solver 'hune'.*'heun'", "--solver", "hune"),
+    examine("an unknown probe", r"unknown probe 'score-eror'.*'score-error'", "--probes", "score-eror"),
+    examine("labels that are none", r"labels 'three' is neither auto, none nor class numbers", "--labels", "three"),
+    examine("a label that a model without classes lacks", r"label 3 is outside the model's classes \(it has none\)", "--labels", "3"),
+    examine("no device of that name", r"device 'meta' can't be used", "--device", "meta"),
+    examine("a memory that is no size", r"--memory 'much' is not a size", "--memory", "much"),
+    examine("a theory that is not there", r"unknown theory 'gausian'.*'gaussian'", model="theory:gausian"),
+    examine("an error in the user's file", r"m\.py, line 6: ZeroDivisionError: division by zero", model="m.py:broken"),
+    examine("no model", r"there is no model at nothing\.safetensors", model="nothing.safetensors"),
+    Case("an option that examine lacks", lambda folder: ss.examine([], None, pahts=3), r"unknown option of examine 'pahts'.*'paths'"),
+]
