@@ -19,6 +19,7 @@ from scorescope.probes import all_probes
 from tests.problems import Gaussian
 
 SMALL = {"paths": 6, "times": 6, "origins": 5, "nulls": 10, "quiet": True}
+ROUGH = {**SMALL, "solver": "euler", "steps": 8}  # where it does not matter how samples are drawn
 
 
 def small_bank(n=40, classes=2, shape=(1, 6, 6), seed=0):
@@ -83,7 +84,7 @@ def test_every_path_depends_on_its_seed_alone():
 
 def test_an_unconditional_model_is_measured_without_classes():
     bank = small_bank(classes=0)
-    run = ss.examine(ss.EmpiricalScore(bank), bank, **SMALL)
+    run = ss.examine(ss.EmpiricalScore(bank), bank, **ROUGH)
     assert "gap_learned" not in run.results
     assert (run.results.label == -1).all()
     reasons = results.provenance(run.results)["not_measured"]
@@ -93,7 +94,7 @@ def test_an_unconditional_model_is_measured_without_classes():
 @pytest.mark.parametrize("shape", [(12,), (2, 5), (4, 4, 4)])
 def test_any_shape(shape, tmp_path):
     bank = small_bank(shape=shape)
-    run = ss.examine(ss.EmpiricalScore(bank), bank, **SMALL)
+    run = ss.examine(ss.EmpiricalScore(bank), bank, **ROUGH)
     assert run.results.sample.shape[2:] == shape
     assert run.report(tmp_path / "report.html").stat().st_size > 10_000
 
@@ -247,7 +248,7 @@ def test_labels_outside_the_model_s_classes():
 @pytest.mark.parametrize("n", [1, 2])
 def test_the_smallest_banks(n, tmp_path):
     bank = small_bank(n=n, classes=0)
-    run = ss.examine(ss.EmpiricalScore(bank), bank, **SMALL)
+    run = ss.examine(ss.EmpiricalScore(bank), bank, **ROUGH)
     assert float(run.results.score_error.max()) < 1e-9
     assert ("single row" in " ".join(results.provenance(run.results)["warnings"])) == (n == 1)
     assert run.report(tmp_path / "r.html").exists()
@@ -255,7 +256,7 @@ def test_the_smallest_banks(n, tmp_path):
 
 def test_duplicates_and_constant_data_are_reported_not_fatal(tmp_path):
     constant = ss.Bank.from_arrays(np.ones((30, 1, 6, 6), np.float32), np.arange(30) % 2)
-    run = ss.examine(ss.EmpiricalScore(constant), constant, **SMALL)
+    run = ss.examine(ss.EmpiricalScore(constant), constant, **ROUGH)
     assert int(run.results.duplicates) == 29
     assert float(run.results.overlap.min()) == 1.0
     assert float(run.results.overlap_distinct.max()) == 0.0
