@@ -186,7 +186,7 @@ class _Job:
         labels = regions.path_labels(prepared.classes, self.plan.paths)
         self.labels = None if labels is None else labels.to(self.device)
         solver = {"method": self.plan.solver, "steps": self.plan.steps, "batch": machine.batch}
-        self.setting = Setting(prepared.times, self.plan.sizes, self.plan.seed, prepared.classes, solver, {})
+        self.setting = Setting(prepared.times, self.plan.sizes, self.plan.seed, prepared.classes, solver, {}, self.plan.returns)
 
     def run(self, board: Board, continued: bool) -> xr.Dataset:
         state_probes = [probe for probe in self.prepared.probes if isinstance(probe, StateProbe)]

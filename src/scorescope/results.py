@@ -35,8 +35,11 @@ Variables (one that was not asked for, or could not be measured, is left out; Na
       null_index, null_distance (null, near), null_second, null_calibrated (null,)
     return to origin (C.4)   dims (model, origin, origin_time)
       returned               1 if the nearest row of the denoised state is the row that it was noised from, else 0
-      return_distance        ‖output − original‖ / √d
+      return_distance        ‖output − original‖ / √d; NaN where `returned` is inferred from the times around, which agree
+      return_last, return_lost   (model, origin) between these times a row is first lost: it came back at one and not at the other, which
+                             is NaN for a row that is never lost
       origin_row             (origin,)
+      …_held_out             the same of as many rows that training did not see, with the same noise; their rows are of the held-out bank
       return_image           (model, strip, origin_time, axis_*) outputs of the first few origins, for the image strip
     overlap (B.2)
       overlap                (time,) C(t) over all pairs of rows; overlap_distinct: exact duplicates counted once
@@ -83,8 +86,9 @@ DIMS = {
     "model path": "ratio_second ratio_calibrated copier_row",
     "null": "null_row null_second null_calibrated",
     "null near": "null_index null_distance",
-    "model origin origin_time": "returned return_distance",
-    "origin": "origin_row",
+    "model origin origin_time": "returned return_distance returned_held_out return_distance_held_out",
+    "model origin": "return_last return_lost return_last_held_out return_lost_held_out",
+    "origin": "origin_row origin_row_held_out",
     "model strip origin_time axes": "return_image",
     "time": "overlap overlap_distinct",
     "class time": "overlap_class overlap_class_distinct",

@@ -97,6 +97,56 @@ def trajectory(
     return torch.cat(out) if out else z.new_zeros(0, len(asked), *z.shape[1:])
 
 
+def ends(
+    model: Denoiser, z: Tensor, start: Tensor, label: Label = None, *, steps: int = 16, batch: int = 256, tick: Tick | None = None
+) -> Tensor:
+    """The finished samples of paths that begin each at its own time: Heun's method, steps in proportion to the way to go.
+
+    Path i takes n = max(2, round(steps · t_i)) steps, at t_k = (√t_i + (√END − √t_i) k/n)²: short ones near the data, where a network's
+    velocity bends most. With 16 steps 17 evaluations from t = 0.5 end as near to an exact solution as 31 even steps do.
+
+    Args:
+        model: What to sample from.
+        z: (P, *shape) states at their times, in the linear schedule's coordinates.
+        start: (P,) linear times, as far as the model's schedule reaches; a state at the end of the way stays as it is.
+        label: A class, (P,) classes, or None.
+        steps: What a path from t = 1 takes.
+        batch: Paths that are integrated together.
+        tick: Called with the number of paths whenever some have finished.
+
+    Returns:
+        (P, *shape) in the dtype of `z`.
+
+    Raises:
+        InputError: A time outside the model's range, a model that returns NaN or Inf.
+    """
+    begin, last, end = start.to(z.device, torch.float64), start_time(model), end_time(model)
+    if begin.shape != (len(z),) or bool(((begin < 0) | (begin > last + 1e-12)).any()):
+        raise InputError(f"start must be one time in [0, {last:g}] for each of {len(z)} states")
+    linear, tags, out = on_linear_axis(model), as_label(label, len(z), z.device), z.clone()
+    with torch.no_grad():
+        moving = (begin > end).nonzero().flatten()
+        for part in moving.split(batch) if len(moving) else ():
+            field = _Field(linear, None if tags is None else tags[part], part.cpu().numpy())
+            out[part] = _heun_ends(field, z[part], begin[part], (steps * begin[part]).round().clamp(min=2), end)
+            if tick:
+                tick(len(part))
+    return out
+
+
+def _heun_ends(field: _Field, z: Tensor, begin: Tensor, count: Tensor, end: float) -> Tensor:
+    """Each path by its own `count` (P,) of steps; those that have arrived wait for the others."""
+    z, which = z.clone(), torch.arange(len(z), device=z.device)
+    for k in range(int(count.max())):
+        which = which[count[which] > k]
+        now, then = ((begin[which].sqrt() + (end**0.5 - begin[which].sqrt()) * (k + j) / count[which]).square() for j in (0, 1))
+        state, step = z[which], _like(then - now, z)
+        slope = field.velocity(state, now, which)
+        z[which] = state + 0.5 * step * (slope + field.velocity(state + step * slope, then, which))
+    every = torch.arange(len(z), device=z.device)
+    return field.mean(z, torch.full_like(begin, end), every)
+
+
 def sample(
     model: Denoiser,
     n: int,

@@ -170,6 +170,7 @@ class Setting:
         classes: The classes that states are given; empty for an unconditional run.
         solver: Keyword arguments for `trajectory`.
         shared: A place to keep what is the same for every model of a run.
+        returns: How return to origin is measured: "search", or "grid" for all of C.4's times.
     """
 
     times: np.ndarray
@@ -178,6 +179,7 @@ class Setting:
     classes: Sequence[int]
     solver: Mapping[str, Any]
     shared: dict[Any, Any]
+    returns: str = "search"
 
 
 @dataclass
@@ -192,6 +194,7 @@ class Subject:
         labels: (P,) their classes, or None.
         setting: Of the run.
         tick: Call with a number of finished units of work.
+        held_out: Rows that training did not see, for probes that compare with them; None where there are none.
     """
 
     model: Denoiser
@@ -201,6 +204,7 @@ class Subject:
     labels: Tensor | None
     setting: Setting
     tick: Callable[[int], None] = lambda units: None
+    held_out: Bank | None = None
 
 
 @dataclass(frozen=True)
