@@ -39,7 +39,8 @@ Variables (one that was not asked for, or could not be measured, is left out; Na
       return_last, return_lost   (model, origin) between these times a row is first lost: it came back at one and not at the other, which
                              is NaN for a row that is never lost
       origin_row             (origin,)
-      …_held_out             the same of as many rows that training did not see, with the same noise; their rows are of the held-out bank
+      returned_held_out, return_distance_held_out, return_last_held_out, return_lost_held_out, origin_row_held_out
+                             the same of as many rows that training did not see, with the same noise; their rows are of the held-out bank
       return_image           (model, strip, origin_time, axis_*) outputs of the first few origins, for the image strip
     overlap (B.2)
       overlap                (time,) C(t) over all pairs of rows; overlap_distinct: exact duplicates counted once
@@ -149,6 +150,30 @@ def largest(results: xr.Dataset) -> str:
     """The model with the most parameters, the last given where that is not known: what has room for one is about it."""
     sizes = parameters(results)
     return max(reversed(models(results)), key=lambda name: -1.0 if math.isnan(sizes[name]) else sizes[name])
+
+
+def first_losses(results: xr.Dataset, model: str, suffix: str = "") -> tuple[np.ndarray, np.ndarray, float]:
+    """For each origin of a model the last time up to which it always came back, and the first at which it was lost; where the times end.
+
+    A row that is never lost has the largest time for both. Results that hold only `returned` know the change to a step of its times.
+
+    Args:
+        results: With `returned` and `suffix`, of which some value is finite.
+        model: Its name.
+        suffix: "" for training rows, "_held_out" for those.
+
+    Returns:
+        (P,), (P,) and the largest time at which any was measured.
+    """
+    back, time = results[f"returned{suffix}"].sel(model=model).values.astype(float), results["origin_time"].values
+    known = np.isfinite(back)
+    here, reached = known.any(1), float(time[known.any(0)][-1])
+    first = np.where((back == 0).any(1), np.argmax(back == 0, axis=1), len(time))
+    last, lost = np.append(0.0, time)[first], np.append(time, np.nan)[first]
+    if f"return_last{suffix}" in results and f"return_lost{suffix}" in results:
+        finer, until = (results[f"return_{end}{suffix}"].sel(model=model).values for end in ("last", "lost"))
+        last, lost = np.where(np.isfinite(finer), (finer, until), (last, lost))
+    return np.fmin(last, reached)[here], np.where(np.isfinite(lost), lost, reached)[here], reached
 
 
 def dimension(results: xr.Dataset) -> int:

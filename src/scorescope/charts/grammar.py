@@ -1,9 +1,9 @@
 """The one chart grammar: what every chart agrees on, so that a reader learns it once.
 
 t runs from 0 ("image") to 1 ("noise"), left to right. Supervision is blue, solid, ●; extrapolation vermillion, dotted, ■; re-noised
-green, dashed, ▲; theory black. Lines are medians over paths, bands the middle 80 % (C.2). Words, not formulas, on axes; bands and
-lines of theory say what they are on the spot. A chart has neither title nor legend inside: a page sets both as text (`Key.swatch`
-draws the signs), and `page.standalone` adds them for files that travel alone.
+green, dashed, ▲; held-out rows purple, dashed, ◆; theory black. Lines are medians over paths, bands the middle 80 % (C.2). Words, not
+formulas, on axes; bands and lines of theory say what they are on the spot. A chart has neither title nor legend inside: a page sets both
+as text (`Key.swatch` draws the signs), and `page.standalone` adds them for files that travel alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ WIDTH, LABELS = 720, 42
 MOST_NAMED = 4
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 BLUE, VERMILLION, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#000000", "#6B6B6B"
+PURPLE = "#A0508A"  # held-out rows
 BAND_FIELDS = ("median", "low", "high")
 
 

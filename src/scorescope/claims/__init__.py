@@ -49,6 +49,8 @@ def _judged(claim: Claim, results: xr.Dataset, model: str, reasons: dict[str, st
     try:
         if missing:
             raise NotJudged(reasons.get(missing[0], f"this run did not measure {missing[0]}"))
+        if claim.reaches and (last := float(results["time"].values[-1])) < claim.reaches:
+            raise NotJudged(f"the models' noise ends at t = {last:.2f}, short of t = {claim.reaches:g}")
         return claim.judge(results, model)
     except NotJudged as problem:
         return Judged(claim.sentence, Verdict.NOT_JUDGED, claim.needs[0], reason=str(problem))
