@@ -177,3 +177,46 @@ def test_a_model_that_clips_is_clipped_in_every_currency():
     other = ss.NetworkDenoiser(net, prediction="x", clip=(0, 0.5))
     assert other(z, t).tolist() == [[0.5, 0.5]]
     assert other.identity() != ss.NetworkDenoiser(net, prediction="x", clip=True).identity()
+
+
+SOURCE = """
+import torch
+import scorescope as ss
+
+class Net(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.first = torch.nn.Linear(width, width)
+
+    def forward(self, z, t):
+        if t.max() > 0.9:
+            return z
+        return self.first(z)
+
+def narrow():
+    return ss.NetworkDenoiser(Net(3), shape=(2,), name="narrow")
+
+def double():
+    return ss.NetworkDenoiser(Net(2).double(), shape=(2,), name="double")
+
+def foreign():
+    return ss.NetworkDenoiser(torch.nn.Bilinear(2, 3, 2), shape=(2,), name="foreign")
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("narrow", r"my_net\.py, line 13: RuntimeError: mat1 and mat2 .*2x2 and 3x3\) \(asked about float32 states of shape \(2, 2\)\)"),
+        ("double", r"my_net\.py, line 13: RuntimeError: .*(dtype|type).* \(asked about float32"),
+        ("foreign", r"the model of .*my_net\.py: \w+: .*\(asked about float32 states"),
+    ],
+)
+def test_an_error_while_the_model_is_asked_is_one_line_with_the_file_s_line(function, says, tmp_path):
+    (tmp_path / "my_net.py").write_text(SOURCE)
+    model = ss.load(f"{tmp_path / 'my_net.py'}:{function}")
+    for asked in (model, ss.trajectory):
+        with pytest.raises(ss.InputError, match=says) as caught:
+            model(torch.ones(2, 2), 0.5) if asked is model else ss.trajectory(model, torch.ones(2, 2), [0.0], start=0.5, batch=2)
+        assert "\n" not in str(caught.value)
+        says = says.replace(r"\(2, 2\)", r"\(8, 2\)").replace("2x2 and", "8x2 and")  # the sampler asks about a multiple of 8

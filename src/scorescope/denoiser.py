@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from scorescope import convert
+from scorescope import convert, user_file
 from scorescope.errors import InputError, unknown
 from scorescope.identity import identity_of, network_identity
 from scorescope.networks import held, label_argument
@@ -70,9 +70,16 @@ class Denoiser(ABC):
         """Posterior mean of `z` (B, *shape); t is one number or (B,), label one class, (B,) or None.
 
         Raises:
-            InputError: Shapes that do not match, t outside [0, 1], a label outside the model's classes.
+            InputError: Shapes that do not match, t outside [0, 1], a label outside the model's classes; any error of a model from a
+                user's file, with that file's line.
         """
-        return self.forward(z, *self._read(z, t, label))
+        at, tags = self._read(z, t, label)
+        if not user_file.accepts(made := str(self.about.get("file", ""))):
+            return self.forward(z, at, tags)
+        labels = "" if tags is None else ", with labels"
+        when = f"asked about {z.dtype} states of shape {tuple(z.shape)}{labels}"
+        with user_file.inside(user_file.split(made)[0], when.replace("torch.", "")):
+            return self.forward(z, at, tags)
 
     def _read(self, z: Tensor, t: Time, label: Label) -> tuple[Tensor, Tensor | None]:
         """Times and labels, one for each state."""
