@@ -16,9 +16,9 @@ import scorescope as ss
 from scorescope import results
 from scorescope.denoiser import OnLinearAxis, Wrapped
 from scorescope.empirical.ranks import Alone
-from scorescope.evaluate.drawing import Watched
 from scorescope.identity import NoIdentity, identity_of
 from scorescope.theories.gaussian import GaussianScore
+from scorescope.watched import Watched
 
 
 def a_bank(seed=0, classes=2):

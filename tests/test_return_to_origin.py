@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import scorescope as ss
+from scorescope import regions, results
 from scorescope.probes import return_to_origin
 from scorescope.probes.base import Setting, Subject
 from scorescope.sampler import ends
@@ -97,6 +98,35 @@ def test_what_the_schedule_does_not_reach_is_not_measured():
     assert np.isfinite(found["returned"][:, reached]).all()
     assert np.isnan(found["returned"][:, ~reached]).all()
     assert np.isnan(found["return_image"][:, ~reached]).all()
+
+
+def test_a_model_whose_noise_ends_early_is_sampled_from_noised_rows_and_not_judged_beyond():
+    """The exact score, reached only up to σ = 0.4: from pure noise times 0.28 it would be asked where it never is."""
+    rows = np.random.default_rng(0).standard_normal((30, 8)).astype(np.float32)
+    bank = ss.Bank.from_arrays(rows, np.arange(30) % 3)
+    truth = ss.EmpiricalScore(bank, ss.VESchedule(0.002, 0.4))
+    options = {"paths": 6, "times": 20, "origins": 4, "nulls": 5, "quiet": True}
+    run = ss.examine(truth, bank, ["relative-distance", "memorization", "return-to-origin"], **options)
+    record = results.provenance(run.results)
+    assert any("noise of empirical score ends at t = 0.29" in warning and "from training rows" in warning for warning in record["warnings"])
+    assert record["models"][0]["start"] == pytest.approx(0.4 / 1.4, abs=1e-4)
+    assert float(run.results["time"].max()) <= 0.29
+    assert set(run.results["label"].sel(region="extrapolation").values.ravel()) == {0, 1, 2}
+    near = run.results["nearest_index"].values[0, :, 0]
+    np.testing.assert_array_equal(near, run.results["copier_row"].values[0])
+    np.testing.assert_array_equal(near % 3, run.results["label"].sel(region="extrapolation").values[0])
+    inside = run.results["r_star"].sel(region="extrapolation").values[..., -1]
+    assert (abs(inside - 1) < 0.7).all()
+    judged = {claim["name"]: claim for claim in run.claims}
+    for name, why in (("leaves", "ends at t = 0.25"), ("copies", "start from training rows"), ("returns", "short of t = 0.5")):
+        assert judged[name]["verdict"] == "not judged"
+        assert why in judged[name]["reason"]
+    starts = regions.path_starts(bank, 4, 0, None, 1.0)
+    torch.testing.assert_close(starts, regions.noise(0, 4, (8,), "path"))
+    assert not torch.equal(regions.path_starts(bank, 4, 0, None, 0.5), 0.5 * starts)
+    torch.testing.assert_close(regions.path_starts(bank, 2, 0, None, 0.5), regions.path_starts(bank, 4, 0, None, 0.5)[:2])
+    with pytest.raises(ss.InputError, match=r"noise of empirical score ends at t = 0\.29, where its states still show the data"):
+        ss.sample(truth, 1)
 
 
 @pytest.mark.parametrize("t", [0.2, 0.5, 0.9, 1.0])

@@ -15,6 +15,7 @@ from scorescope.identity import identity_or_token
 from scorescope.plan import Plan
 from scorescope.probes import StateProbe, WholeProbe, chosen
 from scorescope.rows import Bank
+from scorescope.sampler import PURE, start_time
 
 MINIMUM_TIME = 1e-3
 
@@ -76,6 +77,12 @@ def prepare(plan: Plan, models: Denoiser | Sequence[Denoiser], bank: Bank, devic
         "device": torch.device(device).type,
     }
     times = _times(named, plan.times, warnings)
+    warnings += [
+        f"The noise of {name} ends at t = {start:.2f}, where its states still show the data: its paths start from training rows noised to "
+        "there. What lies above, and whether its samples are new, is not judged."
+        for name, start in ((name, start_time(model)) for name, model in named.items())
+        if start < PURE
+    ]
     return Prepared(plan, named, picked, classes, times, settings, [*warnings, *_about_bank(bank)], not_measured)
 
 

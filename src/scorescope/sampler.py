@@ -21,8 +21,11 @@ from scorescope import seeds
 from scorescope.denoiser import Denoiser, Label, as_label, on_linear_axis
 from scorescope.errors import InputError, unknown
 
+PURE = 0.9  # the least t from which noise alone is sampled: α/σ is 0.11 there; Stable Diffusion's own sampler starts at 0.94
 END = 1e-3  # the smallest time at which a model is asked while sampling
-MOST_STEPS = 5000  # of dopri5; smooth fields take tens
+# Steps that dopri5 tries on a path. Smooth fields take tens: networks 12, exact scores with pairs of near-duplicates 30, an untrained
+# network read as x 42. A model that has tried `TRIED` and would need `FAR` more at its present step stalls; so does one at `MOST_STEPS`.
+TRIED, FAR, MOST_STEPS = 100, 5000, 1000
 METHODS = ("dopri5", "euler", "heun", "ancestral")
 ROWS = 8  # a model is asked about a multiple of this many states: products of few rows are rounded in another way than those of many
 Tick = Callable[[int], None]
@@ -31,6 +34,21 @@ Tick = Callable[[int], None]
 def start_time(model: Denoiser) -> float:
     """The linear time at which sampling starts: 1, or the last one that the model's schedule reaches."""
     return on_linear_axis(model).linear_range[1]
+
+
+def from_noise(model: Denoiser) -> float:
+    """`start_time`, where samples can be drawn from noise alone.
+
+    Raises:
+        InputError: The model's noise ends so early that its states still show the data there.
+    """
+    start = start_time(model)
+    if start < PURE:
+        raise InputError(
+            f"the noise of {model.name} ends at t = {start:.2f}, where its states still show the data: it can't sample from noise alone",
+            "scorescope examine, which starts from noised training rows, or a schedule that ends later",
+        )
+    return start
 
 
 def end_time(model: Denoiser) -> float:
@@ -161,7 +179,7 @@ def sample(
     form = shape or model.shape
     if form is None:
         raise InputError(f"{model.name} does not say which shape it takes", "shape=(channels, height, width)")
-    noise = start_time(model) * seeds.normal(seed, "path", range(n), form).to(device)
+    noise = from_noise(model) * seeds.normal(seed, "path", range(n), form).to(device)
     return trajectory(model, noise, [0.0], label, seed=seed, **options)[:, 0]  # type: ignore[arg-type]
 
 
@@ -228,12 +246,8 @@ def _dopri5(field: _Field, z: Tensor, begin: float, asked: Tensor, atol: float, 
             which, t, z, slope, step = which[running], t[running], z[running], slope[running], step[running]
             continue
         tried += 1
-        if tried > MOST_STEPS:
-            path, time = int(field.owners[int(which[0])]), float(t[0])
-            raise InputError(
-                f"dopri5 tried {MOST_STEPS} steps and is at t = {time:.4f} on path {path}: {field.model.name} is not smooth there",
-                "--solver heun",
-            )
+        if tried > MOST_STEPS or (tried > TRIED and bool(((t - end) / step > FAR).any())):
+            raise _stalled(field, which, t, step, tried)
         step = torch.minimum(step, t - end)
         h = _like(step, z)
         stages = [slope]
@@ -259,6 +273,16 @@ def _dopri5(field: _Field, z: Tensor, begin: float, asked: Tensor, atol: float, 
     for k in (asked < min(begin, end)).nonzero().flatten().tolist():
         out[:, k] = _toward(final, finished, min(begin, end), float(asked[k]))
     return out
+
+
+def _stalled(field: _Field, which: Tensor, t: Tensor, step: Tensor, tried: int) -> InputError:
+    """Why no end is in sight, of the path with the smallest step."""
+    k = int(step.argmin())
+    return InputError(
+        f"dopri5 stalls at t = {float(t[k]):.4f} on path {int(field.owners[int(which[k])])}: after {6 * tried:,} evaluations its steps are "
+        f"{float(step[k]):.1g} long, so {field.model.name} is not smooth there",
+        "the unit of t that the network was trained with (time=…), or the right kind of prediction; --solver heun takes even steps",
+    )
 
 
 def _interpolate(z: Tensor, stages: Sequence[Tensor], t: Tensor, step: Tensor, at: Tensor, which: Tensor) -> Tensor:
