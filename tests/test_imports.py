@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "schedule": (),
     "convert": ("schedule",),
     "denoiser": ("schedule", "convert", "identity", "networks"),
+    "forecast": ("denoiser", "progress"),
     "watched": ("denoiser", "progress"),
     "sampler": ("schedule", "convert", "denoiser", "plan"),
     "empirical": ("schedule", "convert", "denoiser", "rows", "search"),
@@ -51,7 +52,8 @@ MAY_IMPORT = {
     "claims": ("results", "statistics"),
     "report": ("results", "charts", "claims"),
     "examination": (
-        *("denoiser", "sampler", "watched", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare", "progress", "runs"),
+        *("denoiser", "forecast", "sampler", "watched", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare"),
+        *("progress", "runs"),
         *("results", "claims", "report"),
     ),
     "monitor": ("denoiser", "sampler", "rows", "empirical", "regions", "results", "probes", "training", "measure"),

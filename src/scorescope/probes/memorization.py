@@ -115,6 +115,11 @@ def work(subject: Subject) -> int:
     return 2 * len(subject.samples)
 
 
+def cost(subject: Subject) -> tuple[float, float]:
+    """What the copier asks, before most of its paths are settled."""
+    return 0.0, COPIER_STEPS * len(subject.samples)
+
+
 PROBE = WholeProbe(
     "memorization",
     "samples against their nearest rows",
@@ -132,5 +137,6 @@ PROBE = WholeProbe(
     },
     measure,
     work,
+    cost=cost,
     rows=of_variables("nearest_index", "copier_row", "null_row", "null_index"),
 )
