@@ -243,11 +243,11 @@ class _Job:
         stages = {"sampling": sampled * chunks * min(CHUNK, paths) * model * forecast.evaluations(self.plan.solver, self.plan.steps)}
         stages |= {"measuring along paths": left * cell} if state_probes else {}
         subject = Subject(next(iter(self.models.values())), self.truth, self.bank, few.new_zeros(paths), None, self.setting)
-        costs = {probe: probe.cost(subject) for probe in whole_probes if probe.cost is not None}
+        costs = {probe.name: probe.cost(subject) for probe in whole_probes if probe.cost is not None}
         exact = forecast.seconds_each(self.truth, few, 0.5, label) if any(of_truth for _, of_truth in costs.values()) else 0.0
-        for probe, (of_model, of_truth) in costs.items():
-            lacking = sum(not (self.folder / "cells" / file_name(name) / f"{probe.name}.nc").exists() for name in self.models)
-            stages[probe.name] = lacking * (of_model * model + of_truth * exact)
+        for part, (of_model, of_truth) in costs.items():
+            lacking = sum(not (self.folder / "cells" / file_name(name) / f"{part}.nc").exists() for name in self.models)
+            stages[part] = lacking * (of_model * model + of_truth * exact)
         names = [probe.name for probe in self.prepared.probes]
         return forecast.words(stages, {probe.name: [name for name in names if name != probe.name] for probe in whole_probes})
 
