@@ -228,12 +228,12 @@ def test_what_a_schedule_that_ends_early_can_not_reach_is_not_judged():
     late = results["origin_time"].values > 0.28
     back = altered(altered(results, "returned", 1.0), "returned", np.nan, origin_time=results["origin_time"].values[late])
     assert found(back, "returns").verdict is NOT_JUDGED
-    assert "ends at t = 0.25, short of t = 0.5" in found(back, "returns").reason
+    assert "noised to t = 0.25 at most, short of t = 0.5" in found(back, "returns").reason
     lost = altered(back, "returned", 0.0, origin_time=[0.2, 0.25])
     assert found(lost, "returns").verdict is CONTRADICTED
     short = results.sel(time=results["time"].values <= 0.28)
     assert found(short, "leaves").verdict is NOT_JUDGED
-    assert "ends at t = 0.28, short of t = 0.5" in found(short, "leaves").reason
+    assert "the times measured end at t = 0.28, short of t = 0.5" in found(short, "leaves").reason
 
 
 def test_nine_in_ten_are_enough_and_eight_are_not():

@@ -118,9 +118,10 @@ def test_a_model_whose_noise_ends_early_is_sampled_from_noised_rows_and_not_judg
     inside = run.results["r_star"].sel(region="extrapolation").values[..., -1]
     assert (abs(inside - 1) < 0.7).all()
     judged = {claim["name"]: claim for claim in run.claims}
-    for name, why in (("leaves", "ends at t = 0.25"), ("copies", "start from training rows"), ("returns", "short of t = 0.5")):
+    for name, why in (("leaves", "end at t = 0.25"), ("copies", "start from training rows"), ("returns", "short of t = 0.5")):
         assert judged[name]["verdict"] == "not judged"
         assert why in judged[name]["reason"]
+    assert "Four samples</b>, from training rows noised to t = 0.29" in run.report().read_text(encoding="utf-8")
     starts = regions.path_starts(bank, 4, 0, None, 1.0)
     torch.testing.assert_close(starts, regions.noise(0, 4, (8,), "path"))
     assert not torch.equal(regions.path_starts(bank, 4, 0, None, 0.5), 0.5 * starts)

@@ -54,8 +54,9 @@ Variables (one that was not asked for, or could not be measured, is left out; Na
       row_index (row,), row_image (row, axis_*), row_label (row,)
 
 `attrs["provenance"]` is one JSON string: version, command, date, settings, seed, tolerance, device, models (name, file, sha256,
-parameters, schedule, prediction), bank (name, rows, shape, classes, class_names, flips, fingerprint, radius, low, high), timings,
-warnings (list of sentences), not_measured ({variable: why}). Before there was `not_measured`, not_judged (list of [name, why]) said so.
+parameters, schedule, prediction, start: the t at which its paths begin), bank (name, rows, shape, classes, class_names, flips,
+fingerprint, radius, low, high), timings, warnings (list of sentences), not_measured ({variable: why}). Before there was `not_measured`,
+not_judged (list of [name, why]) said so.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ from scorescope.errors import InputError
 from scorescope.files import replacing
 
 SCHEMA = 1
+PURE = 0.9
+"""The least t from which paths begin as noise alone."""
 COPY = 1 / 3
 """Nearest distance over second-nearest below which a sample is called a copy."""
 AGAIN = "scorescope examine MODEL --bank BANK with --force, which makes them again"
@@ -174,6 +177,12 @@ def first_losses(results: xr.Dataset, model: str, suffix: str = "") -> tuple[np.
         finer, until = (results[f"return_{end}{suffix}"].sel(model=model).values for end in ("last", "lost"))
         last, lost = np.where(np.isfinite(finer), (finer, until), (last, lost))
     return np.fmin(last, reached)[here], np.where(np.isfinite(lost), lost, reached)[here], reached
+
+
+def starts_from_rows(results: xr.Dataset, model: str) -> float | None:
+    """The t at which a model's paths begin as noised training rows, where its noise ends too early to begin from noise alone; else None."""
+    told = {str(m.get("name")): float(m.get("start") or 1.0) for m in provenance(results).get("models", [])}
+    return told[model] if told.get(model, 1.0) < PURE else None
 
 
 def dimension(results: xr.Dataset) -> int:

@@ -57,7 +57,7 @@ def returns(results: xr.Dataset, model: str) -> Judged:
     draws = _resampled(len(last))
     estimate = _until(last, lost, draws)
     if reached < HALF_WAY and estimate.high >= reached:
-        raise NotJudged(f"the model's noise ends at t = {number_text(reached, 2)}, short of t = 0.5")
+        raise NotJudged(f"rows could be noised to t = {number_text(reached, 2)} at most, short of t = 0.5")
     verdict, reason = above(estimate, np.nextafter(HALF_WAY, 0), "t = 0.5")
     figure, phrase, beyond = interval_text(estimate, places=2), "up to t = {}", ""
     if finite(results.sel(model=model), "returned_held_out").size:
@@ -184,6 +184,7 @@ CLAIMS = (
         "The training shells are separate for most of the time",
         "The first t at which C(t) of the closest two distinct rows exceeds 0.01. Supported if above t = 0.5, contradicted if not.",
         needs=("overlap_distinct",),
+        reaches=HALF_WAY,
         chart="overlap",
         about="bank",
     ),

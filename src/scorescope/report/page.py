@@ -19,7 +19,7 @@ from scorescope.claims import Finding, Verdict
 from scorescope.claims.sizes import short_count
 from scorescope.report import figures, gallery, scrubber
 from scorescope.report.pictures import Rows, painter
-from scorescope.results import largest, models, not_measured, provenance
+from scorescope.results import largest, models, not_measured, provenance, starts_from_rows
 
 TILE_EDGE = 64  # largest width or height of a picture, in pixels
 MODEL_KEYS = ("name", "parameters", "schedule", "prediction", "sha256")
@@ -69,6 +69,7 @@ def context(results: xr.Dataset) -> dict[str, Any]:
         "figures": drawn,
         "figure_ids": {f.id for f in drawn},
         "small": small,
+        "start": starts_from_rows(results, model),
         "four": gallery.first_four(results, model, rows, paint),
         "strips": {name: gallery.strips(results, name, paint) for name in names},
         "closest": gallery.closest(results, rows),
