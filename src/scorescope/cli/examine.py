@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
     memory = None if told.memory is None else size(told.memory)
     bank = named_bank(told.bank)
     models = [load(name, bank=bank, trust=told.trust, **keywords(told.load)) for name in told.models]
-    if bank.manifest:
+    if "fingerprint" in bank.manifest:
         verify(bank)
     out = Path(told.out or default_out("{}-on-{}", "-".join(model.name for model in models), bank.name))
     run = examine(

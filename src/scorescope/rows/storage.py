@@ -11,8 +11,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +58,7 @@ class Source:
         class_names: A name for each class, or None.
         transform: What was done to the rows, in words.
         cautions: What the user should know, in words.
+        extra: What else the manifest says.
     """
 
     where: str
@@ -68,6 +69,7 @@ class Source:
     class_names: tuple[str, ...] | None = None
     transform: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Meaning(NamedTuple):
@@ -102,6 +104,11 @@ def refuse_existing(out: Path, force: bool) -> None:
         raise InputError(f"{out} exists and is not a bank, so it is not replaced", "another --out")
     if not force:
         raise InputError(f"{out} exists", "another --out, or --force to replace it")
+
+
+def name_of(out: Path) -> str:
+    """What a bank is called that was given no name."""
+    return out.stem if out.suffix == ".bank" else out.name
 
 
 def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = False, progress: Progress = quiet) -> None:
@@ -140,7 +147,7 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
         manifest = {
             "schema": SCHEMA,
             "version": __version__,
-            "name": name or (out.stem if out.suffix == ".bank" else out.name),
+            "name": name or name_of(out),
             "rows": source.shape[0],
             "shape": list(source.shape[1:]),
             "dtype": source.dtype.name,
@@ -154,6 +161,7 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
             "transform": list(source.transform),
             **content,
             "cautions": [*source.cautions, *content["cautions"]],
+            **source.extra,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8")
         refuse_existing(out, force)  # nor what came there meanwhile

@@ -1,0 +1,136 @@
+"""Two banks of one: rows to train on, and rows of the same kind that training never sees."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scorescope import seeds
+from scorescope.errors import InputError
+from scorescope.rows.bank import Bank
+from scorescope.rows.content import fingerprint_of
+from scorescope.rows.storage import Meaning, Progress, Source, batch_rows, quiet, refuse_existing, write_bank
+
+
+def split(bank: Bank, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Stored rows (kept, held out), each in ascending order: of every class the same share, drawn by `seed`.
+
+    Args:
+        bank: Whose rows.
+        share: Of each class (of all rows, without labels), rounded to whole rows.
+        seed: Of the draw; a class's draw depends on no other class.
+
+    Raises:
+        InputError: A share outside (0, 1), or one that leaves either side of a class empty.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"a held-out share of {share:g} is not between 0 and 1", "--hold-out 0.1")
+    groups = {-1: np.arange(len(bank.rows))}
+    if bank.labels is not None:
+        groups = {int(label): bank.indices(int(label)) for label in np.unique(bank.labels)}
+    drawn = []
+    for label, rows in groups.items():
+        count = round(share * len(rows))
+        if not 0 < count < len(rows):
+            where = f"class {bank.class_name(label)}" if label >= 0 else bank.name
+            raise InputError(
+                f"holding out {share:g} of the {len(rows)} rows of {where} leaves one side empty", "another share, or more rows"
+            )
+        drawn.append(rows[seeds.generator(seed, "hold-out", max(label, 0)).permutation(len(rows))[:count]])
+    held = np.sort(np.concatenate(drawn))
+    return np.setdiff1d(np.arange(len(bank.rows)), held), held
+
+
+def hold_out(bank: Bank, share: float, seed: int = 0) -> tuple[Bank, Bank]:
+    """The bank without a share of its rows, and those rows, as two banks in memory that name each other; see `split`."""
+    parts = [_Part(bank, index) for index in split(bank, share, seed)]
+    links = _links(parts, ("", ""), share, seed)
+    kept, held = (
+        Bank(
+            part[0 : len(part)], part.labels, flips=bank.flips, low=bank.low, high=bank.high, class_names=bank.class_names,
+            name=name, manifest=link,
+        )
+        for part, link, name in zip(parts, links, (bank.name, f"{bank.name}-held-out"), strict=True)
+    )  # fmt: skip
+    return kept, held
+
+
+def held_out_path(out: Path) -> Path:
+    """Where the held-out rows of a bank are kept: photos.bank has photos-held-out.bank beside it."""
+    return out.with_name(f"{out.stem}-held-out.bank" if out.suffix == ".bank" else f"{out.name}-held-out")
+
+
+@contextmanager
+def whole_first(out: Path, force: bool) -> Iterator[Path]:
+    """Where to build the bank of all rows before it is split; a leftover of a killed build is replaced.
+
+    Raises:
+        InputError: One of the two banks is there already.
+    """
+    for path in (out, held_out_path(out)):
+        refuse_existing(path, force)
+    whole = out.with_name(f".{out.name}.whole")
+    try:
+        yield whole
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+
+
+def save_split(whole: Bank, out: Path, share: float, seed: int = 0, *, force: bool = False, progress: Progress = quiet) -> None:
+    """Write both parts of a bank as folders that name each other: `out`, and `held_out_path(out)`."""
+    parts, paths = [_Part(whole, index) for index in split(whole, share, seed)], (out, held_out_path(out))
+    links = _links(parts, (paths[0].name, paths[1].name), share, seed)
+    names = (whole.name, f"{whole.name}-held-out")
+    # The held-out rows first: who finds the training bank finds them, too.
+    for part, path, link, called in list(zip(parts, paths, links, names, strict=True))[::-1]:
+        source = Source(
+            where=str(whole.manifest["source"]),
+            shape=(len(part), *whole.shape),
+            dtype=whole.rows.dtype,
+            batches=part.batches,
+            labels=part.labels,
+            class_names=whole.class_names,
+            transform=(*whole.manifest["transform"], f"{'held out' if 'held_out_of' in link else 'kept'}: {share:g} held out, seed {seed}"),
+            extra=link,
+        )
+        write_bank(source, path, Meaning(whole.flips, whole.low, whole.high, called), force=force, progress=progress)
+
+
+def partner(bank: Bank) -> str:
+    """Fingerprint of the bank that a bank was split from or that was split from it; empty where it was not split."""
+    return str(bank.manifest.get("held_out", bank.manifest.get("held_out_of", {})).get("fingerprint", ""))
+
+
+class _Part:
+    """Some rows of a bank, read as they are asked for."""
+
+    def __init__(self, bank: Bank, index: np.ndarray) -> None:
+        self.bank, self.index = bank, index
+        self.labels = None if bank.labels is None else bank.labels[index]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.bank.stored_at(self.index[rows])
+
+    def batches(self) -> Iterator[np.ndarray]:
+        step = batch_rows(self.bank.rows[0].nbytes)
+        return (self[start : start + step] for start in range(0, len(self), step))
+
+    def fingerprint(self) -> str:
+        return fingerprint_of({**self.bank.description(), "shape": [len(self), *self.bank.shape]}, self, self.labels)
+
+
+def _links(parts: list[_Part], folders: tuple[str, str], share: float, seed: int) -> list[dict[str, Any]]:
+    """What each part says of the other in its manifest."""
+    told = [
+        {"fingerprint": part.fingerprint(), "rows": len(part), "folder": folder, "share": share, "seed": seed}
+        for part, folder in zip(parts, folders, strict=True)
+    ]
+    return [{"held_out": told[1]}, {"held_out_of": told[0]}]
