@@ -7,7 +7,7 @@ import pytest
 
 from scorescope import InputError
 from scorescope.rows import Bank
-from scorescope.rows.hold_out import held_out_path, hold_out, partner, split
+from scorescope.rows.hold_out import build, held_out_path, hold_out, partner, split
 
 
 def labelled(rows: int = 60, classes: int = 3) -> Bank:
@@ -51,7 +51,7 @@ def test_two_banks_in_memory_name_each_other() -> None:
 def test_built_on_disk_they_are_the_banks_in_memory(tmp_path) -> None:
     bank = labelled()
     np.savez(tmp_path / "rows.npz", x=bank.rows, y=bank.labels)
-    built = Bank.build(tmp_path / "rows.npz", tmp_path / "photos.bank", hold_out=0.2)
+    built = build(tmp_path / "rows.npz", tmp_path / "photos.bank", 0.2)
     beside = Bank.open(held_out_path(tmp_path / "photos.bank"))
     kept, held = hold_out(Bank.from_arrays(bank.rows, bank.labels), 0.2)
     assert (built.fingerprint, beside.fingerprint) == (kept.fingerprint, held.fingerprint)
@@ -64,7 +64,7 @@ def test_built_on_disk_they_are_the_banks_in_memory(tmp_path) -> None:
 def test_a_leftover_of_a_killed_build_is_replaced(tmp_path) -> None:
     np.save(tmp_path / "rows.npy", labelled().rows)
     Bank.build(tmp_path / "rows.npy", tmp_path / ".photos.bank.whole")
-    Bank.build(tmp_path / "rows.npy", tmp_path / "photos.bank", hold_out=0.5)
+    build(tmp_path / "rows.npy", tmp_path / "photos.bank", 0.5)
     assert not (tmp_path / ".photos.bank.whole").exists()
 
 
@@ -73,9 +73,9 @@ def test_neither_bank_is_replaced_unasked(tmp_path, existing: str) -> None:
     np.save(tmp_path / "rows.npy", labelled().rows)
     before = Bank.build(tmp_path / "rows.npy", tmp_path / existing).fingerprint
     with pytest.raises(InputError, match="exists"):
-        Bank.build(tmp_path / "rows.npy", tmp_path / "photos.bank", hold_out=0.5)
+        build(tmp_path / "rows.npy", tmp_path / "photos.bank", 0.5)
     assert Bank.open(tmp_path / existing).fingerprint == before
-    Bank.build(tmp_path / "rows.npy", tmp_path / "photos.bank", hold_out=0.5, force=True)
+    build(tmp_path / "rows.npy", tmp_path / "photos.bank", 0.5, force=True)
     assert Bank.open(tmp_path / existing).fingerprint != before
 
 
@@ -90,5 +90,5 @@ def test_a_class_that_would_be_empty_is_named(tmp_path) -> None:
         split(labelled(), 0.01)
     np.savez(tmp_path / "rows.npz", x=labelled().rows, y=labelled().labels)
     with pytest.raises(InputError, match="leaves one side empty"):
-        Bank.build(tmp_path / "rows.npz", tmp_path / "x.bank", hold_out=0.01)
+        build(tmp_path / "rows.npz", tmp_path / "x.bank", 0.01)
     assert [path.name for path in tmp_path.iterdir()] == ["rows.npz"]

@@ -47,6 +47,7 @@ BUILD = """Make a bank from a folder of images, an .npy or .npz file, a datasets
 
 examples:
   scorescope bank build photos/ --out photos.bank --size 64 --flips
+  scorescope bank build photos/ --out photos.bank --hold-out 0.1     also makes photos-held-out.bank
   scorescope bank build latents.npz --out latents.bank --scale 0.18215
 """
 
@@ -89,6 +90,12 @@ class Build:
     """The bank to make."""
 
     reading: OmitArgPrefixes[Options] = dataclasses.field(default_factory=Options)
+
+    hold_out: Annotated[float | None, arg(metavar="SHARE")] = None
+    """Keep that share of each class out of X.bank, in X-held-out.bank beside it: rows for examine --held-out."""
+
+    hold_out_seed: int = 0
+    """Chooses the rows that are held out."""
 
     force: bool = False
     """Replace the bank that is already there."""
@@ -151,13 +158,20 @@ def main(argv: list[str]) -> int:
 
 def _build(argv: list[str]) -> int:
     told = _parse(Build, argv, "build", BUILD)
-    from scorescope.rows import Bank
+    from scorescope.rows import Bank, hold_out
 
     with _progress("building") as progress:
-        bank = Bank.build(told.source, told.out, force=told.force, progress=progress, **vars(told.reading))
+        options = {"force": told.force, "progress": progress, **vars(told.reading)}
+        if told.hold_out is None:
+            bank = Bank.build(told.source, told.out, **options)
+        else:
+            bank = hold_out.build(told.source, told.out, told.hold_out, told.hold_out_seed, **options)
     for caution in bank.manifest["cautions"]:
         print(f"warning: {caution}", file=sys.stderr)
     print(f"{told.out}: {_in_words(bank)}")
+    if told.hold_out is not None:
+        beside = hold_out.held_out_path(Path(told.out))
+        print(f"{beside}: {_in_words(Bank.open(beside))}")
     return 0
 
 
@@ -253,6 +267,9 @@ def _description(bank: Bank, path: Path) -> Iterator[tuple[str, str]]:
     yield "classes", _classes(bank)
     yield "duplicates", f"{manifest['duplicates']:,} rows repeat an earlier row"
     yield "shadow", _shadow_line(bank)
+    for key, words in (("held_out", "held out"), ("held_out_of", "held out of")):
+        if key in manifest:
+            yield words, f"{manifest[key]['rows']:,} rows, {manifest[key]['folder']} (seed {manifest[key]['seed']})"
     yield "source", str(manifest["source"])
     yield "transform", "; ".join(manifest["transform"]) or "none"
     yield "fingerprint", bank.fingerprint

@@ -21,17 +21,7 @@ from torch import Tensor
 from scorescope.errors import InputError
 from scorescope.rows.content import as_array, check_labels, check_range, decode, description_of, fingerprint_of, refuse_non_finite
 from scorescope.rows.options import Options
-from scorescope.rows.storage import (
-    Meaning,
-    Progress,
-    Source,
-    batch_rows,
-    name_of,
-    quiet,
-    read_bank,
-    refuse_existing,
-    write_bank,
-)
+from scorescope.rows.storage import Meaning, Progress, Source, batch_rows, quiet, read_bank, refuse_existing, write_bank
 from scorescope.rows.tensors import StoredRows
 
 
@@ -136,8 +126,6 @@ class Bank:
     ) -> Bank:
         """Build a bank folder in one pass that keeps memory flat, and open it; killed at any moment, it is simply run again.
 
-        With `hold_out` two banks are made, `out` and `scorescope.rows.hold_out.held_out_path(out)`, and the first is opened.
-
         Args:
             source: A folder of images (class subfolders are labels), an .npy or .npz file, a datasets folder or parquet (with the
                 extra `hf`), or an array (N, *shape).
@@ -149,18 +137,10 @@ class Bank:
         Raises:
             InputError: Bad input of any kind; nothing is left behind then.
         """
-        from scorescope.rows import hold_out
         from scorescope.rows.sources import read_source
 
         chosen, target = Options(**options), Path(out)
         chosen.validate()
-        if chosen.hold_out is not None:
-            with hold_out.whole_first(target, force) as whole:
-                all_rows = cls.build(
-                    source, whole, force=True, progress=progress, **{**options, "hold_out": None, "name": chosen.name or name_of(target)}
-                )
-                hold_out.save_split(all_rows, target, chosen.hold_out, chosen.hold_out_seed, force=force, progress=progress)
-            return cls.open(target)
         refuse_existing(target, force)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # Remarks about odd files; what can't be read is an error by name.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from scorescope import seeds
 from scorescope.errors import InputError
 from scorescope.rows.bank import Bank
 from scorescope.rows.content import fingerprint_of
-from scorescope.rows.storage import Meaning, Progress, Source, batch_rows, quiet, refuse_existing, write_bank
+from scorescope.rows.storage import Meaning, Progress, Source, batch_rows, name_of, quiet, refuse_existing, write_bank
 
 
 def split(bank: Bank, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -65,20 +64,29 @@ def held_out_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}-held-out.bank" if out.suffix == ".bank" else f"{out.name}-held-out")
 
 
-@contextmanager
-def whole_first(out: Path, force: bool) -> Iterator[Path]:
-    """Where to build the bank of all rows before it is split; a leftover of a killed build is replaced.
+def build(source: Any, out: str | Path, share: float, seed: int = 0, **options: Any) -> Bank:
+    """Build a bank in two parts, folders that name each other: `out`, which is opened, and `held_out_path(out)`.
+
+    Args:
+        source: As `Bank.build` takes it; it is read once.
+        out: The folder of the rows to train on.
+        share: Of each class; see `split`.
+        seed: Of the draw.
+        **options: Of `Bank.build`, `force` and `progress` included.
 
     Raises:
-        InputError: One of the two banks is there already.
+        InputError: Bad input of any kind; nothing is left behind then.
     """
-    for path in (out, held_out_path(out)):
+    target, force, progress = Path(out), bool(options.pop("force", False)), options.pop("progress", quiet)
+    for path in (target, held_out_path(target)):
         refuse_existing(path, force)
-    whole = out.with_name(f".{out.name}.whole")
+    whole = target.with_name(f".{target.name}.whole")  # what a killed build leaves is replaced
     try:
-        yield whole
+        named = {**options, "name": options.get("name") or name_of(target)}
+        save_split(Bank.build(source, whole, force=True, progress=progress, **named), target, share, seed, force=force, progress=progress)
     finally:
         shutil.rmtree(whole, ignore_errors=True)
+    return Bank.open(target)
 
 
 def save_split(whole: Bank, out: Path, share: float, seed: int = 0, *, force: bool = False, progress: Progress = quiet) -> None:

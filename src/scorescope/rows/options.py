@@ -45,12 +45,6 @@ class Options:
     limit: Annotated[int | None, arg(metavar="N")] = None
     """Keep the first N rows; of class subfolders, equally many."""
 
-    hold_out: Annotated[float | None, arg(metavar="SHARE")] = None
-    """Keep that share of each class out, as a second bank NAME-held-out.bank beside it, for scorescope examine --held-out."""
-
-    hold_out_seed: int = 0
-    """Chooses the rows that are held out."""
-
     name: Annotated[str | None, arg(metavar="NAME")] = None
     """What reports call the bank."""
 
@@ -66,8 +60,6 @@ class Options:
                 raise InputError(f"{option} {value} is not a positive number", f"{option} 1 or more")
         if self.size is not None and self.size > WIDEST:
             raise InputError(f"--size {self.size} is more than {WIDEST:,} pixels a side", "the size that the model was trained on")
-        if self.hold_out is not None and not (isinstance(self.hold_out, float) and 0 < self.hold_out < 1):
-            raise InputError(f"--hold-out {self.hold_out} is not a share between 0 and 1", "--hold-out 0.1")
         low, high = self.low_high
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise InputError(f"--range {low:g} {high:g} is not a range", "two numbers, the lower one first, e.g. --range -1 1")
