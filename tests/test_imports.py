@@ -50,9 +50,9 @@ MAY_IMPORT = {
     "report": ("results", "charts", "claims"),
     "examination": (
         *("denoiser", "sampler", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare", "progress", "runs"),
-        *("results", "claims", "report"),
+        *("results", "claims", "report", "theories"),
     ),
-    "monitor": ("denoiser", "sampler", "rows", "empirical", "regions", "results", "probes", "training", "measure"),
+    "monitor": ("denoiser", "sampler", "rows", "empirical", "regions", "results", "probes", "training", "measure", "theories"),
     "bench": (
         *("schedule", "denoiser", "sampler", "rows", "search", "empirical", "theories", "identity", "runs", "progress", "charts"),
         *("nets", "training", "evaluate"),

@@ -61,3 +61,25 @@ def named_bank(name: str) -> Bank:
     """The bank folder of that name, or the demo's: digits, digits-held-out."""
     own = {"digits": digits, "digits-held-out": held_out_digits}
     return own[name]() if name in own and not Path(name).exists() else Bank.open(name)
+
+
+def held_out_of(bank: Bank, path: str, wanted: str = "auto") -> Bank | None:
+    """The rows that training never saw: the bank named `wanted`, none for "none"; for "auto" those that `bank`, at `path`, was built with.
+
+    Raises:
+        InputError: No such bank, or the one beside `path` is not the one that was made with it.
+    """
+    if wanted == "none":
+        return None
+    if wanted != "auto":
+        return named_bank(wanted)
+    if path == "digits" and not Path(path).exists():
+        return held_out_digits()
+    record = bank.manifest.get("held_out", {})
+    beside = Path(path).with_name(str(record.get("folder", "")) or "none")
+    if not record or not beside.exists():
+        return None
+    found = Bank.open(beside)
+    if found.fingerprint != record["fingerprint"]:
+        raise InputError(f"{beside} is not the held-out bank that was made with {path}", "--held-out BANK, or --held-out none")
+    return found

@@ -45,6 +45,7 @@ from scorescope.progress import Board
 from scorescope.regions import REGIONS, Noised, States
 from scorescope.rows import Bank
 from scorescope.sampler import start_time, trajectory
+from scorescope.theories.gaussian import GaussianScore
 
 CHUNK = 32  # paths in one file of states
 RESULTS, REPORT = "results.nc", "report.html"
@@ -117,8 +118,8 @@ def examine(
     model: Denoiser | Sequence[Denoiser],
     bank: Bank,
     probes: Sequence[str] | None = None,
-    seed: int | None = None,
     *,
+    held_out: Bank | None = None,
     preset: str = "default",
     out: str | Path | None = None,
     force: bool = False,
@@ -130,17 +131,17 @@ def examine(
         model: A `Denoiser`, or several: then the report compares them.
         bank: What they were trained on.
         probes: Names of probes; all unless given.
-        seed: Names every random stream.
+        held_out: Rows of the same kind that training never saw: what is asked of training rows is asked of them, too.
         preset: The plan whose values hold for all that is not given: default, quick, demo or paper.
         out: Folder of the run, continued if it was cut; a temporary one unless given.
         force: Begin again, in place of the run in `out`.
-        **options: Fields of `scorescope.plan.Plan` (paths, times, origins, nulls, labels, tolerance, solver, steps, shared_states) and
-            of `Machine` (device, batch, memory, quiet, command).
+        **options: Fields of `scorescope.plan.Plan` (paths, times, origins, nulls, labels, tolerance, solver, steps, shared_states, seed)
+            and of `Machine` (device, batch, memory, quiet, command).
 
     Raises:
         InputError: Anything that does not fit, in one line; nothing is written then.
     """
-    given = {**options, **({} if probes is None else {"probes": tuple(probes)}), **({} if seed is None else {"seed": seed})}
+    given = {**options, **({} if probes is None else {"probes": tuple(probes)})}
     known = {field.name: kind for kind in (plan.Plan, Machine) for field in fields(kind)}
     for name in given:
         if name not in known:
@@ -150,7 +151,7 @@ def examine(
         given["labels"] = (labels,) if isinstance(labels, str) else tuple(str(label) for label in labels)
     chosen = replace(plan.preset(preset), **{name: value for name, value in given.items() if known[name] is plan.Plan})
     machine = Machine(**{name: value for name, value in given.items() if known[name] is Machine})
-    prepared = prepare(chosen, model, bank, machine.device)
+    prepared = prepare(chosen, model, bank, machine.device, held_out)
     if out is not None:
         return _examined(prepared, bank, Path(out), machine, force)
     folder = Path(tempfile.mkdtemp(prefix="scorescope-"))
@@ -183,6 +184,8 @@ class _Job:
         self.device, self.plan = torch.device(machine.device), prepared.plan
         self.models = {name: on_linear_axis(model.to(self.device)) for name, model in prepared.models.items()}
         self.timings: dict[str, float] = {}
+        self.baseline = GaussianScore(bank, device=self.device)
+        self.regions = [region for region in REGIONS if region != "held-out" or prepared.held_out is not None]
         labels = regions.path_labels(prepared.classes, self.plan.paths)
         self.labels = None if labels is None else labels.to(self.device)
         solver = {"method": self.plan.solver, "steps": self.plan.steps, "batch": machine.batch}
@@ -197,17 +200,19 @@ class _Job:
         board.say(f"run folder {self.folder} (killed, the same command continues)")
         if continued:
             board.say(f"continuing: {len(list(self.folder.glob('cells/**/*.n*')))} cells done")
-        needs_samples = any(probe.regions != ("supervision",) for probe in state_probes) or any(not probe.of_bank for probe in whole_probes)
+        needs_samples = any({"extrapolation", "renoised"} & {*probe.regions} for probe in state_probes) or any(
+            not probe.of_bank for probe in whole_probes
+        )
         if needs_samples:
             for name in self.models:
                 self._sample(board, name)
         parts: list[xr.Dataset] = []
-        for region in REGIONS:
+        for region in self.regions:
             wanted = [probe for probe in state_probes if region in probe.regions]
             if wanted:
                 self._measure_region(board, region, wanted)
         if state_probes:
-            parts.append(table(state_probes, list(self.models), REGIONS, self.prepared.times, self._read))
+            parts.append(table(state_probes, list(self.models), self.regions, self.prepared.times, self._read))
         parts += [self._measure_whole(board, probe) for probe in whole_probes]
         if needs_samples:
             parts.append(self._pictures())
@@ -253,7 +258,12 @@ class _Job:
         times = self.prepared.times
         if region == "extrapolation":
             return States(region, times, self.labels, along=lambda k: self._states(owner, k))
-        return States.noised(region, times, (self._pairs() if region == "supervision" else self._renoised(owner)).to(self.device))
+        noised = {"supervision": self._pairs, "renoised": lambda: self._renoised(owner), "held-out": self._held_out}[region]()
+        return States.noised(region, times, noised.to(self.device))
+
+    def _held_out(self) -> Noised:
+        assert self.prepared.held_out is not None
+        return regions.held_out(self.prepared.held_out, self._pairs(), self.plan.seed)
 
     def _pairs(self) -> Noised:
         return regions.supervision(self.bank, self.plan.paths, self.plan.seed, self.prepared.classes)
@@ -277,7 +287,7 @@ class _Job:
     def _measure_region(self, board: Board, region: str, probes: Sequence[StateProbe]) -> None:
         """All cells of a region that are not there yet."""
         begun, times = time.monotonic(), self.prepared.times
-        same_states = region == "supervision" or self.plan.shared_states is not None
+        same_states = region in ("supervision", "held-out") or self.plan.shared_states is not None
         groups = [list(self.models)] if same_states else [[name] for name in self.models]
         asked = {name for probe in probes for name in probe.variables}
         with board.row(f"{region}: {', '.join(probe.name for probe in probes)}", len(times) * len(self.models)) as row:
@@ -286,7 +296,7 @@ class _Job:
                 todo = [k for k in range(len(times)) if any((name, k) not in done for name in names)]
                 row.skip(len(names) * (len(times) - len(todo)))
                 models = {name: self.models[name] for name in names}
-                for k, name, found in cells(models, self.truth, self._region(region, self._owner(names[0])), probes, todo):
+                for k, name, found in cells(models, self.truth, self._region(region, self._owner(names[0])), probes, todo, self.baseline):
                     with replacing(self._cell(name, region, k)) as temporary, open(temporary, "wb") as opened:
                         np.savez(opened, **found)  # type: ignore[arg-type]
                     row(1, f"t = {times[k]:.2f}")
@@ -301,7 +311,7 @@ class _Job:
                 parts[name] = results.load(path)
                 continue
             samples = torch.zeros(0, *self.bank.shape) if probe.of_bank else self._states(name, -1)
-            subject = Subject(self.models[name], self.truth, self.bank, samples, self.labels, self.setting)
+            subject = Subject(self.models[name], self.truth, self.bank, samples, self.labels, self.setting, self.prepared.held_out)
             title = probe.name if probe.of_bank or len(self.models) == 1 else f"{probe.name} {name}"
             with board.row(title, probe.work(subject)) as row:
                 subject.tick = row
@@ -320,11 +330,14 @@ class _Job:
     def _paths(self) -> xr.Dataset:
         """Which rows and classes the paths have."""
         source = self._pairs()
-        label = np.full((len(self.models), len(REGIONS), self.plan.paths), -1)
+        label = np.full((len(self.models), len(self.regions), self.plan.paths), -1)
         if source.label is not None and self.labels is not None:
-            label[:, 0], label[:, 1:] = source.label.numpy(), self.labels.cpu().numpy()
+            for k, region in enumerate(self.regions):
+                label[:, k] = (source.label if region in ("supervision", "held-out") else self.labels.cpu()).numpy()
         data = {"label": (("model", "region", "path"), label), "supervision_row": (("path",), source.row)}
-        return xr.Dataset(data, coords={"model": list(self.models), "region": list(REGIONS)})
+        if self.prepared.held_out is not None:
+            data["held_out_row"] = (("path",), self._held_out().row)
+        return xr.Dataset(data, coords={"model": list(self.models), "region": self.regions})
 
     def _rows(self, measured: xr.Dataset) -> xr.Dataset:
         """Pictures of the rows that the probes point at."""
@@ -365,10 +378,18 @@ class _Job:
                 "high": bank.high,
                 "source": str(bank.manifest.get("source", "")),
             },
+            "held_out": _rows_of(self.prepared.held_out),
             "timings": {name: round(seconds, 2) for name, seconds in self.timings.items()},
             "warnings": self.prepared.warnings,
             "not_measured": self.prepared.not_measured,
         }
+
+
+def _rows_of(held_out: Bank | None) -> dict[str, Any] | None:
+    """What the results say of held-out rows."""
+    if held_out is None:
+        return None
+    return {"name": held_out.name, "rows": len(held_out.rows), "fingerprint": held_out.fingerprint}
 
 
 def _about(name: str, model: Denoiser, identity: Any) -> dict[str, Any]:

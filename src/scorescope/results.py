@@ -5,7 +5,7 @@ leading dimension `step`: that is another file, of which there is no report. Eve
 no second run. Dimensions:
 
     model    the examined models, in the order given (names)
-    region   "supervision", "extrapolation", "renoised"
+    region   "supervision", "extrapolation", "renoised", and "held-out" where there were held-out rows
     path     one training pair (x, ε), or one sampling trajectory, seen at every time; the same noise for every model
     time     the paper's linear time, ascending: 0 is data ("image"), 1 is noise
     class    the bank's classes
@@ -16,15 +16,22 @@ Variables (one that was not asked for, or could not be measured, is left out; Na
     of the states            dims (model, region, path, time)
       r_star                 ratio of Eq. 4 over the whole bank: 1 on a training shell
       score_error            weighted score error ‖x̂_θ − x̂*‖² / (t² d): the velocity error per dimension (C.5)
+      gaussian_error         the same of the bank's Gaussian denoiser, at the same states
       mean_to_nearest        ‖x̂_θ − x_k‖ / √d, k the row with the largest posterior weight: what drives the error off the shells
       top_index, top_weight, ess, entropy     of the exact posterior that the model is compared with
       gap_empirical          ‖s*^c − s*^∅‖ (Fig. 2), in units of the score
       gap_learned            ‖s_θ^c − s_θ^∅‖
-      dsm_loss, dsm_optimum  supervision region only: ‖x̂_θ − x‖²/(t² d), and (‖x‖² − ‖x̂*‖²)/(t² d) whose mean is the optimum
+      score_norm             ‖s*^c‖, what the gaps are small or large against
+      dsm_loss               supervision and held-out regions: ‖x̂_θ − x‖²/(t² d); gaussian_loss: the same of the Gaussian denoiser
+      dsm_optimum            supervision region only: (‖x‖² − ‖x̂*‖²)/(t² d), whose mean is the optimum
     of the paths
       label                  (model, region, path) class of the path, −1 for none
       supervision_row        (path,) the training row of each supervision pair
+      held_out_row           (path,) the row, in the held-out bank, of each held-out pair
       sample                 (model, path, axis_*) the finished samples: the ends of the extrapolation paths, t = 0
+    leaving the shells       dims (model, path): of the extrapolation paths, as sampling runs from 1 to 0
+      left_inside            the last t at which the path had not left the 99 % χ band around r* = 1, yet
+      left_outside           the first t at which it was above or below; 0 if it never was
     memorization             dims (model, path): of the finished samples
       nearest_index          (model, path, near) the nearest rows, nearest first (over the whole bank)
       nearest_distance       (model, path, near) their Euclidean distances
@@ -74,13 +81,13 @@ COPY = 1 / 3
 """Nearest distance over second-nearest below which a sample is called a copy."""
 AGAIN = "scorescope examine MODEL --bank BANK with --force, which makes them again"
 DIMS = {
-    "model region path time": "r_star score_error mean_to_nearest top_weight ess entropy gap_empirical gap_learned dsm_loss dsm_optimum "
-    "top_index",
+    "model region path time": "r_star score_error gaussian_error gaussian_loss mean_to_nearest top_weight ess entropy top_index "
+    "gap_empirical gap_learned score_norm dsm_loss dsm_optimum",
     "model region path": "label",
-    "path": "supervision_row",
+    "path": "supervision_row held_out_row",
     "model path axes": "sample",
     "model path near": "nearest_index nearest_distance",
-    "model path": "ratio_second ratio_calibrated copier_row",
+    "model path": "left_inside left_outside ratio_second ratio_calibrated copier_row",
     "null": "null_row null_second null_calibrated",
     "null near": "null_index null_distance",
     "model origin origin_time": "returned return_distance",

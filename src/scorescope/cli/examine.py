@@ -35,6 +35,8 @@ class Examine:
     """A .safetensors file, a training run's folder, FILE.py:FUNCTION, or theory:NAME; several are compared."""
     bank: Annotated[str, arg(metavar="BANK")]
     """The bank the model was trained on; digits for the demo's."""
+    held_out: Annotated[str, arg(metavar="BANK")] = "auto"
+    """Rows that training never saw; auto takes those that BANK was built with (bank build --hold-out), none asks about no such rows."""
     preset: str = "default"
     """default, quick, demo or paper: values for all that is not given below."""
     plan: Plan = field(default_factory=Plan)
@@ -66,7 +68,7 @@ def main(argv: list[str]) -> int:
     told.plan.validate()
     from scorescope.adapters import load
     from scorescope.cli.common import check_device, default_out
-    from scorescope.demo import named_bank
+    from scorescope.demo import held_out_of, named_bank
     from scorescope.examination import examine
     from scorescope.rows.verify import verify
 
@@ -77,8 +79,9 @@ def main(argv: list[str]) -> int:
     if "fingerprint" in bank.manifest:
         verify(bank)
     out = Path(told.out or default_out("{}-on-{}", "-".join(model.name for model in models), bank.name))
+    held_out = held_out_of(bank, told.bank, told.held_out)
     run = examine(
-        models, bank, **vars(told.plan), device=told.device, batch=told.batch, memory=memory, out=out, force=told.force,
+        models, bank, held_out=held_out, **vars(told.plan), device=told.device, batch=told.batch, memory=memory, out=out, force=told.force,
         command=shlex.join(["scorescope", "examine", *argv]),
     )  # fmt: skip
     finish(run, told.json)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from scorescope.rows.bank import Bank
 from scorescope.rows.content import fingerprint_of
 from scorescope.rows.storage import Meaning, Progress, Source, batch_rows, name_of, quiet, refuse_existing, write_bank
 
+RANGES_APART = 1.6  # the span of values of one bank over that of another, beyond which they were prepared differently
+
 
 def split(bank: Bank, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Stored rows (kept, held out), each in ascending order: of every class the same share, drawn by `seed`.
@@ -22,7 +25,7 @@ def split(bank: Bank, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     Args:
         bank: Whose rows.
         share: Of each class (of all rows, without labels), rounded to whole rows.
-        seed: Of the draw; a class's draw depends on no other class.
+        seed: Of the draw; a class's draw depends on no other class. Of drawn rows those that repeat a kept row exactly are kept, too.
 
     Raises:
         InputError: A share outside (0, 1), or one that leaves either side of a class empty.
@@ -42,7 +45,13 @@ def split(bank: Bank, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarr
             )
         drawn.append(rows[seeds.generator(seed, "hold-out", max(label, 0)).permutation(len(rows))[:count]])
     held = np.sort(np.concatenate(drawn))
-    return np.setdiff1d(np.arange(len(bank.rows)), held), held
+    kept = np.setdiff1d(np.arange(len(bank.rows)), held)
+    digests = _digests(bank, bank.flips)
+    known = {digests[k] for k in kept}
+    repeats = np.array([digests[k] in known for k in held])
+    if repeats.all():
+        raise InputError(f"every held-out row of {bank.name} repeats a kept one", "a bank without that many duplicates")
+    return np.sort(np.append(kept, held[repeats])), held[~repeats]
 
 
 def hold_out(bank: Bank, share: float, seed: int = 0) -> tuple[Bank, Bank]:
@@ -112,6 +121,63 @@ def save_split(whole: Bank, out: Path, share: float, seed: int = 0, *, force: bo
 def partner(bank: Bank) -> str:
     """Fingerprint of the bank that a bank was split from or that was split from it; empty where it was not split."""
     return str(bank.manifest.get("held_out", bank.manifest.get("held_out_of", {})).get("fingerprint", ""))
+
+
+def check_held_out(bank: Bank, held: Bank, classes: Sequence[int] = ()) -> None:
+    """Whether rows can stand beside a training set as rows that training never saw.
+
+    Args:
+        bank: The training set.
+        held: The other rows.
+        classes: Those that must have held-out rows.
+
+    Raises:
+        InputError: Another shape, type or range of values; a class without rows; rows that are in both banks.
+    """
+    one = f"the held-out bank {held.name}"
+    if held.shape != bank.shape:
+        raise InputError(f"{one} has rows of shape {held.shape}, {bank.name} of {bank.shape}", "rows of the same kind")
+    for label in classes:
+        if held.labels is None or not (held.labels == label).any():
+            missing = f"no row of class {bank.class_name(label)}" if held.labels is not None else "no labels"
+            raise InputError(f"{one} has {missing}", "scorescope bank build … --hold-out, which splits by class")
+    (low, high), (least, most) = (value_range_of(one) for one in (bank, held))
+    if not high - low <= RANGES_APART * (most - least) or not most - least <= RANGES_APART * (high - low):
+        raise InputError(
+            f"the values of {one} go from {least:.3g} to {most:.3g}, those of {bank.name} from {low:.3g} to {high:.3g}",
+            "rows that were prepared in the same way (bank build --range, --scale)",
+        )
+    shared = shared_rows(bank, held)
+    if len(shared):
+        some = ", ".join(map(str, shared[:5])) + (", …" if len(shared) > 5 else "")
+        raise InputError(f"{len(shared):,} rows of {one} are in {bank.name}, too ({some})", "rows that training never saw")
+
+
+def value_range_of(bank: Bank) -> tuple[float, float]:
+    """The least and the largest value of a bank, as its manifest has them, else by one pass."""
+    if "minimum" in bank.manifest:
+        return float(bank.manifest["minimum"]), float(bank.manifest["maximum"])
+    ends = [(float(block.x.min()), float(block.x.max())) for block in bank.blocks(4096, mirrored=False)]
+    return min(end[0] for end in ends), max(end[1] for end in ends)
+
+
+def shared_rows(bank: Bank, held: Bank) -> list[int]:
+    """Rows of `held` that equal a row of `bank`, or a mirror image where it has flips."""
+    known = set(_digests(bank, bank.flips))
+    return [index for index, digest in enumerate(_digests(held, bank.flips)) if digest in known]
+
+
+def _digests(bank: Bank, flips: bool) -> list[bytes]:
+    """A hash of each stored row, the same for equal rows, and for mirror images where `flips`."""
+
+    def digest(row: np.ndarray) -> bytes:
+        return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+
+    found = []
+    for block in bank.blocks(1024, mirrored=False):
+        for row in block.x.numpy().reshape(-1, *bank.shape) + 0.0:  # −0 and 0 are the same number
+            found.append(min(digest(row), digest(np.ascontiguousarray(row[..., ::-1]))) if flips else digest(row))
+    return found
 
 
 class _Part:
