@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,12 @@ class _Job:
                     row(1, f"t = {times[k]:.2f}")
         self.timings[region] = time.monotonic() - begun
 
+    def _r_star(self, model: str) -> np.ndarray | None:
+        """(P, T) of the extrapolation paths, where a probe has measured it."""
+        read = [(self._read(model, "extrapolation", k) or {}).get("r_star") for k in range(len(self.prepared.times))]
+        known = [one for one in read if one is not None]
+        return np.stack(known, 1) if len(known) == len(read) else None
+
     def _measure_whole(self, board: Board, probe: WholeProbe) -> xr.Dataset:
         """What a whole probe says of all models, or of the bank."""
         begun, parts = time.monotonic(), {}
@@ -312,6 +319,8 @@ class _Job:
                 continue
             samples = torch.zeros(0, *self.bank.shape) if probe.of_bank else self._states(name, -1)
             subject = Subject(self.models[name], self.truth, self.bank, samples, self.labels, self.setting, self.prepared.held_out)
+            if not probe.of_bank:
+                subject.states, subject.r_star = partial(self._states, self._owner(name)), self._r_star(name)
             title = probe.name if probe.of_bank or len(self.models) == 1 else f"{probe.name} {name}"
             with board.row(title, probe.work(subject)) as row:
                 subject.tick = row

@@ -200,6 +200,8 @@ class Subject:
         labels: (P,) their classes, or None.
         setting: Of the run.
         held_out: Rows that training never saw, or None.
+        states: From k to the states (P, *shape) of the extrapolation paths at time k of the setting.
+        r_star: (P, T) of these, where it was measured.
         tick: Call with a number of finished units of work.
     """
 
@@ -210,6 +212,8 @@ class Subject:
     labels: Tensor | None
     setting: Setting
     held_out: Bank | None = None
+    states: Callable[[int], Tensor] = lambda k: torch.zeros(0)
+    r_star: np.ndarray | None = None
     tick: Callable[[int], None] = lambda units: None
 
 

@@ -18,7 +18,8 @@ def measure(view: View) -> Arrays:
     norm = squared((1 - view.t) * truth.conditional.mean - view.z).sqrt() / view.t**2
     return {
         "score_norm": norm,
-       "gap_empirical": gap(truth.conditional.mean, truth.whole.mean), "gap_learned": gap(view.model_mean, view.model_free),
+        "gap_empirical": gap(truth.conditional.mean, truth.whole.mean),
+        "gap_learned": gap(view.model_mean, view.model_free),
     }
 
 
