@@ -208,7 +208,7 @@ def test_the_command_draws_page_and_charts_again(undrawn, tmp_path, capsys):
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "elsewhere" / "page.html")]) == 0
     assert "only" in (tmp_path / "elsewhere" / "page.html").read_text()
     lines = capsys.readouterr().out.splitlines()
-    assert len([line for line in lines if line[0] in "●▲○–"]) == 3
+    assert len([line for line in lines if line[0] in "●◆▲○–"]) == 3
     assert lines[3] == str(tmp_path / "elsewhere" / "page.html")
     assert main(["report", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "report.html").is_file()
