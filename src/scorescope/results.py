@@ -28,11 +28,15 @@ Variables (one that was not asked for, or could not be measured, is left out; Na
     memorization             dims (model, path): of the finished samples
       nearest_index          (model, path, near) the nearest rows, nearest first (over the whole bank)
       nearest_distance       (model, path, near) their Euclidean distances
-      ratio_second           nearest distance over second-nearest; below 1/3 the sample is called a copy
+      ratio_second           nearest distance over that to the nearest row outside the nearest row's group of near-duplicates; below 1/3 the
+                             sample is called a copy; 0 for an exact copy. ratio_second_plain: over second-nearest, whatever row that is
       ratio_calibrated       squared nearest distance over the mean of the n nearest squared ones (C.7); 0 copy, 1 new
+      group_size             rows in the nearest row's group: it, its near-duplicates, and their mirror images counted with them
+      exact_copy             1 if every value is the nearest row's up to rounding (8 bits for rows of 8 bits), else 0
+      near_duplicate_distance ()  rows nearer to each other than this are near-duplicates (`search.groups`)
       copier_row             (model, path) the row at which a perfect copier (the exact empirical score) ends from the same noise
-      null_row               (null,) real rows beside their own nearest neighbours: the scale of "close"
-      null_index, null_distance (null, near), null_second, null_calibrated (null,)
+      null_row               (null,) real rows beside the nearest rows outside their own groups: the scale of "close"
+      null_index, null_distance (null, near), null_second, null_calibrated, null_group_size (null,)
     return to origin (C.4)   dims (model, origin, origin_time)
       returned               1 if the nearest row of the denoised state is the row that it was noised from, else 0
       return_distance        ‖output − original‖ / √d
@@ -71,7 +75,7 @@ from scorescope.files import replacing
 
 SCHEMA = 1
 COPY = 1 / 3
-"""Nearest distance over second-nearest below which a sample is called a copy."""
+"""Nearest distance over that to the nearest row outside the nearest row's group, below which a sample is called a copy."""
 AGAIN = "scorescope examine MODEL --bank BANK with --force, which makes them again"
 DIMS = {
     "model region path time": "r_star score_error mean_to_nearest top_weight ess entropy gap_empirical gap_learned dsm_loss dsm_optimum "
@@ -80,8 +84,8 @@ DIMS = {
     "path": "supervision_row",
     "model path axes": "sample",
     "model path near": "nearest_index nearest_distance",
-    "model path": "ratio_second ratio_calibrated copier_row",
-    "null": "null_row null_second null_calibrated",
+    "model path": "ratio_second ratio_second_plain ratio_calibrated group_size exact_copy copier_row",
+    "null": "null_row null_second null_calibrated null_group_size",
     "null near": "null_index null_distance",
     "model origin origin_time": "returned return_distance",
     "origin": "origin_row",
@@ -91,7 +95,7 @@ DIMS = {
     "two": "closest_pair",
     "class two": "closest_pair_class",
     "class": "closest_distance_class",
-    "": "closest_distance duplicates",
+    "": "closest_distance duplicates near_duplicate_distance",
     "scrub": "scrub_path",
     "model scrub time axes": "scrub_state scrub_model_mean scrub_truth_mean",
     "row": "row_index row_label",

@@ -24,7 +24,7 @@ def copies(results: xr.Dataset, model: str) -> Judged:
     notes = [f"Of {len(real):,} real rows, {real.sum()} are that close to another row."] if len(real) else []
     if "exact_copy" in results and k:
         exact = results["exact_copy"].sel(model=model).values == 1
-        notes.append(f"{exact.sum():,} are exact copies, to 8 bits.")
+        notes.append(f"{exact.sum():,} are exact copies, up to rounding.")
     if "group_size" in results and k:
         grouped = results["group_size"].sel(model=model).values[np.isfinite(ratio)][hits] > 1
         notes.append(f"{grouped.sum():,} copy a row that has near-duplicates; they count as one row.")
