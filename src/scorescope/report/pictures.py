@@ -129,9 +129,14 @@ class Painter:
 
 def png(pixels: np.ndarray) -> str:
     """8-bit pixels as a PNG in a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(pixels)).decode()
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """8-bit pixels as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def painter(results: xr.Dataset, edge: int) -> Painter:
