@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "runs": (),
     "plan": (),
     "results": (),
+    "copies": ("results",),
     "nets": (),
     "rows": (),
     "search": ("rows",),
@@ -47,10 +48,10 @@ MAY_IMPORT = {
     "evaluate": ("schedule", "denoiser", "sampler", "rows", "progress", "runs", "identity", "adapters"),
     "charts": ("results", "statistics"),
     "claims": ("results", "statistics"),
-    "report": ("results", "charts", "claims"),
+    "report": ("results", "charts", "claims", "copies"),
     "examination": (
         *("denoiser", "sampler", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare", "progress", "runs"),
-        *("results", "claims", "report"),
+        *("results", "claims", "report", "copies"),
     ),
     "monitor": ("denoiser", "sampler", "rows", "empirical", "regions", "results", "probes", "training", "measure"),
     "bench": (
@@ -59,7 +60,7 @@ MAY_IMPORT = {
     ),
     "cli": (
         *("process", "progress", "plan", "runs", "rows", "search", "adapters", "training", "demo", "examination", "results"),
-        *("charts", "claims", "report", "bench", "evaluate", "monitor", "distributed"),
+        *("charts", "claims", "report", "bench", "evaluate", "monitor", "distributed", "copies"),
     ),
     "__main__": ("cli",),
 }

@@ -3,7 +3,7 @@
     OUT/run.json                      settings; the same command continues, other settings are refused (`runs`)
     OUT/states/MODEL/paths-*.safetensors   sampling trajectories, a few paths a file
     OUT/cells/…                       one file for each (region, time, model) and each whole probe
-    OUT/results.nc  report.html  charts/
+    OUT/results.nc  copies.csv  report.html  charts/
 
 Models are asked about the same noise, and about the same states where a region does not depend on the model; then the exact posterior
 is computed once for all of them.
@@ -32,7 +32,7 @@ import xarray as xr
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from scorescope import __version__, plan, regions, results, runs
+from scorescope import __version__, copies, plan, regions, results, runs
 from scorescope.denoiser import Denoiser, on_linear_axis
 from scorescope.empirical import EmpiricalScore
 from scorescope.errors import InputError, unknown
@@ -52,7 +52,7 @@ KIND = runs.Kind(
     "an examination",
     (
         *("states/*/paths-[0-9]*.safetensors", "cells/*/*/time-[0-9]*.npz", "cells/*/*.nc"),
-        *(RESULTS, REPORT, "charts/*.svg", "charts/*.png", "charts/*.csv", "charts/*.json"),
+        *(RESULTS, REPORT, copies.FILE, "charts/*.svg", "charts/*.png", "charts/*.csv", "charts/*.json"),
     ),
     before=("plan.json",),
 )
@@ -82,6 +82,11 @@ class Run:
         from scorescope import claims
 
         return claims.records(self.results)
+
+    @property
+    def copies(self) -> list[dict[str, Any]]:
+        """Every sample that is a copy by any criterion: model, sample, row, name, distance, the criteria, group_size."""
+        return copies.records(self.results)
 
     def findings(self) -> list[str]:
         """The three main findings in plain words."""
@@ -171,6 +176,8 @@ def _examined(prepared: Prepared, bank: Bank, folder: Path, machine: Machine, fo
                 return Run(folder, results.load(folder / RESULTS))
         with Board(machine.quiet) as board:
             measured = _Job(prepared, bank, truth, folder, machine).run(board, continued)
+        if copies.measured(measured):
+            copies.write(measured, folder / copies.FILE)
         results.save(measured, folder / RESULTS)
         return Run(folder, measured)
 
@@ -336,6 +343,8 @@ class _Job:
             "row_image": (("row", *results.image_dims(self.bank.shape)), self.bank[index].numpy()),
             "row_label": (("row",), labels),
         }
+        if self.bank.names is not None:
+            data["row_name"] = (("row",), np.array([self.bank.names[k % len(self.bank.rows)] for k in index], dtype=object))
         return xr.Dataset(data)
 
     def _provenance(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ Variables (one that was not asked for, or could not be measured, is left out; Na
       scrub_path             (scrub,) which paths
       scrub_state, scrub_model_mean, scrub_truth_mean      (model, scrub, time, axis_*)
     pictures of rows that anything above points at, by their index in the bank; −1 points at none
-      row_index (row,), row_image (row, axis_*), row_label (row,)
+      row_index (row,), row_image (row, axis_*), row_label (row,), row_name (row,) where the bank has names
 
 `attrs["provenance"]` is one JSON string: version, command, date, settings, seed, tolerance, device, models (name, file, sha256,
 parameters, schedule, prediction), bank (name, rows, shape, classes, class_names, flips, fingerprint, radius, low, high), timings,
@@ -98,10 +98,11 @@ DIMS = {
     "": "closest_distance duplicates near_duplicate_distance",
     "scrub": "scrub_path",
     "model scrub time axes": "scrub_state scrub_model_mean scrub_truth_mean",
-    "row": "row_index row_label",
+    "row": "row_index row_label row_name",
     "row axes": "row_image",
 }
 INTEGERS = ("_index", "_row", "_pair", "_pair_class", "label", "scrub_path", "duplicates")  # how the names of whole numbers end
+TEXTS = ("row_name",)
 NAMED = ("model", "region", "time", "origin_time", "class")  # dimensions that mean nothing without their coordinates
 
 
@@ -156,6 +157,20 @@ def dimension(results: xr.Dataset) -> int:
     return math.prod(int(n) for n in provenance(results)["bank"]["shape"])
 
 
+def row_number(results: xr.Dataset, index: int) -> str:
+    """Number of a row: "17", or "17 (mirrored)" for the mirror image that a bank with flips counts as a row of its own."""
+    bank = provenance(results)["bank"]
+    count = int(bank["rows"])
+    return f"{index - count} (mirrored)" if bank.get("flips") and index >= count else str(index)
+
+
+def row_names(results: xr.Dataset) -> dict[int, str]:
+    """Names of the rows whose pictures the results carry, by index; empty where the bank has none."""
+    if not {"row_index", "row_name"} <= set(results):
+        return {}
+    return {int(index): str(name) for index, name in zip(results["row_index"].values, results["row_name"].values, strict=True)}
+
+
 def image_dims(shape: tuple[int, ...]) -> tuple[str, ...]:
     """Dimension names of one row."""
     return tuple(f"axis_{k}" for k in range(len(shape)))
@@ -189,9 +204,9 @@ def checked(results: xr.Dataset) -> xr.Dataset:
 
 
 def _check(values: xr.DataArray, dims: tuple[str, ...], axes: Mapping[str, int]) -> None:
-    kinds = "iu" if str(values.name).endswith(INTEGERS) else "fiu"
+    kinds = "UO" if values.name in TEXTS else "iu" if str(values.name).endswith(INTEGERS) else "fiu"
     if values.dims != dims or any(values.sizes[axis] != n for axis, n in axes.items() if axis in dims) or values.dtype.kind not in kinds:
-        has, what = ", ".join(map(str, values.dims)), "whole numbers" if kinds == "iu" else "numbers"
+        has, what = ", ".join(map(str, values.dims)), {"iu": "whole numbers", "UO": "text"}.get(kinds, "numbers")
         raise InputError(f"{values.name} should be {what} over ({', '.join(dims)}), and is {values.dtype} over ({has})", AGAIN)
 
 

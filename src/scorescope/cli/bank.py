@@ -209,9 +209,7 @@ def _show(argv: list[str]) -> int:
     bank = named_bank(told.bank)
     index = bank.row_named(told.row)
     name = bank.row_name(index)
-    out = Path(
-        told.out or re.sub(r"[^\w.()-]+", "_", name.removesuffix(".png") if bank.names else f"row {name}").strip("._")[:200] + ".png"
-    )
+    out = Path(told.out or _file_name(bank, index))
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {out} is not the name of a PNG file", f"--out {out.with_suffix('.png')}")
     if out.exists() and not (told.force and out.is_file()):
@@ -227,6 +225,13 @@ def _show(argv: list[str]) -> int:
     if paint.remark:
         print(paint.remark)
     return 0
+
+
+def _file_name(bank: Bank, index: int) -> str:
+    """A file's name for the picture of a row, after the row's own."""
+    stored = index % len(bank.rows)
+    name = re.sub(r"\.\w{3,4}$", "", bank.row_name(stored)) if bank.names else f"row-{stored}"
+    return (re.sub(r"[^\w.-]+", "_", name).strip("._")[:200] or f"row-{stored}") + "-mirrored" * (index != stored) + ".png"
 
 
 def _check(argv: list[str]) -> int:

@@ -19,6 +19,7 @@ from scorescope.plan import Plan, preset
 if TYPE_CHECKING:
     from scorescope.examination import Run
 
+MOST = 3  # copied rows that the terminal names
 DESCRIPTION = """Measure a trained model against the exact empirical score of its own training set; write a report.
 
 examples:
@@ -85,9 +86,22 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def most_copied(run: Run) -> list[str]:
+    """A line for each model with copies: its most copied rows."""
+    from scorescope import copies
+
+    found, lines = run.copies, []
+    for model in dict.fromkeys(record["model"] for record in found):
+        rows = copies.by_row(found, model)
+        named = ", ".join(f"{row['name'] or ''}{' ' if row['name'] else ''}(row {row['row']}) {times}×" for row, times in rows[:MOST])
+        if rows:
+            lines.append(f"   copied most often by {model}: {named}{f', and {len(rows) - MOST} more rows' if len(rows) > MOST else ''}")
+    return lines
+
+
 def finish(run: Run, as_json: bool) -> None:
     """Draw charts and report unless they are there, and say where they are and what was found."""
-    from scorescope import charts
+    from scorescope import charts, copies
     from scorescope.examination import REPORT, RESULTS
 
     report, folder = run.folder / REPORT, run.folder / "charts"
@@ -95,8 +109,10 @@ def finish(run: Run, as_json: bool) -> None:
         charts.export(run.results, folder)
         run.report(report)
     places = {"report": str(report), "results": str(run.folder / RESULTS), "charts": str(folder)}
+    if (run.folder / copies.FILE).exists():
+        places["copies"] = str(run.folder / copies.FILE)
     if as_json:
-        print(json.dumps({"findings": run.findings(), "claims": run.claims, **places}))
+        print(json.dumps({"findings": run.findings(), "claims": run.claims, "copied": run.copies, **places}))
         return
-    print("\n".join(["", *(f"{k}. {line}" for k, line in enumerate(run.findings(), 1)), ""]))
+    print("\n".join(["", *(f"{k}. {line}" for k, line in enumerate(run.findings(), 1)), *most_copied(run), ""]))
     print("\n".join(f"{name:<9}{place}" for name, place in places.items()))

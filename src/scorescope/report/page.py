@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 from importlib import resources
 from typing import Any
 
@@ -13,7 +14,7 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from scorescope import __version__, claims
+from scorescope import __version__, claims, copies
 from scorescope.charts import VEGA_LITE
 from scorescope.claims import Finding, Verdict
 from scorescope.claims.sizes import short_count
@@ -74,7 +75,10 @@ def context(results: xr.Dataset) -> dict[str, Any]:
         "closest": gallery.closest(results, rows),
         "galleries": {name: gallery.samples(results, name, rows, paint, gallery.shown(results, paint)) for name in names},
         "nulls": gallery.nulls(results, rows),
-        "calibrated_threshold": gallery.calibrated_threshold(results),
+        "named": "row_name" in results,
+        "copied": {name: gallery.copied(results, name, rows) for name in names},
+        "near_duplicate": float(results.get("near_duplicate_distance", math.nan)),
+        "calibrated_threshold": copies.calibrated_threshold(results),
         "scrub": scrub,
         "scrub_small": beside,
         "stills": scrubber.stills(results, model, rows, paint),
