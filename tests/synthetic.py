@@ -53,6 +53,7 @@ def results(
         "label": (("model", "region", "path"), np.broadcast_to(kinds, (len(models), 3, paths)).copy()),
         "supervision_row": (("path",), rng.choice(rows, size=paths)),
         "sample": (("model", "path", *axes), _blobs(rng, (len(models), paths), shape)),
+        "sample_name": (("path",), np.array([f"{k}.png" for k in range(paths)], dtype=object)),
         "scrub_path": (("scrub",), np.arange(min(SCRUB, paths))),
     }
     clean = _blobs(rng, (len(models), min(SCRUB, paths), 1), shape)
@@ -184,6 +185,7 @@ def _memorization(rng: np.random.Generator, models: int, paths: int, d: int, row
         "ratio_second_plain": (PATHS, samples[..., 0] / samples[..., 1]),
         "group_size": (PATHS, np.ones((models, paths), np.int64)),
         "exact_copy": (PATHS, np.zeros((models, paths), np.int64)),
+        "sample_outside": (PATHS, np.zeros((models, paths))),
         "near_duplicate_distance": ((), float(nulls.min()) / 2),
         "null_group_size": (("null",), np.ones(NULLS, np.int64)),
         "copier_row": (PATHS, rng.choice(rows, size=(models, paths))),

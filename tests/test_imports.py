@@ -46,12 +46,13 @@ MAY_IMPORT = {
     "measure": ("denoiser", "empirical", "probes", "regions", "results"),
     "prepare": ("denoiser", "rows", "probes", "identity", "plan"),
     "evaluate": ("schedule", "denoiser", "sampler", "rows", "progress", "runs", "identity", "adapters"),
+    "sampled": ("rows", "search", "probes", "measure", "plan", "results"),
     "charts": ("results", "statistics"),
     "claims": ("results", "statistics"),
     "report": ("results", "charts", "claims", "copies"),
     "examination": (
         *("denoiser", "sampler", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare", "progress", "runs"),
-        *("results", "claims", "report", "copies"),
+        *("results", "claims", "report", "copies", "sampled", "evaluate"),
     ),
     "monitor": ("denoiser", "sampler", "rows", "empirical", "regions", "results", "probes", "training", "measure"),
     "bench": (

@@ -24,7 +24,7 @@ from scorescope.results import COPY, finite, models, row_names, row_number
 
 FILE = "copies.csv"
 VALUES = {"ratio": "ratio_second", "plain": "ratio_second_plain", "calibrated": "ratio_calibrated", "exact": "exact_copy"}
-COLUMNS = ("model", "sample", "row", "name", "distance", *VALUES, "group_size", "criteria")
+COLUMNS = ("model", "sample", "sample_name", "row", "name", "distance", *VALUES, "group_size", "criteria")
 Record = dict[str, Any]
 
 
@@ -59,6 +59,7 @@ def records(results: xr.Dataset) -> list[Record]:
                 {
                     "model": model,
                     "sample": int(results["path"].values[k]),
+                    "sample_name": str(results["sample_name"].values[k]) if "sample_name" in results else "",
                     "row": index,
                     "name": _name(results, names, index),
                     "distance": _plain(part["nearest_distance"].values[k, 0]),
@@ -91,7 +92,7 @@ def by_row(found: Sequence[Record], model: str) -> list[tuple[Record, int]]:
 
 
 def write(results: xr.Dataset, path: str | Path) -> None:
-    """Write all records as CSV, atomically; an empty field is what was not measured, or a row without a name."""
+    """Write all records as CSV, atomically; an empty field is what was not measured, or has no name."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -25,6 +25,7 @@ Variables (one that was not asked for, or could not be measured, is left out; Na
       label                  (model, region, path) class of the path, −1 for none
       supervision_row        (path,) the training row of each supervision pair
       sample                 (model, path, axis_*) the finished samples: the ends of the extrapolation paths, t = 0
+      sample_name            (path,) names of finished samples that were examined without a model, where they have some
     memorization             dims (model, path): of the finished samples
       nearest_index          (model, path, near) the nearest rows, nearest first (over the whole bank)
       nearest_distance       (model, path, near) their Euclidean distances
@@ -34,6 +35,7 @@ Variables (one that was not asked for, or could not be measured, is left out; Na
       group_size             rows in the nearest row's group: it, its near-duplicates, and their mirror images counted with them
       exact_copy             1 if every value is the nearest row's up to rounding (8 bits for rows of 8 bits), else 0
       near_duplicate_distance ()  rows nearer to each other than this are near-duplicates (`search.groups`)
+      sample_outside         share of the sample's values that are outside the rows' range by more than a tenth of it
       copier_row             (model, path) the row at which a perfect copier (the exact empirical score) ends from the same noise
       null_row               (null,) real rows beside the nearest rows outside their own groups: the scale of "close"
       null_index, null_distance (null, near), null_second, null_calibrated, null_group_size (null,)
@@ -81,10 +83,10 @@ DIMS = {
     "model region path time": "r_star score_error mean_to_nearest top_weight ess entropy gap_empirical gap_learned dsm_loss dsm_optimum "
     "top_index",
     "model region path": "label",
-    "path": "supervision_row",
+    "path": "supervision_row sample_name",
     "model path axes": "sample",
     "model path near": "nearest_index nearest_distance",
-    "model path": "ratio_second ratio_second_plain ratio_calibrated group_size exact_copy copier_row",
+    "model path": "ratio_second ratio_second_plain ratio_calibrated group_size exact_copy sample_outside copier_row",
     "null": "null_row null_second null_calibrated null_group_size",
     "null near": "null_index null_distance",
     "model origin origin_time": "returned return_distance",
@@ -102,7 +104,7 @@ DIMS = {
     "row axes": "row_image",
 }
 INTEGERS = ("_index", "_row", "_pair", "_pair_class", "label", "scrub_path", "duplicates")  # how the names of whole numbers end
-TEXTS = ("row_name",)
+TEXTS = ("row_name", "sample_name")
 NAMED = ("model", "region", "time", "origin_time", "class")  # dimensions that mean nothing without their coordinates
 
 

@@ -47,6 +47,9 @@ def copies_clause(found: Judged | None) -> str:
 
 def compose(results: xr.Dataset, found: Mapping[str, Judged]) -> str:
     """The sentence, from what was found of one model, by the names of the claims."""
+    if "samples" in provenance(results):  # examined without a model, of which more could be said
+        text = copies_clause(found.get("copies"))
+        return f"Whatever made these samples {text}." if text.startswith("copies") else f"{text[0].upper()}{text[1:]}."
     missing = Verdict.NOT_JUDGED
     fits = FITS[found["fits"].verdict if "fits" in found else missing]
     leaves = LEAVES[found["leaves"].verdict if "leaves" in found else missing]

@@ -25,6 +25,7 @@ DESCRIPTION = """Measure a trained model against the exact empirical score of it
 examples:
   scorescope examine model.safetensors --bank photos.bank
   scorescope examine my_model.py:build --bank photos.bank --preset quick
+  scorescope examine samples/ --bank photos.bank           finished samples: what needs no model
 """
 
 
@@ -33,7 +34,8 @@ class Examine:
     """Arguments of `scorescope examine`."""
 
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")]
-    """A .safetensors file, a training run's folder, FILE.py:FUNCTION, or theory:NAME; several are compared."""
+    """A .safetensors file, a training run's folder, FILE.py:FUNCTION, or theory:NAME; several are compared. Or finished samples: images,
+    .npy, .npz, or a folder of scorescope sample."""
     bank: Annotated[str, arg(metavar="BANK")]
     """The bank the model was trained on; digits for the demo's."""
     preset: str = "default"
@@ -68,18 +70,23 @@ def main(argv: list[str]) -> int:
     from scorescope.adapters import load
     from scorescope.cli.common import check_device, default_out
     from scorescope.demo import named_bank
+    from scorescope.evaluate.samples import holds_samples
     from scorescope.examination import examine
     from scorescope.rows.verify import verify
 
     check_device(told.device)
     memory = None if told.memory is None else size(told.memory)
     bank = named_bank(told.bank)
-    models = [load(name, bank=bank, trust=told.trust, **keywords(told.load)) for name in told.models]
+    samples = next((name for name in told.models if holds_samples(name)), None)
+    if samples is not None and len(told.models) > 1:
+        raise InputError(f"{samples} holds samples, which are examined alone, and {len(told.models)} things are named", "one at a time")
+    models = [load(name, bank=bank, trust=told.trust, **keywords(told.load)) for name in told.models] if samples is None else []
     if bank.manifest:
         verify(bank)
-    out = Path(told.out or default_out("{}-on-{}", "-".join(model.name for model in models), bank.name))
+    name = "-".join(model.name for model in models) if samples is None else Path(samples).stem
+    out = Path(told.out or default_out("{}-on-{}", name, bank.name))
     run = examine(
-        models, bank, **vars(told.plan), device=told.device, batch=told.batch, memory=memory, out=out, force=told.force,
+        models if samples is None else samples, bank, **vars(told.plan), preset=told.preset, device=told.device, batch=told.batch, memory=memory, out=out, force=told.force,
         command=shlex.join(["scorescope", "examine", *argv]),
     )  # fmt: skip
     finish(run, told.json)

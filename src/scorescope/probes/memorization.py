@@ -58,6 +58,7 @@ def nearest(bank: Bank, samples: Tensor) -> dict[str, np.ndarray]:
         "ratio_calibrated": calibrated(distance),
         "group_size": size,
         "exact_copy": exact.long(),
+        "sample_outside": outside(samples, close.low, close.high),
     }
     return {name: value.cpu().numpy() for name, value in found.items()}
 
@@ -65,6 +66,12 @@ def nearest(bank: Bank, samples: Tensor) -> dict[str, np.ndarray]:
 def equal(rows: Tensor, samples: Tensor, step: float) -> Tensor:
     """Whether every value of a sample (P, *shape) is within half a step of a row's, (P,)."""
     return ((samples.double() - rows.double()).abs() <= step / 2).flatten(1).all(1)
+
+
+def outside(samples: Tensor, low: float, high: float) -> Tensor:
+    """Share of the values of each sample (P, *shape) that are outside the rows' range by more than a tenth of it, (P,)."""
+    values, margin = samples.double().flatten(1), (high - low) / 10
+    return ((values < low - margin) | (values > high + margin)).double().mean(1)
 
 
 def measure(subject: Subject) -> Mapping[str, np.ndarray]:
@@ -134,6 +141,7 @@ PROBE = WholeProbe(
         "ratio_calibrated": Variable("squared nearest distance over the mean of the 50 nearest", "1", ("path",)),
         "group_size": Variable("rows in the nearest row's group of near-duplicates", "rows", ("path",), "int64"),
         "exact_copy": Variable("1 for a sample that is its nearest row, up to rounding", "1", ("path",), "int64"),
+        "sample_outside": Variable("share of values outside the rows' range by more than a tenth of it", "1", ("path",)),
         "copier_row": Variable("the row at which a perfect copier ends", "row", ("path",), "int64"),
         "near_duplicate_distance": Variable("distance below which rows are near-duplicates", "data units", (), of_bank=True),
         "null_row": Variable("real rows", "row", ("null",), "int64", of_bank=True),

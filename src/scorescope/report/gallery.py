@@ -40,6 +40,7 @@ def samples(results: xr.Dataset, model: str, rows: Rows, paint: Painter, count: 
     return [
         {
             "path": int(results["path"].values[k]),
+            "name": str(results["sample_name"].values[k]) if "sample_name" in results else "",
             "label": rows.name(int(label[k])),
             "uri": paint.uri(part["sample"].values[k]),
             "near": _near(results, part["nearest_index"].values[k], part["nearest_distance"].values[k], rows),

@@ -61,6 +61,7 @@ def context(results: xr.Dataset) -> dict[str, Any]:
         "record": record,
         "bank": bank_facts(record),
         "models": model_facts(record, names),
+        "alone": "samples" in record,
         "model": model,
         "states": states(results),
         "sentence": claims.sentence(results, found),
@@ -134,6 +135,8 @@ def model_facts(record: dict[str, Any], names: list[str]) -> list[dict[str, str]
         one = told.get(name, {})
         size = one.get("parameters")
         size = f"{short_count(size)} parameters" if size else "size unknown"
+        if "samples" in record:
+            size = f"{record['samples'].get('rows', '?'):,} samples"
         found.append({"name": name, "size": size, **{key: str(one.get(key) or "") for key in ("file", "sha256", "schedule", "prediction")}})
     return found
 

@@ -36,11 +36,14 @@ class Closeness:
 
     Attributes:
         near: τ, in model space; 0 where no two rows differ.
+        low, high: Of the values: those of 8-bit 0 and 255, else of some rows.
         step: What values are rounded to: one of 255 grey levels for rows of 8 bits, else `ROUNDING` of the range of some rows.
     """
 
     near: float
     step: float
+    low: float
+    high: float
 
 
 _known: WeakKeyDictionary[Bank, Closeness] = WeakKeyDictionary()
@@ -52,9 +55,9 @@ def closeness(bank: Bank, device: torch.device | str = "cpu") -> Closeness:
         index = np.unique(seeds.choose(0, "null", range(ROWS), len(bank.rows)))
         rows = bank[index].to(device)
         byte = bank.rows.dtype == np.uint8
-        step = (bank.high - bank.low) / 255 if byte else ROUNDING * (float(rows.max()) - float(rows.min()))
+        low, high = (bank.low, bank.high) if byte else (float(rows.min()), float(rows.max()))
         distance = neighbours(bank, rows, NEAREST, without=torch.from_numpy(index))[1].cpu().numpy()
-        _known[bank] = Closeness(_near(distance), step)
+        _known[bank] = Closeness(_near(distance), (high - low) * (1 / 255 if byte else ROUNDING), low, high)
     return _known[bank]
 
 
