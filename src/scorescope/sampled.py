@@ -18,6 +18,7 @@ from scorescope.rows import Bank
 from scorescope.search import groups
 
 NEEDS = "it needs the model"
+OF_BANK = "it tells of the bank alone, and is measured when a model is examined"
 OPTIONS = ("nulls", "seed", "probes")  # of a plan, which mean something here
 PICTURES = 1 << 25  # values of pictures that are all kept; of more, the first four and the most suspicious
 SUSPICIOUS = 1000
@@ -43,7 +44,6 @@ def check(samples: Bank, bank: Bank, plan: Plan, base: Plan) -> None:
         raise InputError(f"the probe {other[0]} of finished samples can't be measured: {NEEDS}", f"--probes {memorization.PROBE.name}")
     if samples.rows.dtype == np.uint8 and bank.rows.dtype != np.uint8:
         said = f"{samples.name} holds 8-bit values, but {bank.name} holds {bank.rows.dtype}: what 0 and 255 stand for is unknown"
-        )
         raise InputError(said, "samples as floats in the bank's model space, in an .npy file")
 
 
@@ -70,8 +70,9 @@ def measure_samples(samples: Bank, bank: Bank, plan: Plan, device: torch.device,
 
 def not_measured() -> dict[str, str]:
     """Why the variables of all other probes are missing."""
-    names = [name for probe in all_probes().values() for name in probe.variables if probe is not memorization.PROBE]
-    return dict.fromkeys([*names, "copier_row"], NEEDS)
+    others = [probe for probe in all_probes().values() if probe is not memorization.PROBE]
+    reasons = {name: OF_BANK if getattr(probe, "of_bank", False) else NEEDS for probe in others for name in probe.variables}
+    return {**reasons, "copier_row": NEEDS}
 
 
 def warnings(measured: xr.Dataset, samples: Bank, bank: Bank) -> list[str]:

@@ -21,7 +21,8 @@ NEEDS = ("ratio_second", "ratio_calibrated")
 ALSO = ("null_second", "null_calibrated")
 CAPTION = (
     "How close each finished sample lies to its nearest training row: left, its distance over that to the nearest row that is no "
-    "near-duplicate of the first; right, squared nearest distance over the mean of the squared distances to the nearest rows (C.7). Grey, the same for real rows among the others.",
+    "near-duplicate of the first; right, squared nearest distance over "
+    "the mean of the squared distances to the nearest rows (C.7). Grey, the same for real rows among the others.",
     "A copier's samples pile up at the end marked copy.",
     "A generalizer's samples lie where real images lie.",
 )

@@ -82,7 +82,7 @@ def headline(results: xr.Dataset, found: list[Finding]) -> list[Finding]:
     known = {f.claim.name: f for f in found if f.model in ("", largest(results))}
     wanted = [known[name] for name in (*FIRST, *NEXT) if name in known]
     if "samples" in provenance(results):
-        wanted = [known[name] for name in ("copies", "calibrated", "duplicates") if name in known]
+        wanted = [known[name] for name in ("copies", "calibrated") if name in known]
     return sorted(wanted, key=lambda f: f.judged.verdict is Verdict.NOT_JUDGED)[:3]
 
 

@@ -86,8 +86,8 @@ def main(argv: list[str]) -> int:
     name = "-".join(model.name for model in models) if samples is None else Path(samples).stem
     out = Path(told.out or default_out("{}-on-{}", name, bank.name))
     run = examine(
-        models if samples is None else samples, bank, **vars(told.plan), preset=told.preset, device=told.device, batch=told.batch, memory=memory, out=out, force=told.force,
-        command=shlex.join(["scorescope", "examine", *argv]),
+        models if samples is None else samples, bank, **vars(told.plan), preset=told.preset, device=told.device, batch=told.batch,
+        memory=memory, out=out, force=told.force, command=shlex.join(["scorescope", "examine", *argv]),
     )  # fmt: skip
     finish(run, told.json)
     return 0
