@@ -45,7 +45,10 @@ MAY_IMPORT = {
     "probes": ("denoiser", "sampler", "rows", "search", "empirical", "regions", "results"),
     "measure": ("denoiser", "empirical", "probes", "regions", "results"),
     "prepare": ("denoiser", "rows", "probes", "identity", "plan"),
-    "evaluate": ("schedule", "denoiser", "sampler", "rows", "progress", "runs", "identity", "adapters"),
+    "evaluate": (
+        *("schedule", "denoiser", "sampler", "rows", "progress", "runs", "identity", "adapters"),
+        *("probes", "results", "statistics"),
+    ),
     "sampled": ("rows", "search", "probes", "measure", "plan", "results"),
     "charts": ("results", "statistics"),
     "claims": ("results", "statistics"),

@@ -23,11 +23,11 @@ def copies(results: xr.Dataset, model: str) -> Judged:
     verdict, says, reason = _judged(estimate, k, n, float(real.mean()) if len(real) else 0.0)
     notes = [f"Of {len(real):,} real rows, {real.sum()} are that close to another row."] if len(real) else []
     if "exact_copy" in results and k:
-        exact = results["exact_copy"].sel(model=model).values == 1
-        notes.append(f"{exact.sum():,} are exact copies, up to rounding.")
+        exact = int((results["exact_copy"].sel(model=model).values == 1).sum())
+        notes += [f"{exact:,} {'copy is' if exact == 1 else 'copies are'} exact, up to rounding."] if exact else []
     if "group_size" in results and k:
-        grouped = results["group_size"].sel(model=model).values[np.isfinite(ratio)][hits] > 1
-        notes.append(f"{grouped.sum():,} copy a row that has near-duplicates; they count as one row.")
+        grouped = int((results["group_size"].sel(model=model).values[np.isfinite(ratio)][hits] > 1).sum())
+        notes += [f"{grouped:,} {'is' if grouped == 1 else 'are'} of rows that have near-duplicates, which count as one row."] if grouped else []
     figure = interval_text(estimate, scale=100, suffix=" %")
     return Judged(says, verdict, "ratio_second", estimate, figure, "{} copies", n, "samples", reason=reason, note=" ".join(notes))
 
