@@ -27,7 +27,7 @@ def copies(results: xr.Dataset, model: str) -> Judged:
         notes += [f"{exact:,} {'copy is' if exact == 1 else 'copies are'} exact, up to rounding."] if exact else []
     if "group_size" in results and k:
         grouped = int((results["group_size"].sel(model=model).values[np.isfinite(ratio)][hits] > 1).sum())
-        notes += [f"{grouped:,} {'is' if grouped == 1 else 'are'} of rows that have near-duplicates, which count as one row."] if grouped else []
+        notes += [f"{grouped:,} of the copies are of rows with near-duplicates, which count as one row."] if grouped else []
     figure = interval_text(estimate, scale=100, suffix=" %")
     return Judged(says, verdict, "ratio_second", estimate, figure, "{} copies", n, "samples", reason=reason, note=" ".join(notes))
 
