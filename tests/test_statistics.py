@@ -93,7 +93,9 @@ def test_the_papers_average_over_uniform_times_has_no_limit_off_the_shells():
 def test_averages_leave_out_missing_times():
     t = np.array([0.25, 0.5, 0.75, 1.0])
     np.testing.assert_allclose(s.time_average([[3, np.nan, 3, 3], [np.nan] * 4], t), [3, np.nan])
-    np.testing.assert_allclose(s.integrated_error(np.array([[4, np.nan, 4, 4], [np.nan] * 4]) / t**2, t), [4 * (1 / 0.25 - 1) / 0.75, np.nan])
+    np.testing.assert_allclose(
+        s.integrated_error(np.array([[4, np.nan, 4, 4], [np.nan] * 4]) / t**2, t), [4 * (1 / 0.25 - 1) / 0.75, np.nan]
+    )
     assert s.time_average([7.0], [0.5]) == 7.0
     assert np.isnan(s.integrated_error([7.0], [0.5]))
     np.testing.assert_allclose(s.time_average(2 * t + 1, t, low=0.5), 2 * 0.75 + 1)

@@ -3,7 +3,7 @@
     OUT/run.json                      settings; the same command continues, other settings are refused (`runs`)
     OUT/states/MODEL/paths-*.safetensors   sampling trajectories, a few paths a file
     OUT/cells/…                       one file for each (region, time, model) and each whole probe
-    OUT/results.nc  report.html  charts/
+    OUT/results.nc  copies.csv  report.html  charts/
 
 Models are asked about the same noise, and about the same states where a region does not depend on the model; then the exact posterior
 is computed once for all of them.
@@ -18,7 +18,7 @@ import tempfile
 import time
 import weakref
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -33,14 +33,16 @@ import xarray as xr
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from scorescope import __version__, plan, regions, results, runs
+from scorescope import __version__, copies, plan, regions, results, runs, sampled
 from scorescope.denoiser import Denoiser, on_linear_axis
 from scorescope.empirical import EmpiricalScore
 from scorescope.errors import InputError, unknown
+from scorescope.evaluate.samples import as_rows, open_samples
 from scorescope.files import replacing, write_tensors
 from scorescope.measure import Cell, cells, measure_whole, table, together
-from scorescope.prepare import Prepared, prepare
-from scorescope.probes import StateProbe, Subject, WholeProbe
+from scorescope.plan import Plan
+from scorescope.prepare import Prepared, about_bank, prepare
+from scorescope.probes import StateProbe, Subject, WholeProbe, memorization
 from scorescope.probes.base import Setting
 from scorescope.progress import Board
 from scorescope.regions import REGIONS, Noised, States
@@ -54,7 +56,7 @@ KIND = runs.Kind(
     "an examination",
     (
         *("states/*/paths-[0-9]*.safetensors", "cells/*/*/time-[0-9]*.npz", "cells/*/*.nc"),
-        *(RESULTS, REPORT, "charts/*.svg", "charts/*.png", "charts/*.csv", "charts/*.json"),
+        *(RESULTS, REPORT, copies.FILE, "charts/*.svg", "charts/*.png", "charts/*.csv", "charts/*.json"),
     ),
     before=("plan.json",),
 )
@@ -84,6 +86,11 @@ class Run:
         from scorescope import claims
 
         return claims.records(self.results)
+
+    @property
+    def copies(self) -> list[dict[str, Any]]:
+        """Every sample that is a copy by any criterion: model, sample, row, name, distance, the criteria, group_size."""
+        return copies.records(self.results)
 
     def findings(self) -> list[str]:
         """The three main findings in plain words."""
@@ -116,7 +123,7 @@ class Machine:
 
 
 def examine(
-    model: Denoiser | Sequence[Denoiser],
+    model: Denoiser | Sequence[Denoiser] | Bank | np.ndarray | Tensor | str | Path,
     bank: Bank,
     probes: Sequence[str] | None = None,
     *,
@@ -129,7 +136,8 @@ def examine(
     """Measure one or several models against the exact empirical score of their training set.
 
     Args:
-        model: A `Denoiser`, or several: then the report compares them.
+        model: A `Denoiser`, or several: then the report compares them. Or finished samples, as an array (n, *shape) in model space, a bank
+            of them or a path to them (`evaluate.open_samples`): then what needs no model is measured, and its name is the samples'.
         bank: What they were trained on.
         probes: Names of probes; all unless given.
         held_out: Rows of the same kind that training never saw: what is asked of training rows is asked of them, too.
@@ -152,12 +160,18 @@ def examine(
         given["labels"] = (labels,) if isinstance(labels, str) else tuple(str(label) for label in labels)
     chosen = replace(plan.preset(preset), **{name: value for name, value in given.items() if known[name] is plan.Plan})
     machine = Machine(**{name: value for name, value in given.items() if known[name] is Machine})
-    prepared = prepare(chosen, model, bank, machine.device, held_out)
+    work: Callable[[Path], Run]
+    if isinstance(model, Bank | np.ndarray | Tensor | str | Path):
+        samples = open_samples(model, bank) if isinstance(model, str | Path) else as_rows(model, bank)
+        sampled.check(samples, bank, chosen, plan.preset(preset))
+        work = partial(_samples_examined, samples, chosen, bank, machine, force)
+    else:
+        work = partial(_examined, prepare(chosen, model, bank, machine.device, held_out), bank, machine, force)
     if out is not None:
-        return _examined(prepared, bank, Path(out), machine, force)
+        return work(Path(out))
     folder = Path(tempfile.mkdtemp(prefix="scorescope-"))
     try:
-        run = _examined(prepared, bank, folder, machine, force)
+        run = work(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -165,16 +179,88 @@ def examine(
     return run
 
 
-def _examined(prepared: Prepared, bank: Bank, folder: Path, machine: Machine, force: bool) -> Run:
+def _examined(prepared: Prepared, bank: Bank, machine: Machine, force: bool, folder: Path) -> Run:
     truth = EmpiricalScore(bank, tolerance=prepared.plan.tolerance, device=machine.device, memory=machine.memory)
-    with runs.claimed(folder, KIND, prepared.settings, force=force) as continued:
+
+    def measured(board: Board, continued: bool) -> xr.Dataset:
+        return _Job(prepared, bank, truth, folder, machine).run(board, continued)
+
+    return _finished(folder, prepared.settings, machine, force, measured)
+
+
+def _samples_examined(samples: Bank, plan: Plan, bank: Bank, machine: Machine, force: bool, folder: Path) -> Run:
+    told = {"nulls": plan.nulls, "seed": plan.seed, "device": torch.device(machine.device).type}
+
+    def measured(board: Board, continued: bool) -> xr.Dataset:
+        n = len(samples.rows)
+        board.say(f"examining {n:,} samples of {samples.name} on {bank.name}: {len(bank):,} rows of {bank.shape}; there is no model")
+        begun = time.monotonic()
+        with board.row(memorization.PROBE.title, n) as row:
+            found = sampled.measure_samples(samples, bank, plan, torch.device(machine.device), row)
+        pointed = {int(k) for part in memorization.PROBE.rows(found) for k in np.ravel(part)}
+        about = {"name": samples.name, "file": samples.name, "sha256": samples.fingerprint, "parameters": None}
+        record = _origin(bank, machine) | {
+            "settings": told, "seed": plan.seed, "models": [about], "samples": {"name": samples.name, "rows": n},
+            "timings": {memorization.PROBE.name: round(time.monotonic() - begun, 2)},
+            "warnings": [*sampled.warnings(found, samples, bank), *about_bank(bank)], "not_measured": sampled.not_measured(),
+        }  # fmt: skip
+        return results.with_provenance(found.merge(_rows(bank, pointed), combine_attrs="override"), record)
+
+    settings = {"samples": samples.fingerprint, "bank": bank.fingerprint, **told}
+    return _finished(folder, settings, machine, force, measured)
+
+
+def _finished(folder: Path, settings: dict[str, Any], machine: Machine, force: bool, measure: Callable[[Board, bool], xr.Dataset]) -> Run:
+    """The run in its folder: as it is there, or measured and written."""
+    with runs.claimed(folder, KIND, settings, force=force) as continued:
         if continued and (folder / RESULTS).exists():
             with suppress(InputError):  # damaged: its cells are there still
                 return Run(folder, results.load(folder / RESULTS))
         with Board(machine.quiet) as board:
-            measured = _Job(prepared, bank, truth, folder, machine).run(board, continued)
+            measured = measure(board, continued)
+        if copies.measured(measured):
+            copies.write(measured, folder / copies.FILE)
         results.save(measured, folder / RESULTS)
         return Run(folder, measured)
+
+
+def _origin(bank: Bank, machine: Machine) -> dict[str, Any]:
+    """What ran on which bank, for the provenance."""
+    return {
+        "version": __version__,
+        "torch": str(torch.__version__),
+        "numpy": str(np.__version__),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": machine.command,
+        "device": str(torch.device(machine.device)),
+        "bank": {
+            "name": bank.name,
+            "rows": len(bank.rows),
+            "shape": list(bank.shape),
+            "classes": bank.classes,
+            "class_names": list(bank.class_names or []),
+            "flips": bank.flips,
+            "fingerprint": bank.fingerprint,
+            "radius": bank.radius,
+            "low": bank.low,
+            "high": bank.high,
+            "source": str(bank.manifest.get("source", "")),
+        },
+    }
+
+
+def _rows(bank: Bank, wanted: set[int]) -> xr.Dataset:
+    """Pictures, classes and names of rows."""
+    index = np.array(sorted(k for k in wanted if k >= 0), dtype=np.int64)
+    stored = index % len(bank.rows)
+    data = {
+        "row_index": (("row",), index),
+        "row_image": (("row", *results.image_dims(bank.shape)), bank[index].numpy()),
+        "row_label": (("row",), np.full(len(index), -1) if bank.labels is None else bank.labels[stored]),
+    }
+    if bank.names is not None:
+        data["row_name"] = (("row",), np.array([bank.names[k] for k in stored], dtype=object))
+    return xr.Dataset(data)
 
 
 class _Job:
@@ -350,43 +436,16 @@ class _Job:
 
     def _rows(self, measured: xr.Dataset) -> xr.Dataset:
         """Pictures of the rows that the probes point at."""
-        wanted = {int(k) for probe in self.prepared.probes for part in probe.rows(measured) for k in np.ravel(part)}
-        index = np.array(sorted(k for k in wanted if k >= 0), dtype=np.int64)
-        labels = np.full(len(index), -1) if self.bank.labels is None else self.bank.labels[index % len(self.bank.rows)]
-        data = {
-            "row_index": (("row",), index),
-            "row_image": (("row", *results.image_dims(self.bank.shape)), self.bank[index].numpy()),
-            "row_label": (("row",), labels),
-        }
-        return xr.Dataset(data)
+        return _rows(self.bank, {int(k) for probe in self.prepared.probes for part in probe.rows(measured) for k in np.ravel(part)})
 
     def _provenance(self) -> dict[str, Any]:
-        bank, settings = self.bank, self.prepared.settings
-        return {
-            "version": __version__,
-            "torch": str(torch.__version__),
-            "numpy": str(np.__version__),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": self.machine.command,
+        settings = self.prepared.settings
+        return _origin(self.bank, self.machine) | {
             "settings": settings,
             "seed": self.plan.seed,
             "tolerance": self.truth.tolerance,
-            "device": str(self.device),
             "dtype": "float32 networks, float64 statistics",
             "models": [_about(name, model, settings["models"][name]) for name, model in self.prepared.models.items()],
-            "bank": {
-                "name": bank.name,
-                "rows": len(bank.rows),
-                "shape": list(bank.shape),
-                "classes": bank.classes,
-                "class_names": list(bank.class_names or []),
-                "flips": bank.flips,
-                "fingerprint": bank.fingerprint,
-                "radius": bank.radius,
-                "low": bank.low,
-                "high": bank.high,
-                "source": str(bank.manifest.get("source", "")),
-            },
             "held_out": _rows_of(self.prepared.held_out),
             "timings": {name: round(seconds, 2) for name, seconds in self.timings.items()},
             "warnings": self.prepared.warnings,

@@ -136,7 +136,11 @@ class _Sweep:
 def measure_whole(probe: WholeProbe, subject: Subject) -> xr.Dataset:
     """What a probe that makes its own states says of one model, in the dimensions that it declares, without `model`."""
     with torch.inference_mode():
-        found = probe.measure(subject)
+        return as_dataset(probe, probe.measure(subject))
+
+
+def as_dataset(probe: WholeProbe, found: Mapping[str, Any]) -> xr.Dataset:
+    """What a whole probe gave, in the dimensions that it declares, without `model`."""
     data = {name: _variable(probe.variables[name], np.asarray(found[name]), model=False) for name in probe.variables if name in found}
     return xr.Dataset(data, coords={name: value for name, value in found.items() if name not in probe.variables})
 

@@ -85,7 +85,7 @@ def prepare(plan: Plan, models: Denoiser | Sequence[Denoiser], bank: Bank, devic
         "device": torch.device(device).type,
     }
     times = _times(named, plan.times, warnings)
-    return Prepared(plan, bank, held_out, named, picked, classes, times, settings, [*warnings, *_about_bank(bank)], not_measured)
+    return Prepared(plan, bank, held_out, named, picked, classes, times, settings, [*warnings, *about_bank(bank)], not_measured)
 
 
 def _named(models: Denoiser | Sequence[Denoiser]) -> dict[str, Denoiser]:
@@ -166,7 +166,7 @@ def _times(models: dict[str, Denoiser], count: int, warnings: list[str]) -> np.n
     return kept
 
 
-def _about_bank(bank: Bank) -> list[str]:
+def about_bank(bank: Bank) -> list[str]:
     """What the bank's build warned of; for a bank in memory, what would matter most."""
     if "cautions" in bank.manifest:
         return [f"Bank: {caution}" for caution in bank.manifest["cautions"]]

@@ -179,6 +179,13 @@ def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tupl
     return np.where(n > 0, low, 0.0), np.where(n > 0, high, 1.0)
 
 
+def share(hits: ArrayLike, level: float = 0.95) -> Estimate:
+    """Share of true items with Wilson's interval."""
+    hit = np.asarray(hits, bool)
+    low, high = wilson(hit.sum(), hit.size, level)
+    return Estimate(float(hit.mean()) if hit.size else math.nan, float(low), float(high))
+
+
 def median_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     """Median with the distribution-free interval between two order statistics; NaN ends where there are too few values for `level`."""
     known = np.asarray(values, float)

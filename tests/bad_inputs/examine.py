@@ -26,7 +26,32 @@ def examine(name, says, *words, model="m.py"):
     return Case(name, ["examine", model, "--bank", "x.bank", *words], says, files)
 
 
+def samples(name, says, array, *words):
+    def make(folder):
+        files(folder)
+        np.save(folder / "s.npy", array)
+
+    return Case(name, ["examine", "s.npy", *words, "--bank", "x.bank"], says, make)
+
+
+def emptied(folder):
+    files(folder)
+    (folder / "s").mkdir()
+
+
+MADE = np.zeros((5, 1, 2, 2), np.float32)
+
 CASES = [
+    samples(
+        "samples of another shape", r"samples of shape \(1, 3, 3\) can't be compared with rows of shape \(1, 2, 2\)", np.zeros((5, 1, 3, 3))
+    ),
+    samples("samples with NaN", r"s\.npy: rows? 0, .* contain NaN or Inf", MADE * np.nan),
+    samples("8-bit samples for a bank of floats", r"8-bit values, but x holds float32", MADE.astype(np.uint8)),
+    samples("no samples", r"s\.npy is empty", MADE[:0]),
+    samples("samples beside a model", r"s\.npy holds samples, which are examined alone", MADE, "m.py"),
+    samples("paths of finished samples", r"paths means nothing for finished samples", MADE, "--paths", "5"),
+    samples("a probe of finished samples", r"score-error of finished samples can't be measured", MADE, "--probes", "score-error"),
+    Case("an empty folder of samples", ["examine", "s", "--bank", "x.bank"], r"s has no images, it is empty", emptied),
     examine("no steps", r"steps must be at least 1, got 0", "--steps", "0"),
     examine("steps below 0", r"steps must be at least 1, got -5", "--steps", "-5"),
     examine("no batch", r"batch 0 is not a positive number", "--batch", "0"),

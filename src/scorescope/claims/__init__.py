@@ -15,7 +15,7 @@ import xarray as xr
 from scorescope import registry
 from scorescope.claims.claim import Claim, Finding, Judged, NotJudged, Verdict
 from scorescope.claims.sentence import compose
-from scorescope.results import checked, largest, models, not_measured
+from scorescope.results import checked, largest, models, not_measured, provenance
 
 __all__ = ["Claim", "Finding", "Judged", "NotJudged", "Verdict", "every", "headline", "judge", "records", "sentence", "three"]
 
@@ -81,6 +81,8 @@ def headline(results: xr.Dataset, found: list[Finding]) -> list[Finding]:
     """The three findings of the first screen, about the largest model; one that was not judged makes room for the next."""
     known = {f.claim.name: f for f in found if f.model in ("", largest(results))}
     wanted = [known[name] for name in (*FIRST, *NEXT) if name in known]
+    if "samples" in provenance(results):
+        wanted = [known[name] for name in ("copies", "calibrated") if name in known]
     return sorted(wanted, key=lambda f: f.judged.verdict is Verdict.NOT_JUDGED)[:3]
 
 

@@ -61,7 +61,7 @@ def hold_out(bank: Bank, share: float, seed: int = 0) -> tuple[Bank, Bank]:
     kept, held = (
         Bank(
             part[0 : len(part)], part.labels, flips=bank.flips, low=bank.low, high=bank.high, class_names=bank.class_names,
-            name=name, manifest=link,
+            name=name, manifest=link, names=part.names,
         )
         for part, link, name in zip(parts, links, (bank.name, f"{bank.name}-held-out"), strict=True)
     )  # fmt: skip
@@ -114,6 +114,7 @@ def save_split(whole: Bank, out: Path, share: float, seed: int = 0, *, force: bo
             class_names=whole.class_names,
             transform=(*whole.manifest["transform"], f"{'held out' if 'held_out_of' in link else 'kept'}: {share:g} held out, seed {seed}"),
             extra=link,
+            names=part.names,
         )
         write_bank(source, path, Meaning(whole.flips, whole.low, whole.high, called), force=force, progress=progress)
 
@@ -186,6 +187,11 @@ class _Part:
     def __init__(self, bank: Bank, index: np.ndarray) -> None:
         self.bank, self.index = bank, index
         self.labels = None if bank.labels is None else bank.labels[index]
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        known = self.bank.names
+        return None if known is None else tuple(known[k] for k in self.index)
 
     def __len__(self) -> int:
         return len(self.index)
