@@ -200,10 +200,18 @@ def _origins(rng: np.random.Generator, models: int, rows: np.ndarray, shape: tup
     start = _blobs(rng, (1, STRIP, 1), shape)
     other = _blobs(rng, (models, STRIP, 1), shape)
     kept = back[:, :STRIP].reshape(models, STRIP, 21, *[1] * len(shape))
-    return {
-        "returned": (("model", "origin", "origin_time"), back),
-        "return_distance": (("model", "origin", "origin_time"), (0.02 + 0.3 * (1 - back) + 0.1 * t).astype(np.float32)),
-        "origin_row": (("origin",), rng.choice(rows, size=origins)),
+    unseen = (rng.uniform(size=(models, origins, 1)) < 1 / (1 + np.exp((t - 0.6) * 25))).astype(np.float32)
+    found = {}
+    for suffix, which in (("", back), ("_held_out", unseen)):
+        lost = np.append(t, np.nan)[np.where((which == 0).any(-1), np.argmin(which, -1), 21)]
+        found |= {
+            f"returned{suffix}": (("model", "origin", "origin_time"), which),
+            f"return_distance{suffix}": (("model", "origin", "origin_time"), (0.02 + 0.3 * (1 - which) + 0.1 * t).astype(np.float32)),
+            f"return_last{suffix}": (("model", "origin"), np.where(np.isfinite(lost), lost - 0.0125, 1)),
+            f"return_lost{suffix}": (("model", "origin"), lost),
+            f"origin_row{suffix}": (("origin",), rng.choice(rows, size=origins)),
+        }
+    return found | {
         "return_image": (("model", "strip", "origin_time", *axes), (kept * start + (1 - kept) * other).astype(np.float32)),
     }
 

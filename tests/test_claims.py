@@ -33,7 +33,8 @@ def three() -> xr.Dataset:
 
 
 def one(**options) -> xr.Dataset:
-    return synthetic_results(models=ONE, paths=40, **options)
+    plain = dict.fromkeys(("return_last", "returned_held_out", "return_last_held_out"), False)
+    return synthetic_results(models=ONE, paths=40, **{**plain, **options})
 
 
 def found(results: xr.Dataset, name: str, model: str = "only") -> claims.Judged:
@@ -206,15 +207,56 @@ def test_criteria_without_threshold_are_not_judged():
 # ---- memorization in the shells, guidance, the bank ----
 
 
-@pytest.mark.parametrize(("until", "verdict"), [(0.8, SUPPORTED), (0.3, CONTRADICTED)])
-def test_return_counts_up_to_the_first_failure(until, verdict):
+def with_unseen(results, until):
+    """The same with held-out rows that come back up to `until`."""
+    back = np.broadcast_to((results["origin_time"].values <= until + 1e-9).astype(float), results["returned"].shape)
+    return results.assign(returned_held_out=(results["returned"].dims, back))
+
+
+@pytest.mark.parametrize(
+    ("until", "unseen", "verdict", "says"),
+    [
+        (0.8, None, UNDECIDED, r"gives its training rows back: up to t = 0\.80 .*\(no held-out rows to compare with\)"),
+        (0.8, 0.5, SUPPORTED, r"back, further than unseen ones: up to t = 0\.80 \[0\.80, 0\.85\], unseen .* 0\.50 \[.*difference of 0\.30"),
+        (0.8, 0.8, CONTRADICTED, "gives its training rows back, and unseen ones alike"),
+        (0.8, 0.9, CONTRADICTED, "gives its training rows back, and unseen ones alike"),
+        (0.3, None, CONTRADICTED, "only from little noise"),
+        (0.3, 0.1, CONTRADICTED, "only from little noise"),
+    ],
+)
+def test_return_counts_up_to_the_first_failure_and_needs_rows_that_training_did_not_see(until, unseen, verdict, says):
     results = one()
     t = results["origin_time"].values
     back = (t <= until + 1e-9).astype(float)
     back[-1] = 1  # a return from pure noise is chance, not memory
-    returns = found(altered(results, "returned", back), "returns")
-    assert returns.estimate.value == pytest.approx(until)
-    assert returns.verdict is verdict
+    results = altered(results, "returned", back)
+    finding = next(f for f in claims.judge(results if unseen is None else with_unseen(results, unseen)) if f.claim.name == "returns")
+    assert finding.judged.estimate.value == pytest.approx(until)
+    assert finding.judged.verdict is verdict
+    assert re.search(says, finding.text), finding.text
+    assert "20 of 20 rows, once lost, come back at a larger t" in finding.judged.note
+
+
+def test_return_is_read_between_the_last_time_that_a_row_came_back_and_the_first_that_it_did_not():
+    results = one()
+    ends = {f"return_{end}": (("model", "origin"), np.full((1, 20), t)) for end, t in (("last", 0.61), ("lost", 0.62))}
+    finer = results.assign(ends)
+    assert found(finer, "returns").estimate == pytest.approx((0.61, 0.61, 0.62))
+    never = finer.assign(return_lost=finer["return_lost"] * np.nan, return_last=finer["return_last"] * 0 + 1)
+    assert found(never, "returns").estimate == pytest.approx((1, 1, 1))
+
+
+def test_what_a_schedule_that_ends_early_can_not_reach_is_not_judged():
+    results = one()
+    late = results["origin_time"].values > 0.28
+    back = altered(altered(results, "returned", 1.0), "returned", np.nan, origin_time=results["origin_time"].values[late])
+    assert found(back, "returns").verdict is NOT_JUDGED
+    assert "ends at t = 0.25, short of t = 0.5" in found(back, "returns").reason
+    lost = altered(back, "returned", 0.0, origin_time=[0.2, 0.25])
+    assert found(lost, "returns").verdict is CONTRADICTED
+    short = results.sel(time=results["time"].values <= 0.28)
+    assert found(short, "leaves").verdict is NOT_JUDGED
+    assert "ends at t = 0.28, short of t = 0.5" in found(short, "leaves").reason
 
 
 def test_nine_in_ten_are_enough_and_eight_are_not():

@@ -49,6 +49,7 @@ from scorescope.regions import REGIONS, Noised, States
 from scorescope.rows import Bank
 from scorescope.sampler import start_time, trajectory
 from scorescope.theories.gaussian import GaussianScore
+from scorescope.watched import Watched
 
 CHUNK = 32  # paths in one file of states
 RESULTS, REPORT = "results.nc", "report.html"
@@ -276,7 +277,7 @@ class _Job:
         labels = regions.path_labels(prepared.classes, self.plan.paths)
         self.labels = None if labels is None else labels.to(self.device)
         solver = {"method": self.plan.solver, "steps": self.plan.steps, "batch": machine.batch}
-        self.setting = Setting(prepared.times, self.plan.sizes, self.plan.seed, prepared.classes, solver, {})
+        self.setting = Setting(prepared.times, self.plan.sizes, self.plan.seed, prepared.classes, solver, {}, self.plan.returns)
 
     def run(self, board: Board, continued: bool) -> xr.Dataset:
         state_probes = [probe for probe in self.prepared.probes if isinstance(probe, StateProbe)]
@@ -324,10 +325,10 @@ class _Job:
                 path = self.folder / "states" / file_name(name) / f"paths-{first:06d}.safetensors"
                 if not _whole(path, (len(items), len(grid), *self.bank.shape)):
                     start = start_time(model)
-                    noise = start * regions.noise(self.plan.seed, total, self.bank.shape, "path")[items].to(self.device)
+                    noise = regions.path_starts(self.bank, total, self.plan.seed, self.labels, start)[items].to(self.device)
                     label = None if self.labels is None else self.labels[items]
                     solver = self.setting.solver
-                    states = trajectory(model, noise, grid, label, start=start, seed=self.plan.seed, items=items, **solver)
+                    states = trajectory(Watched(model, row), noise, grid, label, start=start, seed=self.plan.seed, items=items, **solver)
                     write_tensors(path, {"states": states})
                 row(len(items))
         self.timings[f"sampling {name}"] = time.monotonic() - begun
@@ -469,6 +470,7 @@ def _about(name: str, model: Denoiser, identity: Any) -> dict[str, Any]:
         "parameters": model.parameters_count,
         "schedule": repr(model.schedule)[:200],
         "prediction": getattr(model, "prediction", "posterior mean"),
+        "start": round(start_time(model), 4),
         "recipe": model.about.get("recipe", {}),
     }
 

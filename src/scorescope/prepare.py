@@ -16,6 +16,7 @@ from scorescope.plan import Plan
 from scorescope.probes import StateProbe, WholeProbe, chosen
 from scorescope.rows import Bank
 from scorescope.rows.hold_out import check_held_out
+from scorescope.sampler import PURE, start_time
 
 MINIMUM_TIME = 1e-3
 SMALL_TIMES = (0.01, 0.02, 0.05, 0.1, 0.2)  # where integrals of the score error may begin
@@ -85,6 +86,12 @@ def prepare(plan: Plan, models: Denoiser | Sequence[Denoiser], bank: Bank, devic
         "device": torch.device(device).type,
     }
     times = _times(named, plan.times, warnings)
+    warnings += [
+        f"The noise of {name} ends at t = {start:.2f}, where its states still show the data: its paths start from training rows noised to "
+        "there. What lies above, and whether its samples are new, is not judged."
+        for name, start in ((name, start_time(model)) for name, model in named.items())
+        if start < PURE
+    ]
     return Prepared(plan, bank, held_out, named, picked, classes, times, settings, [*warnings, *about_bank(bank)], not_measured)
 
 

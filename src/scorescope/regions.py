@@ -22,6 +22,7 @@ from scorescope import seeds
 from scorescope.denoiser import Label
 from scorescope.empirical import Posterior
 from scorescope.rows import Bank
+from scorescope.sampler import PURE
 from scorescope.schedule import Time
 
 REGIONS = ("supervision", "extrapolation", "renoised", "held-out")
@@ -120,6 +121,23 @@ def supervision(bank: Bank, paths: int, seed: int, classes: Sequence[int], purpo
     allowed = np.flatnonzero(np.isin(np.tile(bank.labels, len(bank) // len(bank.rows)), list(classes)))
     rows = allowed[seeds.choose(seed, f"{purpose}row", range(paths), len(allowed))]
     return Noised(bank[rows], eps, torch.from_numpy(bank.labels[rows % len(bank.rows)]), rows)
+
+
+def path_starts(bank: Bank, paths: int, seed: int, label: Tensor | None, start: float) -> Tensor:
+    """Where sampling paths 0 … paths − 1 begin, (paths, *shape) at linear time `start`: noise times `start`, from 0.9 on.
+
+    A model whose noise ends earlier can't begin from noise alone: its states still show the data there. Its paths begin as training rows,
+    of their class, noised to `start`.
+    """
+    eps = noise(seed, paths, bank.shape, "path")
+    if start >= PURE:
+        return start * eps
+    known = None if label is None or bank.labels is None else np.tile(bank.labels, len(bank) // len(bank.rows))
+    rows = np.empty(paths, dtype=np.int64)
+    for k in range(paths):
+        allowed = np.arange(len(bank)) if known is None or label is None else np.flatnonzero(known == int(label[k]))
+        rows[k] = allowed[seeds.choose(seed, "start row", [k], len(allowed))[0]]
+    return Noised(bank[rows], eps, label).at(start)
 
 
 def renoised(samples: Tensor, label: Tensor | None, seed: int) -> Noised:

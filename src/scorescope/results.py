@@ -48,8 +48,12 @@ Variables (one that was not asked for, or could not be measured, is left out; Na
       null_index, null_distance (null, near), null_second, null_calibrated, null_group_size (null,)
     return to origin (C.4)   dims (model, origin, origin_time)
       returned               1 if the nearest row of the denoised state is the row that it was noised from, else 0
-      return_distance        ‖output − original‖ / √d
+      return_distance        ‖output − original‖ / √d; NaN where `returned` is inferred from the times around, which agree
+      return_last, return_lost   (model, origin) between these times a row is first lost: it came back at one and not at the other, which
+                             is NaN for a row that is never lost
       origin_row             (origin,)
+      returned_held_out, return_distance_held_out, return_last_held_out, return_lost_held_out, origin_row_held_out
+                             the same of as many rows that training did not see, with the same noise; their rows are of the held-out bank
       return_image           (model, strip, origin_time, axis_*) outputs of the first few origins, for the image strip
     overlap (B.2)
       overlap                (time,) C(t) over all pairs of rows; overlap_distinct: exact duplicates counted once
@@ -97,8 +101,9 @@ DIMS = {
     "copier_row",
     "null": "null_row null_second null_calibrated null_group_size",
     "null near": "null_index null_distance",
-    "model origin origin_time": "returned return_distance",
-    "origin": "origin_row",
+    "model origin origin_time": "returned return_distance returned_held_out return_distance_held_out",
+    "model origin": "return_last return_lost return_last_held_out return_lost_held_out",
+    "origin": "origin_row origin_row_held_out",
     "model strip origin_time axes": "return_image",
     "time": "overlap overlap_distinct",
     "class time": "overlap_class overlap_class_distinct",
@@ -160,6 +165,30 @@ def largest(results: xr.Dataset) -> str:
     """The model with the most parameters, the last given where that is not known: what has room for one is about it."""
     sizes = parameters(results)
     return max(reversed(models(results)), key=lambda name: -1.0 if math.isnan(sizes[name]) else sizes[name])
+
+
+def first_losses(results: xr.Dataset, model: str, suffix: str = "") -> tuple[np.ndarray, np.ndarray, float]:
+    """For each origin of a model the last time up to which it always came back, and the first at which it was lost; where the times end.
+
+    A row that is never lost has the largest time for both. Results that hold only `returned` know the change to a step of its times.
+
+    Args:
+        results: With `returned` and `suffix`, of which some value is finite.
+        model: Its name.
+        suffix: "" for training rows, "_held_out" for those.
+
+    Returns:
+        (P,), (P,) and the largest time at which any was measured.
+    """
+    back, time = results[f"returned{suffix}"].sel(model=model).values.astype(float), results["origin_time"].values
+    known = np.isfinite(back)
+    here, reached = known.any(1), float(time[known.any(0)][-1])
+    first = np.where((back == 0).any(1), np.argmax(back == 0, axis=1), len(time))
+    last, lost = np.append(0.0, time)[first], np.append(time, np.nan)[first]
+    if f"return_last{suffix}" in results and f"return_lost{suffix}" in results:
+        finer, until = (results[f"return_{end}{suffix}"].sel(model=model).values for end in ("last", "lost"))
+        last, lost = np.where(np.isfinite(finer), (finer, until), (last, lost))
+    return np.fmin(last, reached)[here], np.where(np.isfinite(lost), lost, reached)[here], reached
 
 
 def dimension(results: xr.Dataset) -> int:

@@ -74,6 +74,23 @@ def leaving_bracket(r_star: ArrayLike, time: ArrayLike, band: tuple[float, float
     return np.where(known, left, np.nan), np.where(known, before, np.nan)
 
 
+RETURNED = 0.9
+"""Share of rows that must come back where a model is said to give rows back (Experiment 4.2)."""
+
+
+def held_until(values: ArrayLike, counts: ArrayLike | None = None, share: float = RETURNED) -> Values:
+    """The largest of `values` (n,) such that at least `share` of all reach it.
+
+    With `counts` (draws, n), how often each draw has each value: one answer a draw, (draws,). Without, one number.
+    """
+    v = np.asarray(values, float)
+    weights = np.ones((1, len(v))) if counts is None else np.asarray(counts, float)
+    order = np.argsort(v)
+    passed = weights[:, order].cumsum(1)
+    found = v[order][np.argmax(passed > (1 - share) * passed[:, -1:] + 1e-9, axis=1)]
+    return found[0] if counts is None else found
+
+
 # ---- summaries ----------------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,10 @@ def build():
     return ss.NetworkDenoiser(lambda z, t, label: z, shape=(1, 2, 2), name="../../net")
 def broken():
     return 1 / 0
+def wide():
+    return ss.NetworkDenoiser(lambda z, t: z[:, :1, 0], shape=(1, 2, 2), name="wide")
+def odd():
+    return ss.NetworkDenoiser(lambda z, t: z + z.new_ones(3), shape=(1, 2, 2), name="odd")
 """
 
 
@@ -41,6 +45,16 @@ def emptied(folder):
 
 MADE = np.zeros((5, 1, 2, 2), np.float32)
 
+
+def asked(name, function, says):
+    """A model that fails when it is asked: what it says of that is all."""
+
+    def run(folder):
+        ss.examine(ss.load(folder / f"m.py:{function}"), ss.Bank.open(folder / "x.bank"), quiet=True)
+
+    return Case(name, run, says, files)
+
+
 CASES = [
     samples(
         "samples of another shape", r"samples of shape \(1, 3, 3\) can't be compared with rows of shape \(1, 2, 2\)", np.zeros((5, 1, 3, 3))
@@ -68,6 +82,9 @@ CASES = [
     examine("a memory that is no size", r"--memory 'much' is not a size", "--memory", "much"),
     examine("a theory that is not there", r"unknown theory 'gausian'.*'gaussian'", model="theory:gausian"),
     examine("an error in the user's file", r"m\.py, line 6: ZeroDivisionError: division by zero", model="m.py:broken"),
+    examine("another way to measure returns", r"unknown way to measure returns 'bisect'", "--returns", "bisect"),
+    asked("a network that answers with another shape", "wide", r"wide answers states of shape \(1, 2, 2\) with shape \(1, 2\)"),
+    asked("an error of the user's network", "odd", r"m\.py, line 10: RuntimeError: .*\(asked about float32 states of shape"),
     examine("no model", r"there is no model at nothing\.safetensors", model="nothing.safetensors"),
     Case("an option that examine lacks", lambda folder: ss.examine([], None, pahts=3), r"unknown option of examine 'pahts'.*'paths'"),
 ]

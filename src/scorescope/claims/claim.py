@@ -87,6 +87,7 @@ class Claim:
         chart: Name of the chart that shows the number; empty for none.
         short: Heading of its line in a table of models; without one it has no line.
         about: "model", "models" (their comparison) or "bank".
+        reaches: A time to which the rule looks; where the models' noise ends before it, the claim can't be judged.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Claim:
     chart: str = ""
     short: str = ""
     about: str = "model"
+    reaches: float = 0.0
 
 
 @dataclass(frozen=True)

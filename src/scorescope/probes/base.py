@@ -178,6 +178,7 @@ class Setting:
         classes: The classes that states are given; empty for an unconditional run.
         solver: Keyword arguments for `trajectory`.
         shared: A place to keep what is the same for every model of a run.
+        returns: How return to origin is measured: "search", or "grid" for all of C.4's times.
     """
 
     times: np.ndarray
@@ -186,6 +187,7 @@ class Setting:
     classes: Sequence[int]
     solver: Mapping[str, Any]
     shared: dict[Any, Any]
+    returns: str = "search"
 
 
 @dataclass

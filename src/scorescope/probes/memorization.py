@@ -118,7 +118,7 @@ def copier_rows(subject: Subject) -> np.ndarray:
     if known is not None:
         subject.tick(len(subject.samples))
         return known
-    noise = start * regions.noise(setting.seed, len(subject.samples), subject.bank.shape, "path").to(subject.truth.device)
+    noise = regions.path_starts(subject.bank, len(subject.samples), setting.seed, subject.labels, start).to(subject.truth.device)
     ends = trajectory(subject.truth, noise, [0.0], subject.labels, start=start, method="heun", steps=COPIER_STEPS, tick=subject.tick)[:, 0]
     found = neighbours(subject.bank, ends, 1)[0][:, 0].cpu().numpy()
     setting.shared["copier", start, labels] = found
