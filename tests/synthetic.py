@@ -12,7 +12,7 @@ import xarray as xr
 
 from scorescope.results import with_provenance
 
-REGIONS = ("supervision", "extrapolation", "renoised")
+REGIONS = ("supervision", "extrapolation", "renoised", "held-out")
 STATE, PATHS = ("model", "region", "path", "time"), ("model", "path")
 NEAR, SCRUB, STRIP, NULLS = 5, 3, 3, 16
 
@@ -50,8 +50,9 @@ def results(
         **_memorization(rng, len(models), paths, d, rows),
         **_origins(rng, len(models), rows, shape, axes, d),
         **_overlap(rng, t, classes, rows),
-        "label": (("model", "region", "path"), np.broadcast_to(kinds, (len(models), 3, paths)).copy()),
+        "label": (("model", "region", "path"), np.broadcast_to(kinds, (len(models), len(REGIONS), paths)).copy()),
         "supervision_row": (("path",), rng.choice(rows, size=paths)),
+        "held_out_row": (("path",), np.arange(paths)),
         "sample": (("model", "path", *axes), _blobs(rng, (len(models), paths), shape)),
         "sample_name": (("path",), np.array([f"{k}.png" for k in range(paths)], dtype=object)),
         "scrub_path": (("scrub",), np.arange(min(SCRUB, paths))),
@@ -159,6 +160,13 @@ def _states(rng: np.random.Generator, models: int, paths: int, t: np.ndarray, d:
             scale * 0.2 * np.exp(-40 * np.clip(0.85 - t, 0, None)) * (1.0 - t) * np.array([1, 2, 1]).reshape(1, 3, 1, 1)
         )
         found["gap_learned"] = scale * 0.15 * (1.0 - t) / (0.1 + t)
+        found["score_norm"] = d**0.5 / t * np.ones_like(error)
+    found["gaussian_error"] = pair * np.ones_like(error) * np.array([1, 8, 4]).reshape(1, 3, 1, 1)
+    found["gaussian_loss"] = (pair[:, None] + optimum) * np.array([1, np.nan, np.nan]).reshape(1, 3, 1, 1)
+    # Held-out rows: on the shells of no training row, and denoised a little worse than training rows.
+    for name, value in found.items():
+        unseen = value[:, :1] if value.dtype.kind == "i" else value[:, :1] * (np.nan if name == "dsm_optimum" else 1.1)
+        found[name] = np.concatenate([value, unseen], axis=1)
     return {name: (STATE, value if value.dtype.kind == "i" else value.astype(np.float32)) for name, value in found.items()}
 
 
