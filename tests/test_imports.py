@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "schedule": (),
     "convert": ("schedule",),
     "denoiser": ("schedule", "convert", "identity", "networks"),
+    "forecast": ("denoiser", "progress"),
     "watched": ("denoiser", "progress"),
     "sampler": ("schedule", "convert", "denoiser", "plan"),
     "empirical": ("schedule", "convert", "denoiser", "rows", "search"),
@@ -56,8 +57,8 @@ MAY_IMPORT = {
     "claims": ("results", "statistics"),
     "report": ("results", "charts", "claims", "copies"),
     "examination": (
-        *("denoiser", "sampler", "watched", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare", "progress", "runs"),
-        *("results", "claims", "report", "copies", "sampled", "evaluate", "theories"),
+        *("denoiser", "forecast", "sampler", "watched", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare"),
+        *("progress", "runs", "results", "claims", "report", "copies", "sampled", "evaluate", "theories"),
     ),
     "monitor": (
         *("denoiser", "sampler", "rows", "empirical", "regions", "results", "probes", "training", "measure", "theories", "statistics"),

@@ -33,7 +33,7 @@ import xarray as xr
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from scorescope import __version__, copies, plan, regions, results, runs, sampled
+from scorescope import __version__, copies, forecast, plan, regions, results, runs, sampled
 from scorescope.denoiser import Denoiser, on_linear_axis
 from scorescope.empirical import EmpiricalScore
 from scorescope.errors import InputError, unknown
@@ -288,9 +288,10 @@ class _Job:
         board.say(f"run folder {self.folder} (killed, the same command continues)")
         if continued:
             board.say(f"continuing: {len(list(self.folder.glob('cells/**/*.n*')))} cells done")
-        needs_samples = any({"extrapolation", "renoised"} & {*probe.regions} for probe in state_probes) or any(
-            not probe.of_bank for probe in whole_probes
-        )
+        sampling = [probe for probe in state_probes if {"extrapolation", "renoised"} & {*probe.regions}]
+        needs_samples = bool(sampling) or any(not probe.of_bank for probe in whole_probes)
+        if not board.quiet and (state_probes or needs_samples):
+            board.say(self._forecast(state_probes, whole_probes, needs_samples))
         if needs_samples:
             for name in self.models:
                 self._sample(board, name)
@@ -308,6 +309,38 @@ class _Job:
         merged = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
         merged = merged.merge(self._rows(merged), combine_attrs="override")
         return results.with_provenance(merged, self._provenance())
+
+    def _forecast(self, state_probes: list[StateProbe], whole_probes: list[WholeProbe], sampled: bool) -> str:
+        """How long what is not done yet will take, from a few evaluations and cells."""
+        paths, times, count = self.plan.paths, self.prepared.times, len(self.models)
+        few, middle = self._pairs().to(self.device).at(0.5)[:CHUNK], len(times) // 2
+        label = None if self.labels is None else self.labels[: len(few)]
+        with torch.inference_mode():
+            model = sum(forecast.seconds_each(one, few, 0.5, label) for one in self.models.values()) / count
+        asked = 1 + (self.labels is not None and any(probe.needs_guidance for probe in state_probes))
+        cell, inside = asked * paths * model, [probe for probe in state_probes if "supervision" in probe.regions]
+        if inside and cell * count < forecast.SHORT:
+            states = self._region("supervision", "")
+
+            def some(which: list[int]) -> None:  # not kept: in a sweep of few times the last digits are others
+                list(cells(self.models, self.truth, states, inside, which))
+
+            some([middle])  # what is made once is made now
+            both = [len(times) // 4, 3 * len(times) // 4]
+            cell = forecast.timed(lambda: some(both)) / (len(both) * count)
+        left = sum(len(times) - len(list(self._cell(name, r, 0).parent.glob("time-*.npz"))) for name in self.models for r in REGIONS)
+        drawn = sum(len(list((self.folder / "states" / file_name(name)).glob("*.safetensors"))) for name in self.models)
+        chunks = count * -(-paths // CHUNK) - drawn
+        stages = {"sampling": sampled * chunks * min(CHUNK, paths) * model * forecast.evaluations(self.plan.solver, self.plan.steps)}
+        stages |= {"measuring along paths": left * cell} if state_probes else {}
+        subject = Subject(next(iter(self.models.values())), self.truth, self.bank, few.new_zeros(paths), None, self.setting)
+        costs = {probe.name: probe.cost(subject) for probe in whole_probes if probe.cost is not None}
+        exact = forecast.seconds_each(self.truth, few, 0.5, label) if any(of_truth for _, of_truth in costs.values()) else 0.0
+        for part, (of_model, of_truth) in costs.items():
+            lacking = sum(not (self.folder / "cells" / file_name(name) / f"{part}.nc").exists() for name in self.models)
+            stages[part] = lacking * (of_model * model + of_truth * exact)
+        names = [probe.name for probe in self.prepared.probes]
+        return forecast.words(stages, {probe.name: [name for name in names if name != probe.name] for probe in whole_probes})
 
     # ---- states -----------------------------------------------------------------------------------------------------------------
 

@@ -231,6 +231,7 @@ class WholeProbe:
         work: Units of work that `measure` will tick, from the subject.
         of_bank: Whether the answer belongs to the bank, whatever the model; it is then measured once.
         rows: From the results to the rows that it points at.
+        cost: Roughly how often `measure` asks the model, and the exact score, about one state; None where that is not what takes time.
     """
 
     name: str
@@ -240,6 +241,7 @@ class WholeProbe:
     work: Callable[[Subject], int]
     of_bank: bool = False
     rows: Rows = no_rows
+    cost: Callable[[Subject], tuple[float, float]] | None = None
 
 
 def of_variables(*names: str) -> Rows:

@@ -31,7 +31,8 @@ NEAR = 0.005  # a time this little beyond the model's range is measured at its e
 STRIP = 3  # rows whose outputs are kept as pictures: they are measured at every time
 ABOUT = 2  # times beyond the change at which it is checked
 HALVINGS = 2  # of the stretch in which a row is first lost: to 0.0125
-ROUNDS = 9  # how often most origins are measured
+ROUNDS, EACH = 9, 23  # how often most origins are denoised, and what the model is asked each time
+ADAPTIVE = 60  # evaluations of the run's solver, from a time in the middle
 
 
 @dataclass
@@ -205,8 +206,14 @@ def _banks(subject: Subject) -> list[tuple[str, Bank, Sequence[Bank]]]:
 
 def work(subject: Subject) -> int:
     """One unit for each time that an origin is denoised, as often as most need."""
-    rounds = ROUNDS if subject.setting.returns == "search" else len(TIMES)
-    return rounds * subject.setting.sizes["origins"] * len(_banks(subject))
+    origins = subject.setting.sizes["origins"]
+    every = min(STRIP, origins) if subject.setting.returns == "search" else origins
+    return (len(TIMES) * every + ROUNDS * (origins - every)) * len(_banks(subject))
+
+
+def cost(subject: Subject) -> tuple[float, float]:
+    """Evaluations of the model, and none of the exact score."""
+    return float(work(subject) * (EACH if subject.setting.returns == "search" else ADAPTIVE)), 0.0
 
 
 def rows(results: xr.Dataset) -> Sequence[np.ndarray]:
@@ -236,4 +243,5 @@ PROBE = WholeProbe(
     measure,
     work,
     rows=rows,
+    cost=cost,
 )
