@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "sampler": ("schedule", "convert", "denoiser", "plan"),
     "empirical": ("schedule", "convert", "denoiser", "rows", "search"),
     "theories": ("schedule", "convert", "denoiser", "rows", "search", "empirical"),
+    "reading": ("schedule", "convert", "denoiser", "sampler", "rows", "theories"),
     "distributed": ("schedule", "rows", "empirical"),
     "regions": ("schedule", "denoiser", "rows", "empirical"),
     "training": ("schedule", "convert", "denoiser", "rows", "search", "empirical", "nets", "identity", "runs"),
@@ -50,7 +51,7 @@ MAY_IMPORT = {
     "report": ("results", "charts", "claims"),
     "examination": (
         *("denoiser", "sampler", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare", "progress", "runs"),
-        *("results", "claims", "report"),
+        *("results", "claims", "report", "reading"),
     ),
     "monitor": ("denoiser", "sampler", "rows", "empirical", "regions", "results", "probes", "training", "measure"),
     "bench": (
@@ -59,7 +60,7 @@ MAY_IMPORT = {
     ),
     "cli": (
         *("process", "progress", "plan", "runs", "rows", "search", "adapters", "training", "demo", "examination", "results"),
-        *("charts", "claims", "report", "bench", "evaluate", "monitor", "distributed"),
+        *("charts", "claims", "report", "bench", "evaluate", "monitor", "distributed", "reading", "prepare"),
     ),
     "__main__": ("cli",),
 }
