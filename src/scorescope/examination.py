@@ -42,6 +42,7 @@ from scorescope.prepare import Prepared, prepare
 from scorescope.probes import StateProbe, Subject, WholeProbe
 from scorescope.probes.base import Setting
 from scorescope.progress import Board
+from scorescope.reading import outside, readings, spill_warning, value_range, warnings_of
 from scorescope.regions import REGIONS, Noised, States
 from scorescope.rows import Bank
 from scorescope.sampler import start_time, trajectory
@@ -100,6 +101,7 @@ class Machine:
         memory: Bytes for the bank's rows (`EmpiricalScore`); a quarter of what is free unless given.
         quiet: Show no progress.
         command: Recorded in the report.
+        as_is: Measure models, too, that are not read right (see `scorescope.reading`); nothing is judged of them.
     """
 
     device: str = "cpu"
@@ -107,6 +109,7 @@ class Machine:
     memory: int | None = None
     quiet: bool = False
     command: str = ""
+    as_is: bool = False
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -135,10 +138,10 @@ def examine(
         out: Folder of the run, continued if it was cut; a temporary one unless given.
         force: Begin again, in place of the run in `out`.
         **options: Fields of `scorescope.plan.Plan` (paths, times, origins, nulls, labels, tolerance, solver, steps, shared_states) and
-            of `Machine` (device, batch, memory, quiet, command).
+            of `Machine` (device, batch, memory, quiet, command, as_is).
 
     Raises:
-        InputError: Anything that does not fit, in one line; nothing is written then.
+        InputError: Anything that does not fit, or a model that is not read right, in one line; nothing is written then.
     """
     given = {**options, **({} if probes is None else {"probes": tuple(probes)}), **({} if seed is None else {"seed": seed})}
     known = {field.name: kind for kind in (plan.Plan, Machine) for field in fields(kind)}
@@ -163,14 +166,24 @@ def examine(
     return run
 
 
+def _readings(prepared: Prepared, bank: Bank, folder: Path, machine: Machine, force: bool) -> dict[str, Any]:
+    """Whether the models are read right; as the run that is continued has found it."""
+    if runs.continues(folder, KIND, prepared.settings, force=force):
+        known = (runs.record_of(folder) or {}).get("reading")
+        if isinstance(known, dict) and known.keys() == prepared.models.keys():
+            return known
+    return readings(prepared.models, bank, prepared.classes, prepared.plan.seed, machine.device, machine.as_is)
+
+
 def _examined(prepared: Prepared, bank: Bank, folder: Path, machine: Machine, force: bool) -> Run:
+    reading = _readings(prepared, bank, folder, machine, force)
     truth = EmpiricalScore(bank, tolerance=prepared.plan.tolerance, device=machine.device, memory=machine.memory)
-    with runs.claimed(folder, KIND, prepared.settings, force=force) as continued:
+    with runs.claimed(folder, KIND, prepared.settings, notes={"reading": reading}, force=force) as continued:
         if continued and (folder / RESULTS).exists():
             with suppress(InputError):  # damaged: its cells are there still
                 return Run(folder, results.load(folder / RESULTS))
         with Board(machine.quiet) as board:
-            measured = _Job(prepared, bank, truth, folder, machine).run(board, continued)
+            measured = _Job(prepared, bank, truth, folder, machine, reading).run(board, continued)
         results.save(measured, folder / RESULTS)
         return Run(folder, measured)
 
@@ -178,8 +191,10 @@ def _examined(prepared: Prepared, bank: Bank, folder: Path, machine: Machine, fo
 class _Job:
     """One examination under way."""
 
-    def __init__(self, prepared: Prepared, bank: Bank, truth: EmpiricalScore, folder: Path, machine: Machine) -> None:
-        self.prepared, self.bank, self.truth, self.folder, self.machine = prepared, bank, truth, folder, machine
+    def __init__(
+        self, prepared: Prepared, bank: Bank, truth: EmpiricalScore, folder: Path, machine: Machine, reading: dict[str, Any]
+    ) -> None:
+        self.prepared, self.bank, self.truth, self.folder, self.machine, self.reading = prepared, bank, truth, folder, machine, reading
         self.device, self.plan = torch.device(machine.device), prepared.plan
         self.models = {name: on_linear_axis(model.to(self.device)) for name, model in prepared.models.items()}
         self.timings: dict[str, float] = {}
@@ -214,7 +229,9 @@ class _Job:
         parts.append(self._paths())
         merged = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
         merged = merged.merge(self._rows(merged), combine_attrs="override")
-        return results.with_provenance(merged, self._provenance())
+        low, high = value_range(self.bank)
+        share = {name: outside(self._states(name, -1).cpu(), low, high) for name in (self.models if needs_samples else ())}
+        return results.with_provenance(merged, self._provenance(share, (low, high)))
 
     # ---- states -----------------------------------------------------------------------------------------------------------------
 
@@ -338,7 +355,7 @@ class _Job:
         }
         return xr.Dataset(data)
 
-    def _provenance(self) -> dict[str, Any]:
+    def _provenance(self, share: dict[str, float], span: tuple[float, float]) -> dict[str, Any]:
         bank, settings = self.bank, self.prepared.settings
         return {
             "version": __version__,
@@ -366,7 +383,13 @@ class _Job:
                 "source": str(bank.manifest.get("source", "")),
             },
             "timings": {name: round(seconds, 2) for name, seconds in self.timings.items()},
-            "warnings": self.prepared.warnings,
+            "reading": self.reading,
+            "outside": share,
+            "warnings": [
+                *warnings_of(self.reading),
+                *(line for name in share for line in spill_warning(name, share[name], *span)),
+                *self.prepared.warnings,
+            ],
             "not_measured": self.prepared.not_measured,
         }
 

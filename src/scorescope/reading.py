@@ -101,6 +101,7 @@ class Reading:
         outside: Share of the values of a few samples that lie more than a tenth of the rows' range outside it; NaN if none were drawn.
         lines: Readings, best first.
         levels: Errors beside those of simple denoisers.
+        remarks: The cautions of the errors alone, for a run that looks at its own samples.
     """
 
     model: str
@@ -110,6 +111,7 @@ class Reading:
     outside: float = math.nan
     lines: tuple[Line, ...] = ()
     levels: tuple[Level, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.table
@@ -135,7 +137,8 @@ class Reading:
     def record(self) -> dict[str, Any]:
         """What a run keeps of it, as values that JSON holds."""
         outside = self.outside if math.isfinite(self.outside) else None
-        return {"verdict": self.verdict, "reason": self.reason, "hint": self.hint, "outside": outside, "table": self.table}
+        plain = {name: getattr(self, name) for name in ("verdict", "reason", "hint", "table")}
+        return {**plain, "outside": outside, "remarks": list(self.remarks)}
 
     def refuse(self, table: bool = True) -> Reading:
         """Itself.
@@ -188,7 +191,8 @@ def check(
     while isinstance(model, Guided):
         model = model.model
     if bank.radius == 0:
-        return Reading(model.name, "caution", "all rows of the bank are the same, so that no reading can be told from another")
+        same = "all rows of the bank are the same, so that no reading can be told from another"
+        return Reading(model.name, "caution", same, remarks=(same,))
     with torch.no_grad():
         return _Check(model.to(device), bank, labels, seed, torch.device(device)).reading()
 
@@ -404,20 +408,22 @@ class _Check:
         fits = f"read as {best.name} its error is {better:.3g} times smaller than as {present.name}"
         at = f"at t = {far.t:.2g} its squared error is {ratio:.3g} times that of always answering the mean row"
         spill = f"{share_text(spilled)} of the values of {SAMPLES} samples lie outside the range of the rows, by more than a tenth of it"
-        informed = best.quality < INFORMED
-        if informed and better > BETTER:
+        useless = "at no noise level is it nearer to the clean rows than both the mean row and the noised row"
+        remarks = list[str]()
+        if best.quality < INFORMED and better > BETTER:
             found = ("refused", fits)
         elif present.quality > 1 and (ratio > FAR or spilled > SPILL):
             said = [text for text, holds in ((at, ratio > FAR), (spill, spilled > SPILL)) if holds]
             found = ("refused", "; ".join([*said, fits if better > BETTER else "no other reading fits better, or it is hardly trained"]))
-        elif all(one.model >= min(one.mean, one.state) for one in levels):
-            found = ("caution", "at no noise level is it nearer to the clean rows than both the mean row and the noised row")
         else:
-            holds = ((fits, better > SOME_BETTER and self.network), (at, ratio > SOME_FAR), (spill, spilled > SOME_SPILL))
-            said = [text for text, held in holds if held]
+            if all(one.model >= min(one.mean, one.state) for one in levels):
+                remarks = [useless]
+            else:
+                remarks = [text for text, held in ((fits, better > SOME_BETTER and self.network), (at, ratio > SOME_FAR)) if held]
+            said = [*remarks, *([spill] if spilled > SOME_SPILL else [])]
             found = ("caution" if said else "right", "; ".join(said))
         hint = best.option if fits in found[1] else ""
-        return Reading(self.model.name, *found, hint, spilled, lines, levels)
+        return Reading(self.model.name, *found, hint, spilled, lines, levels, tuple(remarks))
 
 
 def _name(prediction: str, view: View) -> str:
@@ -443,3 +449,18 @@ def readings(models: Mapping[str, Denoiser], bank: Bank, classes: Sequence[int],
             told = Reading(name, "refused", str(problem))
         found[name] = (told if as_is else told.refuse()).record() | {"as_is": as_is}
     return found
+
+
+def warnings_of(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the report of a run must warn of, given `readings`."""
+    refused = {name: one["reason"] for name, one in found.items() if one["verdict"] == "refused"}
+    said = [f"{name} is measured as it is, though it is not read right: {reason}." for name, reason in refused.items()]
+    return said + [f"{name}: {remark}." for name, one in found.items() if name not in refused for remark in one["remarks"]]
+
+
+def spill_warning(name: str, share: float, low: float, high: float) -> list[str]:
+    """A warning where more than a few values of a model's finished samples lie outside the rows' range."""
+    if not share > SOME_SPILL:
+        return []
+    said = f"{share_text(share)} of the values of its samples lie more than a tenth of the rows' range, {low:.3g} to {high:.3g}, outside it"
+    return [f"{name}: {said}; drawn, they are clipped."]

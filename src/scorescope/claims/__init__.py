@@ -15,7 +15,7 @@ import xarray as xr
 from scorescope import registry
 from scorescope.claims.claim import Claim, Finding, Judged, NotJudged, Verdict
 from scorescope.claims.sentence import compose
-from scorescope.results import checked, largest, models, not_measured
+from scorescope.results import checked, largest, misread, models, not_measured
 
 __all__ = ["Claim", "Finding", "Judged", "NotJudged", "Verdict", "every", "headline", "judge", "records", "sentence", "three"]
 
@@ -46,7 +46,10 @@ def judge(results: xr.Dataset, claims: Iterable[Claim] | None = None) -> list[Fi
 
 def _judged(claim: Claim, results: xr.Dataset, model: str, reasons: dict[str, str]) -> Judged:
     missing = [name for name in claim.needs if name not in results]
+    refused = misread(results)
     try:
+        if model in refused or (claim.about == "models" and refused):
+            raise NotJudged(f"{model or ', '.join(refused)} is not read right")
         if missing:
             raise NotJudged(reasons.get(missing[0], f"this run did not measure {missing[0]}"))
         return claim.judge(results, model)
@@ -86,6 +89,8 @@ def headline(results: xr.Dataset, found: list[Finding]) -> list[Finding]:
 
 def sentence(results: xr.Dataset, found: list[Finding]) -> str:
     """One sentence about the largest model that a stranger understands."""
+    if largest(results) in misread(results):
+        return "This model cannot be judged as it is read."
     return compose(results, {f.claim.name: f.judged for f in found if f.model == largest(results)})
 
 
