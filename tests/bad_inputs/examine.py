@@ -13,6 +13,14 @@ def build():
     return ss.NetworkDenoiser(lambda z, t, label: z, shape=(1, 2, 2), name="../../net")
 def broken():
     return 1 / 0
+def model(net, **options):
+    return ss.NetworkDenoiser(net, shape=(1, 2, 2), name="net", **options)
+def crashing():
+    return model(lambda z, t, label: z @ z.flatten())
+def nan():
+    return model(lambda z, t, label: z / 0)
+def flat():
+    return model(lambda z, t, label: z.flatten(1))
 """
 
 
@@ -43,6 +51,17 @@ CASES = [
     examine("a memory that is no size", r"--memory 'much' is not a size", "--memory", "much"),
     examine("a theory that is not there", r"unknown theory 'gausian'.*'gaussian'", model="theory:gausian"),
     examine("an error in the user's file", r"m\.py, line 6: ZeroDivisionError: division by zero", model="m.py:broken"),
+    *(
+        Case(f"{name}, {verb}ed", [verb, f"m.py:{function}", "--bank", "x.bank"], said, files)
+        for verb in ("examine", "check")
+        for name, function, said in (
+            ("a network that breaks off", "crashing", r"m\.py, line 10: RuntimeError: .*Try: mending m\.py"),
+            ("a network of NaN", "nan", r"net returned NaN or Inf at t = 0\.\d+ for row 0 of 6 noised rows"),
+            ("a network that answers in another shape", "flat", r"net answers states of shape \(1, 2, 2\) with shape \(4,\)"),
+        )
+    ),
+    Case("a model of nothing", ["check", "--bank", "x.bank"], r"no model is named", files),
+    Case("classes that none are", ["check", "m.py", "--bank", "x.bank", "--labels", "bee"], r"labels 'bee' is neither", files),
     examine("no model", r"there is no model at nothing\.safetensors", model="nothing.safetensors"),
     Case("an option that examine lacks", lambda folder: ss.examine([], None, pahts=3), r"unknown option of examine 'pahts'.*'paths'"),
 ]

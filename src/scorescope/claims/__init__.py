@@ -20,6 +20,7 @@ from scorescope.results import checked, largest, misread, models, not_measured
 __all__ = ["Claim", "Finding", "Judged", "NotJudged", "Verdict", "every", "headline", "judge", "records", "sentence", "three"]
 
 FIRST = ("leaves", "departs", "copies")  # what the first screen says, if it was judged
+MISREAD = "This model cannot be judged as it is read."
 NEXT = ("returns", "grows", "shrinks", "guidance", "fits", "renoised")  # what steps in, in this order
 
 
@@ -81,7 +82,12 @@ def records(results: xr.Dataset, claims: Iterable[Claim] | None = None) -> list[
 
 
 def headline(results: xr.Dataset, found: list[Finding]) -> list[Finding]:
-    """The three findings of the first screen, about the largest model; one that was not judged makes room for the next."""
+    """The three findings of the first screen, about the largest model; one that was not judged makes room for the next.
+
+    None where that model is not read right.
+    """
+    if largest(results) in misread(results):
+        return []
     known = {f.claim.name: f for f in found if f.model in ("", largest(results))}
     wanted = [known[name] for name in (*FIRST, *NEXT) if name in known]
     return sorted(wanted, key=lambda f: f.judged.verdict is Verdict.NOT_JUDGED)[:3]
@@ -90,10 +96,10 @@ def headline(results: xr.Dataset, found: list[Finding]) -> list[Finding]:
 def sentence(results: xr.Dataset, found: list[Finding]) -> str:
     """One sentence about the largest model that a stranger understands."""
     if largest(results) in misread(results):
-        return "This model cannot be judged as it is read."
+        return MISREAD
     return compose(results, {f.claim.name: f.judged for f in found if f.model == largest(results)})
 
 
 def three(results: xr.Dataset) -> list[str]:
     """The three main findings as plain lines for the terminal."""
-    return [finding.line for finding in headline(results, judge(results))]
+    return [finding.line for finding in headline(results, judge(results))] or [MISREAD]
