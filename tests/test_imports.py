@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "sampler": ("schedule", "convert", "denoiser", "plan"),
     "empirical": ("schedule", "convert", "denoiser", "rows", "search"),
     "theories": ("schedule", "convert", "denoiser", "rows", "search", "empirical"),
+    "reading": ("schedule", "convert", "denoiser", "sampler", "rows", "theories"),
     "distributed": ("schedule", "rows", "empirical"),
     "regions": ("schedule", "denoiser", "sampler", "rows", "empirical"),
     "training": ("schedule", "convert", "denoiser", "rows", "search", "empirical", "nets", "identity", "runs"),
@@ -58,7 +59,7 @@ MAY_IMPORT = {
     "report": ("results", "charts", "claims", "copies"),
     "examination": (
         *("denoiser", "forecast", "sampler", "watched", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare"),
-        *("progress", "runs", "results", "claims", "report", "copies", "sampled", "evaluate", "theories"),
+        *("progress", "runs", "results", "claims", "report", "copies", "sampled", "evaluate", "theories", "reading"),
     ),
     "monitor": (
         *("denoiser", "sampler", "rows", "empirical", "regions", "results", "probes", "training", "measure", "theories", "statistics"),
@@ -69,7 +70,7 @@ MAY_IMPORT = {
     ),
     "cli": (
         *("process", "progress", "plan", "runs", "rows", "search", "adapters", "training", "demo", "examination", "results"),
-        *("charts", "claims", "report", "bench", "evaluate", "monitor", "distributed", "copies"),
+        *("charts", "claims", "report", "bench", "evaluate", "monitor", "distributed", "copies", "reading", "prepare"),
     ),
     "__main__": ("cli",),
 }

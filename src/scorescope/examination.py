@@ -45,6 +45,7 @@ from scorescope.prepare import Prepared, about_bank, prepare
 from scorescope.probes import StateProbe, Subject, WholeProbe, memorization
 from scorescope.probes.base import Setting
 from scorescope.progress import Board
+from scorescope.reading import outside, readings, spill_warning, value_range, warnings_of
 from scorescope.regions import REGIONS, Noised, States
 from scorescope.rows import Bank
 from scorescope.sampler import start_time, trajectory
@@ -110,6 +111,7 @@ class Machine:
         memory: Bytes for the bank's rows (`EmpiricalScore`); a quarter of what is free unless given.
         quiet: Show no progress.
         command: Recorded in the report.
+        as_is: Measure models, too, that are not read right (see `scorescope.reading`); nothing is judged of them.
     """
 
     device: str = "cpu"
@@ -117,6 +119,7 @@ class Machine:
     memory: int | None = None
     quiet: bool = False
     command: str = ""
+    as_is: bool = False
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -146,10 +149,10 @@ def examine(
         out: Folder of the run, continued if it was cut; a temporary one unless given.
         force: Begin again, in place of the run in `out`.
         **options: Fields of `scorescope.plan.Plan` (paths, times, origins, nulls, labels, tolerance, solver, steps, shared_states, seed)
-            and of `Machine` (device, batch, memory, quiet, command).
+            and of `Machine` (device, batch, memory, quiet, command, as_is).
 
     Raises:
-        InputError: Anything that does not fit, in one line; nothing is written then.
+        InputError: Anything that does not fit, or a model that is not read right, in one line; nothing is written then.
     """
     given = {**options, **({} if probes is None else {"probes": tuple(probes)})}
     known = {field.name: kind for kind in (plan.Plan, Machine) for field in fields(kind)}
@@ -180,13 +183,23 @@ def examine(
     return run
 
 
+def _readings(prepared: Prepared, bank: Bank, folder: Path, machine: Machine, force: bool) -> dict[str, Any]:
+    """Whether the models are read right; as the run that is continued has found it."""
+    if runs.continues(folder, KIND, prepared.settings, force=force):
+        known = (runs.record_of(folder) or {}).get("reading")
+        if isinstance(known, dict) and known.keys() == prepared.models.keys():
+            return known
+    return readings(prepared.models, bank, prepared.classes, prepared.plan.seed, machine.device, machine.as_is)
+
+
 def _examined(prepared: Prepared, bank: Bank, machine: Machine, force: bool, folder: Path) -> Run:
+    reading = _readings(prepared, bank, folder, machine, force)
     truth = EmpiricalScore(bank, tolerance=prepared.plan.tolerance, device=machine.device, memory=machine.memory)
 
     def measured(board: Board, continued: bool) -> xr.Dataset:
-        return _Job(prepared, bank, truth, folder, machine).run(board, continued)
+        return _Job(prepared, bank, truth, folder, machine, reading).run(board, continued)
 
-    return _finished(folder, prepared.settings, machine, force, measured)
+    return _finished(folder, prepared.settings, {"reading": reading}, machine, force, measured)
 
 
 def _samples_examined(samples: Bank, plan: Plan, bank: Bank, machine: Machine, force: bool, folder: Path) -> Run:
@@ -208,12 +221,19 @@ def _samples_examined(samples: Bank, plan: Plan, bank: Bank, machine: Machine, f
         return results.with_provenance(found.merge(_rows(bank, pointed), combine_attrs="override"), record)
 
     settings = {"samples": samples.fingerprint, "bank": bank.fingerprint, **told}
-    return _finished(folder, settings, machine, force, measured)
+    return _finished(folder, settings, {}, machine, force, measured)
 
 
-def _finished(folder: Path, settings: dict[str, Any], machine: Machine, force: bool, measure: Callable[[Board, bool], xr.Dataset]) -> Run:
+def _finished(
+    folder: Path,
+    settings: dict[str, Any],
+    notes: dict[str, Any],
+    machine: Machine,
+    force: bool,
+    measure: Callable[[Board, bool], xr.Dataset],
+) -> Run:
     """The run in its folder: as it is there, or measured and written."""
-    with runs.claimed(folder, KIND, settings, force=force) as continued:
+    with runs.claimed(folder, KIND, settings, notes=notes, force=force) as continued:
         if continued and (folder / RESULTS).exists():
             with suppress(InputError):  # damaged: its cells are there still
                 return Run(folder, results.load(folder / RESULTS))
@@ -267,8 +287,10 @@ def _rows(bank: Bank, wanted: set[int]) -> xr.Dataset:
 class _Job:
     """One examination under way."""
 
-    def __init__(self, prepared: Prepared, bank: Bank, truth: EmpiricalScore, folder: Path, machine: Machine) -> None:
-        self.prepared, self.bank, self.truth, self.folder, self.machine = prepared, bank, truth, folder, machine
+    def __init__(
+        self, prepared: Prepared, bank: Bank, truth: EmpiricalScore, folder: Path, machine: Machine, reading: dict[str, Any]
+    ) -> None:
+        self.prepared, self.bank, self.truth, self.folder, self.machine, self.reading = prepared, bank, truth, folder, machine, reading
         self.device, self.plan = torch.device(machine.device), prepared.plan
         self.models = {name: on_linear_axis(model.to(self.device)) for name, model in prepared.models.items()}
         self.timings: dict[str, float] = {}
@@ -308,7 +330,9 @@ class _Job:
         parts.append(self._paths())
         merged = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
         merged = merged.merge(self._rows(merged), combine_attrs="override")
-        return results.with_provenance(merged, self._provenance())
+        low, high = value_range(self.bank)
+        share = {name: outside(self._states(name, -1).cpu(), low, high) for name in (self.models if needs_samples else ())}
+        return results.with_provenance(merged, self._provenance(share, (low, high)))
 
     def _forecast(self, state_probes: list[StateProbe], whole_probes: list[WholeProbe], sampled: bool) -> str:
         """How long what is not done yet will take, from a few evaluations and cells."""
@@ -328,7 +352,7 @@ class _Job:
             some([middle])  # what is made once is made now
             both = [len(times) // 4, 3 * len(times) // 4]
             cell = forecast.timed(lambda: some(both)) / (len(both) * count)
-        left = sum(len(times) - len(list(self._cell(name, r, 0).parent.glob("time-*.npz"))) for name in self.models for r in REGIONS)
+        left = sum(len(times) - len(list(self._cell(name, r, 0).parent.glob("time-*.npz"))) for name in self.models for r in self.regions)
         drawn = sum(len(list((self.folder / "states" / file_name(name)).glob("*.safetensors"))) for name in self.models)
         chunks = count * -(-paths // CHUNK) - drawn
         stages = {"sampling": sampled * chunks * min(CHUNK, paths) * model * forecast.evaluations(self.plan.solver, self.plan.steps)}
@@ -472,7 +496,7 @@ class _Job:
         """Pictures of the rows that the probes point at."""
         return _rows(self.bank, {int(k) for probe in self.prepared.probes for part in probe.rows(measured) for k in np.ravel(part)})
 
-    def _provenance(self) -> dict[str, Any]:
+    def _provenance(self, share: dict[str, float], span: tuple[float, float]) -> dict[str, Any]:
         settings = self.prepared.settings
         return _origin(self.bank, self.machine) | {
             "settings": settings,
@@ -482,7 +506,13 @@ class _Job:
             "models": [_about(name, model, settings["models"][name]) for name, model in self.prepared.models.items()],
             "held_out": _rows_of(self.prepared.held_out),
             "timings": {name: round(seconds, 2) for name, seconds in self.timings.items()},
-            "warnings": self.prepared.warnings,
+            "reading": self.reading,
+            "outside": share,
+            "warnings": [
+                *warnings_of(self.reading),
+                *(line for name in share for line in spill_warning(name, share[name], *span)),
+                *self.prepared.warnings,
+            ],
             "not_measured": self.prepared.not_measured,
         }
 

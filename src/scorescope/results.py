@@ -68,7 +68,9 @@ Variables (one that was not asked for, or could not be measured, is left out; Na
 
 `attrs["provenance"]` is one JSON string: version, command, date, settings, seed, tolerance, device, models (name, file, sha256,
 parameters, schedule, prediction), bank (name, rows, shape, classes, class_names, flips, fingerprint, radius, low, high), timings,
-warnings (list of sentences), not_measured ({variable: why}). Before there was `not_measured`, not_judged (list of [name, why]) said so.
+reading ({model: verdict, reason, hint, table, outside, remarks, as_is}, of `scorescope.reading`), outside ({model: share of the values of
+its samples that lie more than a tenth of the rows' range outside it}), warnings (list of sentences), not_measured ({variable: why}).
+Before there was `not_measured`, not_judged (list of [name, why]) said so.
 """
 
 from __future__ import annotations
@@ -142,6 +144,11 @@ def not_measured(results: xr.Dataset) -> dict[str, str]:
     """Why something was not measured, by variable."""
     record = provenance(results)
     return {str(name): str(why) for name, why in {**dict(record.get("not_judged", [])), **record.get("not_measured", {})}.items()}
+
+
+def misread(results: xr.Dataset) -> dict[str, dict[str, str]]:
+    """The models that were measured though they are not read right: verdict, reason, hint and table of each."""
+    return {str(name): one for name, one in provenance(results).get("reading", {}).items() if one["verdict"] == "refused"}
 
 
 def models(results: xr.Dataset) -> list[str]:

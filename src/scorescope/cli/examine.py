@@ -54,6 +54,8 @@ class Examine:
     """Folder of the run; runs/MODEL-on-BANK unless given."""
     force: bool = False
     """Begin again, in place of the run in that folder."""
+    as_is: bool = False
+    """Measure a model, too, that is not read right; nothing is judged of it."""
     load: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = ()
     """What a state dict can't tell of itself, as family=sit heads=6."""
     trust: bool = False
@@ -89,7 +91,7 @@ def main(argv: list[str]) -> int:
     out = Path(told.out or default_out("{}-on-{}", name, bank.name))
     run = examine(
         models if samples is None else samples, bank, **vars(told.plan), held_out=held_out_of(bank, told.bank, told.held_out),
-        preset=told.preset, device=told.device, batch=told.batch, memory=memory, out=out, force=told.force,
+        preset=told.preset, device=told.device, batch=told.batch, memory=memory, out=out, force=told.force, as_is=told.as_is,
         command=shlex.join(["scorescope", "examine", *argv]),
     )  # fmt: skip
     finish(run, told.json)
@@ -110,19 +112,24 @@ def most_copied(run: Run) -> list[str]:
 
 
 def finish(run: Run, as_json: bool) -> None:
-    """Draw charts and report unless they are there, and say where they are and what was found."""
+    """Draw charts and report unless they are there, and say where they are, what was found, and what to beware of."""
     from scorescope import charts, copies
     from scorescope.examination import REPORT, RESULTS
+    from scorescope.results import provenance
 
     report, folder = run.folder / REPORT, run.folder / "charts"
     if not report.exists():
         charts.export(run.results, folder)
         run.report(report)
+    warnings = provenance(run.results).get("warnings", [])
     places = {"report": str(report), "results": str(run.folder / RESULTS), "charts": str(folder)}
     if (run.folder / copies.FILE).exists():
         places["copies"] = str(run.folder / copies.FILE)
     if as_json:
-        print(json.dumps({"findings": run.findings(), "claims": run.claims, "copied": run.copies, **places}))
+        found = {"findings": run.findings(), "claims": run.claims, "copied": run.copies, "warnings": warnings}
+        print(json.dumps({**found, **places}))
         return
     print("\n".join(["", *(f"{k}. {line}" for k, line in enumerate(run.findings(), 1)), *most_copied(run), ""]))
+    if warnings:
+        print("\n".join([*(f"warning: {line}" for line in warnings), ""]))
     print("\n".join(f"{name:<9}{place}" for name, place in places.items()))

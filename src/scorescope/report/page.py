@@ -20,7 +20,7 @@ from scorescope.claims import Finding, Verdict
 from scorescope.claims.sizes import short_count
 from scorescope.report import figures, gallery, scrubber
 from scorescope.report.pictures import Rows, painter
-from scorescope.results import largest, models, not_measured, provenance
+from scorescope.results import largest, misread, models, not_measured, provenance
 
 TILE_EDGE = 64  # largest width or height of a picture, in pixels
 MODEL_KEYS = ("name", "parameters", "schedule", "prediction", "sha256")
@@ -87,6 +87,8 @@ def context(results: xr.Dataset) -> dict[str, Any]:
         "specs": specs,
         "settings": settings(record),
         "versions": {k: str(record[k]) for k in ("version", "torch", "numpy") if k in record} | record.get("versions", {}),
+        "misread": misread(results),
+        "outside": {name: share for name, share in record.get("outside", {}).items() if share >= 0.0005},
         "warnings": [str(w) for w in record.get("warnings", [])],
         "not_judged": not_judged(results, found),
         "provenance_uri": figures.data_uri(json.dumps(record, indent=2, sort_keys=True, allow_nan=False), "application/json"),
