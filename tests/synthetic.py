@@ -12,7 +12,7 @@ import xarray as xr
 
 from scorescope.results import with_provenance
 
-REGIONS = ("supervision", "extrapolation", "renoised")
+REGIONS = ("supervision", "extrapolation", "renoised", "held-out")
 STATE, PATHS = ("model", "region", "path", "time"), ("model", "path")
 NEAR, SCRUB, STRIP, NULLS = 5, 3, 3, 16
 
@@ -50,9 +50,11 @@ def results(
         **_memorization(rng, len(models), paths, d, rows),
         **_origins(rng, len(models), rows, shape, axes, d),
         **_overlap(rng, t, classes, rows),
-        "label": (("model", "region", "path"), np.broadcast_to(kinds, (len(models), 3, paths)).copy()),
+        "label": (("model", "region", "path"), np.broadcast_to(kinds, (len(models), len(REGIONS), paths)).copy()),
         "supervision_row": (("path",), rng.choice(rows, size=paths)),
+        "held_out_row": (("path",), np.arange(paths)),
         "sample": (("model", "path", *axes), _blobs(rng, (len(models), paths), shape)),
+        "sample_name": (("path",), np.array([f"{k}.png" for k in range(paths)], dtype=object)),
         "scrub_path": (("scrub",), np.arange(min(SCRUB, paths))),
     }
     clean = _blobs(rng, (len(models), min(SCRUB, paths), 1), shape)
@@ -78,6 +80,7 @@ def results(
     index = np.unique(np.concatenate([np.ravel(variables[name][1]) for name in pointed if name in variables]))
     variables["row_index"] = (("row",), index)
     variables["row_image"] = (("row", *axes), _blobs(rng, (len(index),), shape))
+    variables["row_name"] = (("row",), np.array([f"digit/{k:04d}.png" for k in index], dtype=object))
     variables["row_label"] = (("row",), index % classes if classes else np.full(len(index), -1))
 
     coordinates = {
@@ -157,6 +160,13 @@ def _states(rng: np.random.Generator, models: int, paths: int, t: np.ndarray, d:
             scale * 0.2 * np.exp(-40 * np.clip(0.85 - t, 0, None)) * (1.0 - t) * np.array([1, 2, 1]).reshape(1, 3, 1, 1)
         )
         found["gap_learned"] = scale * 0.15 * (1.0 - t) / (0.1 + t)
+        found["score_norm"] = d**0.5 / t * np.ones_like(error)
+    found["gaussian_error"] = pair * np.ones_like(error) * np.array([1, 8, 4]).reshape(1, 3, 1, 1)
+    found["gaussian_loss"] = (pair[:, None] + optimum) * np.array([1, np.nan, np.nan]).reshape(1, 3, 1, 1)
+    # Held-out rows: on the shells of no training row, and denoised a little worse than training rows.
+    for name, value in found.items():
+        unseen = value[:, :1] if value.dtype.kind == "i" else value[:, :1] * (np.nan if name == "dsm_optimum" else 1.1)
+        found[name] = np.concatenate([value, unseen], axis=1)
     return {name: (STATE, value if value.dtype.kind == "i" else value.astype(np.float32)) for name, value in found.items()}
 
 
@@ -180,6 +190,12 @@ def _memorization(rng: np.random.Generator, models: int, paths: int, d: int, row
         )
         found |= {n: ((*dims, "near") if v.ndim > len(dims) else dims, v) for n, v in zip(names, values, strict=True)}
     return found | {
+        "ratio_second_plain": (PATHS, samples[..., 0] / samples[..., 1]),
+        "group_size": (PATHS, np.ones((models, paths), np.int64)),
+        "exact_copy": (PATHS, np.zeros((models, paths), np.int64)),
+        "sample_outside": (PATHS, np.zeros((models, paths))),
+        "near_duplicate_distance": ((), float(nulls.min()) / 2),
+        "null_group_size": (("null",), np.ones(NULLS, np.int64)),
         "copier_row": (PATHS, rng.choice(rows, size=(models, paths))),
         "null_row": (("null",), rng.choice(rows, size=NULLS)),
     }

@@ -17,7 +17,7 @@ from jsonschema import ValidationError
 from scorescope import charts
 from scorescope.charts.grammar import REGIONS, Vertical, each, percent, words
 from scorescope.results import first_losses, models
-from scorescope.statistics import bootstrap_mean, chi_band, held_until, leaving_time, median_band, time_integral, wilson
+from scorescope.statistics import bootstrap_mean, chi_band, held_until, integrated_error, leaving_bracket, median_band, wilson
 from tests.synthetic import results
 
 EVERY = [
@@ -163,9 +163,10 @@ def test_bands_are_median_and_quantiles_of_the_paths(measured, drawn, chart, var
 
 def test_fig_1b_names_both_bands_and_when_sampling_leaves(measured, drawn):
     low, high = chi_band(784)
-    left = leaving_time(measured["r_star"].sel(region="extrapolation").values, measured["time"].values, (low, high))
+    r_star = measured["r_star"].sel(region="extrapolation").values
+    ends = np.median(leaving_bracket(r_star, measured["time"].values, (low, high)), axis=2)
     for k, model in enumerate(("small", "large")):
-        t = f"{np.median(left[k]):.2f}"
+        t = f"{ends[:, k].mean():.2f}"
         assert t in drawn["r_star"].title
         if model == "large":
             assert t in drawn["r_star_small"].title
@@ -190,7 +191,7 @@ def test_fig_3_shows_the_time_averages_and_their_paired_change(measured, drawn):
     table = drawn["score_error_models"].table
     for row in table:
         part = measured["score_error"].sel(region=row["region"], model=row["model"]).values
-        mean = bootstrap_mean(time_integral(part, measured["time"].values))
+        mean = bootstrap_mean(integrated_error(part, measured["time"].values))
         np.testing.assert_allclose([row["mean"], row["low"], row["high"]], mean, rtol=1e-3)
     means = {(row["region"], row["model"]): row["mean"] for row in table}
     fall = 1 - means["supervision", "large"] / means["supervision", "small"]

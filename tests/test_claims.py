@@ -24,7 +24,7 @@ from scorescope.results import largest, provenance, with_provenance
 from scorescope.statistics import Estimate, chi_band, wilson
 from tests.synthetic import results as synthetic_results
 
-ONE, SUPPORTED, CONTRADICTED, UNDECIDED, NOT_JUDGED = ("only",), *Verdict
+ONE, SUPPORTED, ALARM, CONTRADICTED, UNDECIDED, NOT_JUDGED = ("only",), *Verdict
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_losses_that_do_not_add_up_are_reported():
 # ---- copies ----
 
 
-@pytest.mark.parametrize(("copied", "verdict"), [(0, SUPPORTED), (30, CONTRADICTED), (5, UNDECIDED)])
+@pytest.mark.parametrize(("copied", "verdict"), [(0, SUPPORTED), (30, ALARM), (5, ALARM), (1, UNDECIDED)])
 def test_copies_are_counted_below_a_third(copied, verdict):
     results = one()
     ratio = np.where(np.arange(40) < copied, 0.3333, 0.3334)
@@ -157,6 +157,29 @@ def test_copies_are_counted_below_a_third(copied, verdict):
     assert copies.estimate.value == copied / 40
     assert (copies.estimate.low, copies.estimate.high) == pytest.approx(tuple(float(end) for end in wilson(copied, 40)))
     assert copies.verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("copied", "of", "says"),
+    [
+        (0, 64, "Samples are new: none of 64 copies a training row (at most 5.7 %)"),
+        (1, 64, "Few samples copy a training row: 1 of 64 (at most 8.3 %)"),
+        (1, 1000, "Samples are new: almost none of 1,000 copies a training row (1, at most 0.56 %)"),
+        (64, 64, "Samples copy training rows: 64 of 64 (at least 94 %)"),
+        (0, 20, "Too few samples to say how often it copies: none of 20 (at most 16 %)"),
+    ],
+)
+def test_the_sentence_on_copies_carries_its_bound(copied, of, says):
+    results = synthetic_results(models=ONE, paths=of)
+    judged = found(altered(results, "ratio_second", np.where(np.arange(of) < copied, 0.1, 0.9)), "copies")
+    assert judged.says == says
+    assert (judged.verdict is ALARM) == (copied == of)
+
+
+def test_copies_are_no_alarm_where_real_rows_are_as_close_to_each_other():
+    results = altered(one(), "ratio_second", np.where(np.arange(40) < 8, 0.1, 0.9))
+    assert found(results, "copies").verdict is ALARM
+    assert found(altered(results, "null_second", 0.1), "copies").verdict is UNDECIDED
 
 
 def test_too_few_samples_are_no_proof_of_novelty():
@@ -387,7 +410,7 @@ def test_a_new_claim_is_one_file(three, tmp_path, monkeypatch):
 def test_three_lines_about_the_most_capable_model(three):
     lines = claims.three(three)
     assert len(lines) == 3
-    assert all(line[0] in "●▲○–" for line in lines)
+    assert all(line[0] in "●◆▲○–" for line in lines)
     assert lines[0].startswith("● Sampling leaves the training shells early: median t = ")
     partly = claims.three(three.drop_vars("r_star"))
     assert len(partly) == 3
@@ -397,8 +420,10 @@ def test_three_lines_about_the_most_capable_model(three):
 def test_the_sentence_fits_every_combination_of_verdicts(three):
     judged = {f.claim.name: f.judged for f in claims.judge(three) if f.model == "large"}
     seen = set()
-    shares = {SUPPORTED: (0.0, 0.02), CONTRADICTED: (0.2, 0.7, 0.95, 1.0), UNDECIDED: (0.0, 0.1), NOT_JUDGED: (math.nan,)}
-    for fits, leaves, copies in itertools.product(Verdict, repeat=3):
+    shares = {SUPPORTED: (0.0, 0.02), ALARM: (0.2, 0.7, 0.95, 1.0), UNDECIDED: (0.0, 0.1), NOT_JUDGED: (math.nan,)}
+    for fits, leaves, copies in itertools.product(Verdict, Verdict, shares):
+        if ALARM in (fits, leaves):
+            continue
         for share in shares[copies]:
             case = {
                 "fits": replace(judged["fits"], verdict=fits),
@@ -409,7 +434,7 @@ def test_the_sentence_fits_every_combination_of_verdicts(three):
             assert text.count(";") == 2
             assert text.endswith(".")
             assert text[0].isupper()
-            assert ("copies none." in text) == (share == 0.0 and copies is SUPPORTED)
+            assert ("copies none of 100 (at most" in text) == (share == 0.0 and copies is SUPPORTED)
             assert ("not judged" in text) == (NOT_JUDGED in (fits, leaves, copies))
             seen.add(text)
     assert len(seen) == 4 * 4 * 9

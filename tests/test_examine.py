@@ -218,7 +218,7 @@ class Broken(ss.Denoiser):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (Broken(), {}, r"broken returned NaN or Inf at t = 0\.\d+ .*path 0"),
+        (Broken(), {}, r"broken returned NaN or Inf at t = 0\.\d+ .*row 0"),
         (Broken(), {"probes": ["score-eror"]}, "'score-error'"),
         (Broken(), {"solver": "dopri"}, "'dopri5'"),
         (Broken(), {"labels": [0]}, "it has none"),

@@ -229,7 +229,7 @@ def test_the_command_line_hands_on_what_a_state_dict_does_not_tell(tmp_path, sit
     rows = np.random.default_rng(0).uniform(-1, 1, (12, 3, 8, 8)).astype(np.float32)
     ss.Bank.from_arrays(rows, np.arange(12) % 5, name="x").save(tmp_path / "x.bank")
     words = ["examine", str(tmp_path / "x.safetensors"), "--bank", str(tmp_path / "x.bank"), "--out", str(tmp_path / "run")]
-    words += ["--probes", "score-error", "--paths", "2", "--times", "2", "--solver", "euler", "--steps", "2"]
+    words += ["--probes", "score-error", "--paths", "2", "--times", "2", "--solver", "euler", "--steps", "2", "--as-is"]
     assert main([*words, "--load", "heads"]) == 2
     assert "not of the form name=value" in capsys.readouterr().err
     assert main([*words, "--load", "family=sit", "heads=3", "--json"]) == 0

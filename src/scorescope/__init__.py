@@ -38,6 +38,7 @@ _HOME = {
     "sample": "sampler",
     "trajectory": "sampler",
     "load": "adapters",
+    "check": "reading",
     "examine": "examination",
     "Run": "examination",
     "InputError": "errors",

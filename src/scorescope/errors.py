@@ -12,10 +12,11 @@ class InputError(ValueError):
     Args:
         problem: What is wrong, naming the file, row or option.
         hint: What to do about it; printed after `Try:`.
+        details: A table that the command line prints above the line.
     """
 
-    def __init__(self, problem: str, hint: str = "") -> None:
-        self.problem, self.hint = problem, hint
+    def __init__(self, problem: str, hint: str = "", details: str = "") -> None:
+        self.problem, self.hint, self.details = problem, hint, details
         super().__init__(f"{problem}. Try: {hint}" if hint else problem)
 
 

@@ -24,7 +24,7 @@ class Plan:
     paths: int = 100
     """Training pairs, and sampling trajectories a model; the trajectories' ends are the samples."""
     times: int = 50
-    """Timesteps along each path, evenly spaced, the last one at pure noise."""
+    """Timesteps along each path, evenly spaced, the last one at pure noise; 0.01, 0.02, 0.05, 0.1 and 0.2 are always among them."""
     origins: int = 50
     """Training rows to noise and denoise."""
     returns: str = "search"

@@ -15,12 +15,13 @@ import xarray as xr
 from scorescope import registry
 from scorescope.claims.claim import Claim, Finding, Judged, NotJudged, Verdict
 from scorescope.claims.sentence import compose
-from scorescope.results import checked, largest, models, not_measured, starts_from_rows
+from scorescope.results import checked, largest, misread, models, not_measured, provenance, starts_from_rows
 
 __all__ = ["Claim", "Finding", "Judged", "NotJudged", "Verdict", "every", "headline", "judge", "records", "sentence", "three"]
 
 FIRST = ("leaves", "departs", "copies")  # what the first screen says, if it was judged
 OF_SAMPLES = ("ratio_second", "ratio_calibrated", "copier_row")  # what says something of samples from noise alone
+MISREAD = "This model cannot be judged as it is read."
 NEXT = ("returns", "grows", "shrinks", "guidance", "fits", "renoised")  # what steps in, in this order
 
 
@@ -47,7 +48,10 @@ def judge(results: xr.Dataset, claims: Iterable[Claim] | None = None) -> list[Fi
 
 def _judged(claim: Claim, results: xr.Dataset, model: str, reasons: dict[str, str]) -> Judged:
     missing = [name for name in claim.needs if name not in results]
+    refused = misread(results)
     try:
+        if model in refused or (claim.about == "models" and refused):
+            raise NotJudged(f"{model or ', '.join(refused)} is not read right")
         if missing:
             raise NotJudged(reasons.get(missing[0], f"this run did not measure {missing[0]}"))
         if (start := starts_from_rows(results, model)) is not None and claim.needs[0] in OF_SAMPLES:
@@ -83,17 +87,26 @@ def records(results: xr.Dataset, claims: Iterable[Claim] | None = None) -> list[
 
 
 def headline(results: xr.Dataset, found: list[Finding]) -> list[Finding]:
-    """The three findings of the first screen, about the largest model; one that was not judged makes room for the next."""
+    """The three findings of the first screen, about the largest model; one that was not judged makes room for the next.
+
+    None where that model is not read right.
+    """
+    if largest(results) in misread(results):
+        return []
     known = {f.claim.name: f for f in found if f.model in ("", largest(results))}
     wanted = [known[name] for name in (*FIRST, *NEXT) if name in known]
+    if "samples" in provenance(results):
+        wanted = [known[name] for name in ("copies", "calibrated") if name in known]
     return sorted(wanted, key=lambda f: f.judged.verdict is Verdict.NOT_JUDGED)[:3]
 
 
 def sentence(results: xr.Dataset, found: list[Finding]) -> str:
     """One sentence about the largest model that a stranger understands."""
+    if largest(results) in misread(results):
+        return MISREAD
     return compose(results, {f.claim.name: f.judged for f in found if f.model == largest(results)})
 
 
 def three(results: xr.Dataset) -> list[str]:
     """The three main findings as plain lines for the terminal."""
-    return [finding.line for finding in headline(results, judge(results))]
+    return [finding.line for finding in headline(results, judge(results))] or [MISREAD]

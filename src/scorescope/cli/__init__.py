@@ -17,6 +17,7 @@ from scorescope.errors import InputError, unknown
 VERBS = {
     "demo": "examine the three models that come with the package on 5,000 real digits",
     "examine": "measure a trained model against the exact empirical score of its data; write a report",
+    "check": "say in seconds whether a model is read right: its prediction, its time, its range of values",
     "bank": "build, describe or check a bank: the training set as rows on disk",
     "train": "train a diffusion model on a bank",
     "sample": "draw samples of a model: arrays and a picture",
@@ -54,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except InputError as problem:
+        if problem.details:
+            print(problem.details, file=sys.stderr)
         return _fail(str(problem))
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
