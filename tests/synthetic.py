@@ -53,6 +53,7 @@ def results(
         "label": (("model", "region", "path"), np.broadcast_to(kinds, (len(models), 3, paths)).copy()),
         "supervision_row": (("path",), rng.choice(rows, size=paths)),
         "sample": (("model", "path", *axes), _blobs(rng, (len(models), paths), shape)),
+        "sample_name": (("path",), np.array([f"{k}.png" for k in range(paths)], dtype=object)),
         "scrub_path": (("scrub",), np.arange(min(SCRUB, paths))),
     }
     clean = _blobs(rng, (len(models), min(SCRUB, paths), 1), shape)
@@ -78,6 +79,7 @@ def results(
     index = np.unique(np.concatenate([np.ravel(variables[name][1]) for name in pointed if name in variables]))
     variables["row_index"] = (("row",), index)
     variables["row_image"] = (("row", *axes), _blobs(rng, (len(index),), shape))
+    variables["row_name"] = (("row",), np.array([f"digit/{k:04d}.png" for k in index], dtype=object))
     variables["row_label"] = (("row",), index % classes if classes else np.full(len(index), -1))
 
     coordinates = {
@@ -180,6 +182,12 @@ def _memorization(rng: np.random.Generator, models: int, paths: int, d: int, row
         )
         found |= {n: ((*dims, "near") if v.ndim > len(dims) else dims, v) for n, v in zip(names, values, strict=True)}
     return found | {
+        "ratio_second_plain": (PATHS, samples[..., 0] / samples[..., 1]),
+        "group_size": (PATHS, np.ones((models, paths), np.int64)),
+        "exact_copy": (PATHS, np.zeros((models, paths), np.int64)),
+        "sample_outside": (PATHS, np.zeros((models, paths))),
+        "near_duplicate_distance": ((), float(nulls.min()) / 2),
+        "null_group_size": (("null",), np.ones(NULLS, np.int64)),
         "copier_row": (PATHS, rng.choice(rows, size=(models, paths))),
         "null_row": (("null",), rng.choice(rows, size=NULLS)),
     }
@@ -192,10 +200,18 @@ def _origins(rng: np.random.Generator, models: int, rows: np.ndarray, shape: tup
     start = _blobs(rng, (1, STRIP, 1), shape)
     other = _blobs(rng, (models, STRIP, 1), shape)
     kept = back[:, :STRIP].reshape(models, STRIP, 21, *[1] * len(shape))
-    return {
-        "returned": (("model", "origin", "origin_time"), back),
-        "return_distance": (("model", "origin", "origin_time"), (0.02 + 0.3 * (1 - back) + 0.1 * t).astype(np.float32)),
-        "origin_row": (("origin",), rng.choice(rows, size=origins)),
+    unseen = (rng.uniform(size=(models, origins, 1)) < 1 / (1 + np.exp((t - 0.6) * 25))).astype(np.float32)
+    found = {}
+    for suffix, which in (("", back), ("_held_out", unseen)):
+        lost = np.append(t, np.nan)[np.where((which == 0).any(-1), np.argmin(which, -1), 21)]
+        found |= {
+            f"returned{suffix}": (("model", "origin", "origin_time"), which),
+            f"return_distance{suffix}": (("model", "origin", "origin_time"), (0.02 + 0.3 * (1 - which) + 0.1 * t).astype(np.float32)),
+            f"return_last{suffix}": (("model", "origin"), np.where(np.isfinite(lost), lost - 0.0125, 1)),
+            f"return_lost{suffix}": (("model", "origin"), lost),
+            f"origin_row{suffix}": (("origin",), rng.choice(rows, size=origins)),
+        }
+    return found | {
         "return_image": (("model", "strip", "origin_time", *axes), (kept * start + (1 - kept) * other).astype(np.float32)),
     }
 

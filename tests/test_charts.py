@@ -16,7 +16,8 @@ from jsonschema import ValidationError
 
 from scorescope import charts
 from scorescope.charts.grammar import REGIONS, Vertical, each, percent, words
-from scorescope.statistics import bootstrap_mean, chi_band, leaving_time, median_band, time_integral, wilson
+from scorescope.results import first_losses, models
+from scorescope.statistics import bootstrap_mean, chi_band, held_until, integrated_error, leaving_bracket, median_band, wilson
 from tests.synthetic import results
 
 EVERY = [
@@ -162,9 +163,10 @@ def test_bands_are_median_and_quantiles_of_the_paths(measured, drawn, chart, var
 
 def test_fig_1b_names_both_bands_and_when_sampling_leaves(measured, drawn):
     low, high = chi_band(784)
-    left = leaving_time(measured["r_star"].sel(region="extrapolation").values, measured["time"].values, (low, high))
+    r_star = measured["r_star"].sel(region="extrapolation").values
+    ends = np.median(leaving_bracket(r_star, measured["time"].values, (low, high)), axis=2)
     for k, model in enumerate(("small", "large")):
-        t = f"{np.median(left[k]):.2f}"
+        t = f"{ends[:, k].mean():.2f}"
         assert t in drawn["r_star"].title
         if model == "large":
             assert t in drawn["r_star_small"].title
@@ -189,7 +191,7 @@ def test_fig_3_shows_the_time_averages_and_their_paired_change(measured, drawn):
     table = drawn["score_error_models"].table
     for row in table:
         part = measured["score_error"].sel(region=row["region"], model=row["model"]).values
-        mean = bootstrap_mean(time_integral(part, measured["time"].values))
+        mean = bootstrap_mean(integrated_error(part, measured["time"].values))
         np.testing.assert_allclose([row["mean"], row["low"], row["high"]], mean, rtol=1e-3)
     means = {(row["region"], row["model"]): row["mean"] for row in table}
     fall = 1 - means["supervision", "large"] / means["supervision", "small"]
@@ -200,13 +202,24 @@ def test_fig_3_shows_the_time_averages_and_their_paired_change(measured, drawn):
     assert again.title.count("does not change measurably") == 2
 
 
-def test_return_to_origin_is_a_ratio_with_wilsons_interval(measured, drawn):
-    back = measured["returned"].sel(model="small").values
+@pytest.mark.parametrize(("suffix", "images"), [("", "training"), ("_held_out", "held out")])
+def test_return_to_origin_is_a_ratio_with_wilsons_interval(measured, drawn, suffix, images):
+    back = measured[f"returned{suffix}"].sel(model="small").values
     low, high = wilson(back.sum(0), len(back))
-    rows = [row for row in drawn["return_to_origin"].table if row["model"] == "small"]
+    rows = [row for row in drawn["return_to_origin"].table if (row["model"], row["images"]) == ("small", images)]
     np.testing.assert_allclose([row["share"] for row in rows], back.mean(0), atol=1e-4)
     np.testing.assert_allclose([row["low"] for row in rows], low, rtol=1e-3, atol=1e-9)
     np.testing.assert_allclose([row["high"] for row in rows], high, rtol=1e-3)
+
+
+def test_return_to_origin_counts_what_was_measured_and_says_the_finding_s_number(measured):
+    few = measured.copy(deep=True)
+    few["return_distance"][:, 3:] = np.nan
+    drawn = {c.id: c for c in charts.available(few)}["return_to_origin"]
+    assert {row["measured"] for row in drawn.table if row["images"] == "training"} == {3}
+    for name in models(few):
+        for suffix in ("", "_held_out"):
+            assert f"{held_until(first_losses(few, name, suffix)[0]):.2f}" in drawn.title
 
 
 def test_memorization_counts_every_sample_once_and_copies_by_the_rule(measured, drawn):

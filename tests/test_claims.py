@@ -24,7 +24,7 @@ from scorescope.results import largest, provenance, with_provenance
 from scorescope.statistics import Estimate, chi_band, wilson
 from tests.synthetic import results as synthetic_results
 
-ONE, SUPPORTED, CONTRADICTED, UNDECIDED, NOT_JUDGED = ("only",), *Verdict
+ONE, SUPPORTED, ALARM, CONTRADICTED, UNDECIDED, NOT_JUDGED = ("only",), *Verdict
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,8 @@ def three() -> xr.Dataset:
 
 
 def one(**options) -> xr.Dataset:
-    return synthetic_results(models=ONE, paths=40, **options)
+    plain = dict.fromkeys(("return_last", "returned_held_out", "return_last_held_out"), False)
+    return synthetic_results(models=ONE, paths=40, **{**plain, **options})
 
 
 def found(results: xr.Dataset, name: str, model: str = "only") -> claims.Judged:
@@ -148,7 +149,7 @@ def test_losses_that_do_not_add_up_are_reported():
 # ---- copies ----
 
 
-@pytest.mark.parametrize(("copied", "verdict"), [(0, SUPPORTED), (30, CONTRADICTED), (5, UNDECIDED)])
+@pytest.mark.parametrize(("copied", "verdict"), [(0, SUPPORTED), (30, ALARM), (5, ALARM), (1, UNDECIDED)])
 def test_copies_are_counted_below_a_third(copied, verdict):
     results = one()
     ratio = np.where(np.arange(40) < copied, 0.3333, 0.3334)
@@ -156,6 +157,29 @@ def test_copies_are_counted_below_a_third(copied, verdict):
     assert copies.estimate.value == copied / 40
     assert (copies.estimate.low, copies.estimate.high) == pytest.approx(tuple(float(end) for end in wilson(copied, 40)))
     assert copies.verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("copied", "of", "says"),
+    [
+        (0, 64, "Samples are new: none of 64 copies a training row (at most 5.7 %)"),
+        (1, 64, "Few samples copy a training row: 1 of 64 (at most 8.3 %)"),
+        (1, 1000, "Samples are new: almost none of 1,000 copies a training row (1, at most 0.56 %)"),
+        (64, 64, "Samples copy training rows: 64 of 64 (at least 94 %)"),
+        (0, 20, "Too few samples to say how often it copies: none of 20 (at most 16 %)"),
+    ],
+)
+def test_the_sentence_on_copies_carries_its_bound(copied, of, says):
+    results = synthetic_results(models=ONE, paths=of)
+    judged = found(altered(results, "ratio_second", np.where(np.arange(of) < copied, 0.1, 0.9)), "copies")
+    assert judged.says == says
+    assert (judged.verdict is ALARM) == (copied == of)
+
+
+def test_copies_are_no_alarm_where_real_rows_are_as_close_to_each_other():
+    results = altered(one(), "ratio_second", np.where(np.arange(40) < 8, 0.1, 0.9))
+    assert found(results, "copies").verdict is ALARM
+    assert found(altered(results, "null_second", 0.1), "copies").verdict is UNDECIDED
 
 
 def test_too_few_samples_are_no_proof_of_novelty():
@@ -183,15 +207,56 @@ def test_criteria_without_threshold_are_not_judged():
 # ---- memorization in the shells, guidance, the bank ----
 
 
-@pytest.mark.parametrize(("until", "verdict"), [(0.8, SUPPORTED), (0.3, CONTRADICTED)])
-def test_return_counts_up_to_the_first_failure(until, verdict):
+def with_unseen(results, until):
+    """The same with held-out rows that come back up to `until`."""
+    back = np.broadcast_to((results["origin_time"].values <= until + 1e-9).astype(float), results["returned"].shape)
+    return results.assign(returned_held_out=(results["returned"].dims, back))
+
+
+@pytest.mark.parametrize(
+    ("until", "unseen", "verdict", "says"),
+    [
+        (0.8, None, UNDECIDED, r"gives its training rows back: up to t = 0\.80 .*\(no held-out rows to compare with\)"),
+        (0.8, 0.5, SUPPORTED, r"back, further than unseen ones: up to t = 0\.80 \[0\.80, 0\.85\], unseen .* 0\.50 \[.*difference of 0\.30"),
+        (0.8, 0.8, CONTRADICTED, "gives its training rows back, and unseen ones alike"),
+        (0.8, 0.9, CONTRADICTED, "gives its training rows back, and unseen ones alike"),
+        (0.3, None, CONTRADICTED, "only from little noise"),
+        (0.3, 0.1, CONTRADICTED, "only from little noise"),
+    ],
+)
+def test_return_counts_up_to_the_first_failure_and_needs_rows_that_training_did_not_see(until, unseen, verdict, says):
     results = one()
     t = results["origin_time"].values
     back = (t <= until + 1e-9).astype(float)
     back[-1] = 1  # a return from pure noise is chance, not memory
-    returns = found(altered(results, "returned", back), "returns")
-    assert returns.estimate.value == pytest.approx(until)
-    assert returns.verdict is verdict
+    results = altered(results, "returned", back)
+    finding = next(f for f in claims.judge(results if unseen is None else with_unseen(results, unseen)) if f.claim.name == "returns")
+    assert finding.judged.estimate.value == pytest.approx(until)
+    assert finding.judged.verdict is verdict
+    assert re.search(says, finding.text), finding.text
+    assert "20 of 20 rows, once lost, come back at a larger t" in finding.judged.note
+
+
+def test_return_is_read_between_the_last_time_that_a_row_came_back_and_the_first_that_it_did_not():
+    results = one()
+    ends = {f"return_{end}": (("model", "origin"), np.full((1, 20), t)) for end, t in (("last", 0.61), ("lost", 0.62))}
+    finer = results.assign(ends)
+    assert found(finer, "returns").estimate == pytest.approx((0.61, 0.61, 0.62))
+    never = finer.assign(return_lost=finer["return_lost"] * np.nan, return_last=finer["return_last"] * 0 + 1)
+    assert found(never, "returns").estimate == pytest.approx((1, 1, 1))
+
+
+def test_what_a_schedule_that_ends_early_can_not_reach_is_not_judged():
+    results = one()
+    late = results["origin_time"].values > 0.28
+    back = altered(altered(results, "returned", 1.0), "returned", np.nan, origin_time=results["origin_time"].values[late])
+    assert found(back, "returns").verdict is NOT_JUDGED
+    assert "ends at t = 0.25, short of t = 0.5" in found(back, "returns").reason
+    lost = altered(back, "returned", 0.0, origin_time=[0.2, 0.25])
+    assert found(lost, "returns").verdict is CONTRADICTED
+    short = results.sel(time=results["time"].values <= 0.28)
+    assert found(short, "leaves").verdict is NOT_JUDGED
+    assert "ends at t = 0.28, short of t = 0.5" in found(short, "leaves").reason
 
 
 def test_nine_in_ten_are_enough_and_eight_are_not():
@@ -345,7 +410,7 @@ def test_a_new_claim_is_one_file(three, tmp_path, monkeypatch):
 def test_three_lines_about_the_most_capable_model(three):
     lines = claims.three(three)
     assert len(lines) == 3
-    assert all(line[0] in "●▲○–" for line in lines)
+    assert all(line[0] in "●◆▲○–" for line in lines)
     assert lines[0].startswith("● Sampling leaves the training shells early: median t = ")
     partly = claims.three(three.drop_vars("r_star"))
     assert len(partly) == 3
@@ -355,8 +420,10 @@ def test_three_lines_about_the_most_capable_model(three):
 def test_the_sentence_fits_every_combination_of_verdicts(three):
     judged = {f.claim.name: f.judged for f in claims.judge(three) if f.model == "large"}
     seen = set()
-    shares = {SUPPORTED: (0.0, 0.02), CONTRADICTED: (0.2, 0.7, 0.95, 1.0), UNDECIDED: (0.0, 0.1), NOT_JUDGED: (math.nan,)}
-    for fits, leaves, copies in itertools.product(Verdict, repeat=3):
+    shares = {SUPPORTED: (0.0, 0.02), ALARM: (0.2, 0.7, 0.95, 1.0), UNDECIDED: (0.0, 0.1), NOT_JUDGED: (math.nan,)}
+    for fits, leaves, copies in itertools.product(Verdict, Verdict, shares):
+        if ALARM in (fits, leaves):
+            continue
         for share in shares[copies]:
             case = {
                 "fits": replace(judged["fits"], verdict=fits),
@@ -367,7 +434,7 @@ def test_the_sentence_fits_every_combination_of_verdicts(three):
             assert text.count(";") == 2
             assert text.endswith(".")
             assert text[0].isupper()
-            assert ("copies none." in text) == (share == 0.0 and copies is SUPPORTED)
+            assert ("copies none of 100 (at most" in text) == (share == 0.0 and copies is SUPPORTED)
             assert ("not judged" in text) == (NOT_JUDGED in (fits, leaves, copies))
             seen.add(text)
     assert len(seen) == 4 * 4 * 9

@@ -16,9 +16,9 @@ import scorescope as ss
 from scorescope import results
 from scorescope.denoiser import OnLinearAxis, Wrapped
 from scorescope.empirical.ranks import Alone
-from scorescope.evaluate.drawing import Watched
 from scorescope.identity import NoIdentity, identity_of
 from scorescope.theories.gaussian import GaussianScore
+from scorescope.watched import Watched
 
 
 def a_bank(seed=0, classes=2):
@@ -57,6 +57,7 @@ CASES = {
             "classes": 3,
             "null_label": 1,
             "shape": (1, 2, 2),
+            "clip": True,
             "name": "another",
         },
     ),

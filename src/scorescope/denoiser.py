@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from scorescope import convert
+from scorescope import convert, user_file
 from scorescope.errors import InputError, unknown
 from scorescope.identity import identity_of, network_identity
+from scorescope.networks import held, label_argument
 from scorescope.schedule import DiscreteSchedule, LinearSchedule, Schedule, Time, as_schedule
 
 Label = int | Tensor | None
@@ -69,9 +70,16 @@ class Denoiser(ABC):
         """Posterior mean of `z` (B, *shape); t is one number or (B,), label one class, (B,) or None.
 
         Raises:
-            InputError: Shapes that do not match, t outside [0, 1], a label outside the model's classes.
+            InputError: Shapes that do not match, t outside [0, 1], a label outside the model's classes; any error of a model from a
+                user's file, with that file's line.
         """
-        return self.forward(z, *self._read(z, t, label))
+        at, tags = self._read(z, t, label)
+        if not user_file.accepts(made := str(self.about.get("file", ""))):
+            return self.forward(z, at, tags)
+        labels = "" if tags is None else ", with labels"
+        when = f"asked about {z.dtype} states of shape {tuple(z.shape)}{labels}"
+        with user_file.inside(user_file.split(made)[0], when.replace("torch.", "")):
+            return self.forward(z, at, tags)
 
     def _read(self, z: Tensor, t: Time, label: Label) -> tuple[Tensor, Tensor | None]:
         """Times and labels, one for each state."""
@@ -122,10 +130,8 @@ class Denoiser(ABC):
         return self.schedule.linear_range
 
     def modules(self) -> list[nn.Module]:
-        """The networks inside, found among the attributes: for moving between devices and counting parameters."""
-        if isinstance(self, nn.Module):
-            return [self]
-        return [value for value in vars(self).values() if isinstance(value, nn.Module)]
+        """The networks inside, each once, found in what the attributes hold: for moving between devices and counting parameters."""
+        return [self] if isinstance(self, nn.Module) else list(held(list(vars(self).values())))
 
     def to(self, device: torch.device | str) -> Denoiser:
         """Move the networks inside to a device and set them to evaluation; returns self."""
@@ -137,7 +143,8 @@ class Denoiser(ABC):
     @property
     def parameters_count(self) -> int:
         """Number of trainable parameters inside."""
-        return sum(p.numel() for module in self.modules() for p in nn.Module.parameters(module) if p.requires_grad)
+        found = {id(p): p.numel() for module in self.modules() for p in nn.Module.parameters(module) if p.requires_grad}
+        return sum(found.values())
 
 
 TIMES: dict[str, Callable[[Schedule, Tensor], Tensor]] = {
@@ -155,23 +162,40 @@ def _steps(schedule: Schedule) -> int:
     return schedule.steps
 
 
+def _range(clip: bool | tuple[float, float]) -> tuple[float, float] | None:
+    """Where posterior means are cut, or None."""
+    if isinstance(clip, bool):
+        return (-1.0, 1.0) if clip else None
+    try:
+        low, high = (float(end) for end in clip)
+    except (TypeError, ValueError) as problem:
+        raise InputError(f"clip = {clip!r} is no range", "clip=True for −1 to 1, or clip=(low, high)") from problem
+    if not -math.inf < low < high < math.inf:
+        raise InputError(f"clip = {clip!r} is no range", "clip=True for −1 to 1, or clip=(low, high)")
+    return low, high
+
+
 class NetworkDenoiser(Denoiser):
     """A network, its schedule and what it predicts.
 
     Args:
-        net: Called as `net(z, time, label)`; returns (B, *shape), or an object whose `sample` is that (diffusers). An `nn.Module`, whose
-            parameters are then counted and moved between devices, or any function.
+        net: Called as `net(z, time, label)`, or `net(z, time)` where its signature has no place for a label (`networks.label_argument`);
+            returns (B, *shape), or an object whose `sample` is that (diffusers). An `nn.Module`, or any callable; the parameters of the
+            modules that it holds are counted, and moved between devices.
         schedule: α and σ of the states the network was trained on.
         prediction: "x", "eps", "v" (the schedule's `v_weights`) or "score".
         time: What the network wants for t: "t" itself, "steps" (0 to n − 1 of a `DiscreteSchedule`), "sigma" (σ/α), "log_snr",
-            "none", or a function of t (B,) float64.
-        classes: Number of classes; 0 passes `label=None` to the network.
+            "none", or a function of t (B,) float64. It gets numbers of the states' type, and whole ones where the function gives such.
+            Steps may lie between two whole ones; a network that refuses fractions (it looks them up in a table) gets the nearest whole
+            one as int64, which its first call finds out.
+        classes: Number of classes; 0 passes `label=None` to a network that must have a label.
         null_label: The label that stands for "no class", or None where the network has none.
         shape: Shape of one state, if fixed.
+        clip: Whether the posterior mean is cut to the data's range, where the model's own sampler cuts it: True for −1 to 1, or the range.
         name: What reports call the model.
     """
 
-    NOT_IDENTITY = (*Denoiser.NOT_IDENTITY, "_mean")  # which follows from the prediction
+    NOT_IDENTITY = (*Denoiser.NOT_IDENTITY, "_mean", "_argument", "_whole")  # which follow from the rest
 
     def __init__(
         self,
@@ -183,10 +207,12 @@ class NetworkDenoiser(Denoiser):
         classes: int = 0,
         null_label: int | None = None,
         shape: tuple[int, ...] | None = None,
+        clip: bool | tuple[float, float] = False,
         name: str = "network",
     ) -> None:
         if classes < 0:
             raise InputError(f"classes = {classes} is not a number of classes", "0 for an unconditional network")
+        self.clip = _range(clip)
         self.net, self.schedule, self.prediction = net, as_schedule(schedule), prediction
         self.classes, self.null_label, self.shape, self.name = classes, null_label, shape, name
         self.has_null = not classes or null_label is not None
@@ -196,18 +222,23 @@ class NetworkDenoiser(Denoiser):
         if time == "steps":
             _steps(self.schedule)
         self._time = time
+        self._whole = False
+        self._argument = label_argument(net, classes)
+        if classes and self._argument is None:
+            raise InputError(f"{name} has {classes} classes, but its network takes no label", "classes=0, or a forward(z, t, label)")
 
     def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """The network's prediction as a posterior mean."""
-        return self._mean(z, self._ask(z, t, label), t, self.schedule)
+        x = self._mean(z, self._ask(z, t, label), t, self.schedule)
+        return x if self.clip is None else x.clamp(*self.clip)
 
     def noise(self, z: Tensor, t: Time, label: Label = None) -> Tensor:
         """ε̂ (B, *shape): of a network that predicts it in its own words, without the rounding of the way over x̂ at small t."""
-        return self._ask(z, *self._read(z, t, label)) if self.prediction == "eps" else super().noise(z, t, label)
+        return self._ask(z, *self._read(z, t, label)) if self.prediction == "eps" and self.clip is None else super().noise(z, t, label)
 
     def velocity(self, z: Tensor, t: Time, label: Label = None) -> Tensor:
         """dz/dt of the probability-flow ODE (B, *shape): likewise where v is that, on the linear path."""
-        own = self.prediction == "v" and isinstance(self.schedule, LinearSchedule)
+        own = self.prediction == "v" and isinstance(self.schedule, LinearSchedule) and self.clip is None
         return self._ask(z, *self._read(z, t, label)) if own else super().velocity(z, t, label)
 
     def _ask(self, z: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
@@ -217,7 +248,7 @@ class NetworkDenoiser(Denoiser):
                 raise InputError(f"{self.name} has no null label, so it has no unconditional prediction", "a label")
             label = torch.full((len(z),), self.null_label, dtype=torch.int64, device=z.device)
         time = TIMES[self._time](self.schedule, t) if isinstance(self._time, str) else self._time(t)
-        found = self.net(z, time.to(z.dtype), label)
+        found = self._called(z, time, label)
         prediction: Tensor = found if isinstance(found, Tensor) else found.sample
         if prediction.shape != z.shape:
             raise InputError(
@@ -225,6 +256,27 @@ class NetworkDenoiser(Denoiser):
                 "a function that returns only the part that predicts",
             )
         return prediction
+
+    def _called(self, z: Tensor, time: Tensor, label: Tensor | None) -> Any:
+        """What the network returns; steps become whole ones from the first time on that it refuses fractions and takes those."""
+        placed, named = ((label,) if self._argument == 2 else ()), ({self._argument: label} if isinstance(self._argument, str) else {})
+
+        def ask(at: Tensor) -> Any:
+            return self.net(z, at, *placed, **named)
+
+        if self._whole or not time.is_floating_point():
+            return ask(time.round().to(torch.int64) if self._whole else time)
+        try:
+            return ask(time.to(z.dtype))
+        except (RuntimeError, TypeError, IndexError) as refused:
+            if self._time != "steps" or isinstance(refused, torch.cuda.OutOfMemoryError):
+                raise
+            try:
+                found = ask(time.round().to(torch.int64))
+            except Exception:
+                raise refused from None
+            self._whole = True
+            return found
 
     @property
     def linear_range(self) -> tuple[float, float]:

@@ -3,7 +3,7 @@
     OUT/run.json                      settings; the same command continues, other settings are refused (`runs`)
     OUT/states/MODEL/paths-*.safetensors   sampling trajectories, a few paths a file
     OUT/cells/…                       one file for each (region, time, model) and each whole probe
-    OUT/results.nc  report.html  charts/
+    OUT/results.nc  copies.csv  report.html  charts/
 
 Models are asked about the same noise, and about the same states where a region does not depend on the model; then the exact posterior
 is computed once for all of them.
@@ -18,10 +18,11 @@ import tempfile
 import time
 import weakref
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -32,20 +33,24 @@ import xarray as xr
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from scorescope import __version__, plan, regions, results, runs
+from scorescope import __version__, copies, plan, regions, results, runs, sampled
 from scorescope.denoiser import Denoiser, on_linear_axis
 from scorescope.empirical import EmpiricalScore
 from scorescope.errors import InputError, unknown
+from scorescope.evaluate.samples import as_rows, open_samples
 from scorescope.files import replacing, write_tensors
 from scorescope.measure import Cell, cells, measure_whole, table, together
-from scorescope.prepare import Prepared, prepare
-from scorescope.probes import StateProbe, Subject, WholeProbe
+from scorescope.plan import Plan
+from scorescope.prepare import Prepared, about_bank, prepare
+from scorescope.probes import StateProbe, Subject, WholeProbe, memorization
 from scorescope.probes.base import Setting
 from scorescope.progress import Board
 from scorescope.reading import outside, readings, spill_warning, value_range, warnings_of
 from scorescope.regions import REGIONS, Noised, States
 from scorescope.rows import Bank
 from scorescope.sampler import start_time, trajectory
+from scorescope.theories.gaussian import GaussianScore
+from scorescope.watched import Watched
 
 CHUNK = 32  # paths in one file of states
 RESULTS, REPORT = "results.nc", "report.html"
@@ -53,7 +58,7 @@ KIND = runs.Kind(
     "an examination",
     (
         *("states/*/paths-[0-9]*.safetensors", "cells/*/*/time-[0-9]*.npz", "cells/*/*.nc"),
-        *(RESULTS, REPORT, "charts/*.svg", "charts/*.png", "charts/*.csv", "charts/*.json"),
+        *(RESULTS, REPORT, copies.FILE, "charts/*.svg", "charts/*.png", "charts/*.csv", "charts/*.json"),
     ),
     before=("plan.json",),
 )
@@ -83,6 +88,11 @@ class Run:
         from scorescope import claims
 
         return claims.records(self.results)
+
+    @property
+    def copies(self) -> list[dict[str, Any]]:
+        """Every sample that is a copy by any criterion: model, sample, row, name, distance, the criteria, group_size."""
+        return copies.records(self.results)
 
     def findings(self) -> list[str]:
         """The three main findings in plain words."""
@@ -117,11 +127,11 @@ class Machine:
 
 
 def examine(
-    model: Denoiser | Sequence[Denoiser],
+    model: Denoiser | Sequence[Denoiser] | Bank | np.ndarray | Tensor | str | Path,
     bank: Bank,
     probes: Sequence[str] | None = None,
-    seed: int | None = None,
     *,
+    held_out: Bank | None = None,
     preset: str = "default",
     out: str | Path | None = None,
     force: bool = False,
@@ -130,20 +140,21 @@ def examine(
     """Measure one or several models against the exact empirical score of their training set.
 
     Args:
-        model: A `Denoiser`, or several: then the report compares them.
+        model: A `Denoiser`, or several: then the report compares them. Or finished samples, as an array (n, *shape) in model space, a bank
+            of them or a path to them (`evaluate.open_samples`): then what needs no model is measured, and its name is the samples'.
         bank: What they were trained on.
         probes: Names of probes; all unless given.
-        seed: Names every random stream.
+        held_out: Rows of the same kind that training never saw: what is asked of training rows is asked of them, too.
         preset: The plan whose values hold for all that is not given: default, quick, demo or paper.
         out: Folder of the run, continued if it was cut; a temporary one unless given.
         force: Begin again, in place of the run in `out`.
-        **options: Fields of `scorescope.plan.Plan` (paths, times, origins, nulls, labels, tolerance, solver, steps, shared_states) and
-            of `Machine` (device, batch, memory, quiet, command, as_is).
+        **options: Fields of `scorescope.plan.Plan` (paths, times, origins, nulls, labels, tolerance, solver, steps, shared_states, seed)
+            and of `Machine` (device, batch, memory, quiet, command, as_is).
 
     Raises:
         InputError: Anything that does not fit, or a model that is not read right, in one line; nothing is written then.
     """
-    given = {**options, **({} if probes is None else {"probes": tuple(probes)}), **({} if seed is None else {"seed": seed})}
+    given = {**options, **({} if probes is None else {"probes": tuple(probes)})}
     known = {field.name: kind for kind in (plan.Plan, Machine) for field in fields(kind)}
     for name in given:
         if name not in known:
@@ -153,12 +164,18 @@ def examine(
         given["labels"] = (labels,) if isinstance(labels, str) else tuple(str(label) for label in labels)
     chosen = replace(plan.preset(preset), **{name: value for name, value in given.items() if known[name] is plan.Plan})
     machine = Machine(**{name: value for name, value in given.items() if known[name] is Machine})
-    prepared = prepare(chosen, model, bank, machine.device)
+    work: Callable[[Path], Run]
+    if isinstance(model, Bank | np.ndarray | Tensor | str | Path):
+        samples = open_samples(model, bank) if isinstance(model, str | Path) else as_rows(model, bank)
+        sampled.check(samples, bank, chosen, plan.preset(preset))
+        work = partial(_samples_examined, samples, chosen, bank, machine, force)
+    else:
+        work = partial(_examined, prepare(chosen, model, bank, machine.device, held_out), bank, machine, force)
     if out is not None:
-        return _examined(prepared, bank, Path(out), machine, force)
+        return work(Path(out))
     folder = Path(tempfile.mkdtemp(prefix="scorescope-"))
     try:
-        run = _examined(prepared, bank, folder, machine, force)
+        run = work(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -175,17 +192,96 @@ def _readings(prepared: Prepared, bank: Bank, folder: Path, machine: Machine, fo
     return readings(prepared.models, bank, prepared.classes, prepared.plan.seed, machine.device, machine.as_is)
 
 
-def _examined(prepared: Prepared, bank: Bank, folder: Path, machine: Machine, force: bool) -> Run:
+def _examined(prepared: Prepared, bank: Bank, machine: Machine, force: bool, folder: Path) -> Run:
     reading = _readings(prepared, bank, folder, machine, force)
     truth = EmpiricalScore(bank, tolerance=prepared.plan.tolerance, device=machine.device, memory=machine.memory)
-    with runs.claimed(folder, KIND, prepared.settings, notes={"reading": reading}, force=force) as continued:
+
+    def measured(board: Board, continued: bool) -> xr.Dataset:
+        return _Job(prepared, bank, truth, folder, machine, reading).run(board, continued)
+
+    return _finished(folder, prepared.settings, machine, force, measured, {"reading": reading})
+
+
+def _samples_examined(samples: Bank, plan: Plan, bank: Bank, machine: Machine, force: bool, folder: Path) -> Run:
+    told = {"nulls": plan.nulls, "seed": plan.seed, "device": torch.device(machine.device).type}
+
+    def measured(board: Board, continued: bool) -> xr.Dataset:
+        n = len(samples.rows)
+        board.say(f"examining {n:,} samples of {samples.name} on {bank.name}: {len(bank):,} rows of {bank.shape}; there is no model")
+        begun = time.monotonic()
+        with board.row(memorization.PROBE.title, n) as row:
+            found = sampled.measure_samples(samples, bank, plan, torch.device(machine.device), row)
+        pointed = {int(k) for part in memorization.PROBE.rows(found) for k in np.ravel(part)}
+        about = {"name": samples.name, "file": samples.name, "sha256": samples.fingerprint, "parameters": None}
+        record = _origin(bank, machine) | {
+            "settings": told, "seed": plan.seed, "models": [about], "samples": {"name": samples.name, "rows": n},
+            "timings": {memorization.PROBE.name: round(time.monotonic() - begun, 2)},
+            "warnings": [*sampled.warnings(found, samples, bank), *about_bank(bank)], "not_measured": sampled.not_measured(),
+        }  # fmt: skip
+        return results.with_provenance(found.merge(_rows(bank, pointed), combine_attrs="override"), record)
+
+    settings = {"samples": samples.fingerprint, "bank": bank.fingerprint, **told}
+    return _finished(folder, settings, machine, force, measured)
+
+
+def _finished(
+    folder: Path,
+    settings: dict[str, Any],
+    machine: Machine,
+    force: bool,
+    measure: Callable[[Board, bool], xr.Dataset],
+    notes: dict[str, Any] | None = None,
+) -> Run:
+    """The run in its folder: as it is there, or measured and written."""
+    with runs.claimed(folder, KIND, settings, notes=notes, force=force) as continued:
         if continued and (folder / RESULTS).exists():
             with suppress(InputError):  # damaged: its cells are there still
                 return Run(folder, results.load(folder / RESULTS))
         with Board(machine.quiet) as board:
-            measured = _Job(prepared, bank, truth, folder, machine, reading).run(board, continued)
+            measured = measure(board, continued)
+        if copies.measured(measured):
+            copies.write(measured, folder / copies.FILE)
         results.save(measured, folder / RESULTS)
         return Run(folder, measured)
+
+
+def _origin(bank: Bank, machine: Machine) -> dict[str, Any]:
+    """What ran on which bank, for the provenance."""
+    return {
+        "version": __version__,
+        "torch": str(torch.__version__),
+        "numpy": str(np.__version__),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": machine.command,
+        "device": str(torch.device(machine.device)),
+        "bank": {
+            "name": bank.name,
+            "rows": len(bank.rows),
+            "shape": list(bank.shape),
+            "classes": bank.classes,
+            "class_names": list(bank.class_names or []),
+            "flips": bank.flips,
+            "fingerprint": bank.fingerprint,
+            "radius": bank.radius,
+            "low": bank.low,
+            "high": bank.high,
+            "source": str(bank.manifest.get("source", "")),
+        },
+    }
+
+
+def _rows(bank: Bank, wanted: set[int]) -> xr.Dataset:
+    """Pictures, classes and names of rows."""
+    index = np.array(sorted(k for k in wanted if k >= 0), dtype=np.int64)
+    stored = index % len(bank.rows)
+    data = {
+        "row_index": (("row",), index),
+        "row_image": (("row", *results.image_dims(bank.shape)), bank[index].numpy()),
+        "row_label": (("row",), np.full(len(index), -1) if bank.labels is None else bank.labels[stored]),
+    }
+    if bank.names is not None:
+        data["row_name"] = (("row",), np.array([bank.names[k] for k in stored], dtype=object))
+    return xr.Dataset(data)
 
 
 class _Job:
@@ -198,10 +294,12 @@ class _Job:
         self.device, self.plan = torch.device(machine.device), prepared.plan
         self.models = {name: on_linear_axis(model.to(self.device)) for name, model in prepared.models.items()}
         self.timings: dict[str, float] = {}
+        self.baseline = GaussianScore(bank, device=self.device)
+        self.regions = [region for region in REGIONS if region != "held-out" or prepared.held_out is not None]
         labels = regions.path_labels(prepared.classes, self.plan.paths)
         self.labels = None if labels is None else labels.to(self.device)
         solver = {"method": self.plan.solver, "steps": self.plan.steps, "batch": machine.batch}
-        self.setting = Setting(prepared.times, self.plan.sizes, self.plan.seed, prepared.classes, solver, {})
+        self.setting = Setting(prepared.times, self.plan.sizes, self.plan.seed, prepared.classes, solver, {}, self.plan.returns)
 
     def run(self, board: Board, continued: bool) -> xr.Dataset:
         state_probes = [probe for probe in self.prepared.probes if isinstance(probe, StateProbe)]
@@ -212,17 +310,19 @@ class _Job:
         board.say(f"run folder {self.folder} (killed, the same command continues)")
         if continued:
             board.say(f"continuing: {len(list(self.folder.glob('cells/**/*.n*')))} cells done")
-        needs_samples = any(probe.regions != ("supervision",) for probe in state_probes) or any(not probe.of_bank for probe in whole_probes)
+        needs_samples = any({"extrapolation", "renoised"} & {*probe.regions} for probe in state_probes) or any(
+            not probe.of_bank for probe in whole_probes
+        )
         if needs_samples:
             for name in self.models:
                 self._sample(board, name)
         parts: list[xr.Dataset] = []
-        for region in REGIONS:
+        for region in self.regions:
             wanted = [probe for probe in state_probes if region in probe.regions]
             if wanted:
                 self._measure_region(board, region, wanted)
         if state_probes:
-            parts.append(table(state_probes, list(self.models), REGIONS, self.prepared.times, self._read))
+            parts.append(table(state_probes, list(self.models), self.regions, self.prepared.times, self._read))
         parts += [self._measure_whole(board, probe) for probe in whole_probes]
         if needs_samples:
             parts.append(self._pictures())
@@ -249,10 +349,10 @@ class _Job:
                 path = self.folder / "states" / file_name(name) / f"paths-{first:06d}.safetensors"
                 if not _whole(path, (len(items), len(grid), *self.bank.shape)):
                     start = start_time(model)
-                    noise = start * regions.noise(self.plan.seed, total, self.bank.shape, "path")[items].to(self.device)
+                    noise = regions.path_starts(self.bank, total, self.plan.seed, self.labels, start)[items].to(self.device)
                     label = None if self.labels is None else self.labels[items]
                     solver = self.setting.solver
-                    states = trajectory(model, noise, grid, label, start=start, seed=self.plan.seed, items=items, **solver)
+                    states = trajectory(Watched(model, row), noise, grid, label, start=start, seed=self.plan.seed, items=items, **solver)
                     write_tensors(path, {"states": states})
                 row(len(items))
         self.timings[f"sampling {name}"] = time.monotonic() - begun
@@ -270,7 +370,12 @@ class _Job:
         times = self.prepared.times
         if region == "extrapolation":
             return States(region, times, self.labels, along=lambda k: self._states(owner, k))
-        return States.noised(region, times, (self._pairs() if region == "supervision" else self._renoised(owner)).to(self.device))
+        noised = {"supervision": self._pairs, "renoised": lambda: self._renoised(owner), "held-out": self._held_out}[region]()
+        return States.noised(region, times, noised.to(self.device))
+
+    def _held_out(self) -> Noised:
+        assert self.prepared.held_out is not None
+        return regions.held_out(self.prepared.held_out, self._pairs(), self.plan.seed)
 
     def _pairs(self) -> Noised:
         return regions.supervision(self.bank, self.plan.paths, self.plan.seed, self.prepared.classes)
@@ -294,7 +399,7 @@ class _Job:
     def _measure_region(self, board: Board, region: str, probes: Sequence[StateProbe]) -> None:
         """All cells of a region that are not there yet."""
         begun, times = time.monotonic(), self.prepared.times
-        same_states = region == "supervision" or self.plan.shared_states is not None
+        same_states = region in ("supervision", "held-out") or self.plan.shared_states is not None
         groups = [list(self.models)] if same_states else [[name] for name in self.models]
         asked = {name for probe in probes for name in probe.variables}
         with board.row(f"{region}: {', '.join(probe.name for probe in probes)}", len(times) * len(self.models)) as row:
@@ -303,11 +408,17 @@ class _Job:
                 todo = [k for k in range(len(times)) if any((name, k) not in done for name in names)]
                 row.skip(len(names) * (len(times) - len(todo)))
                 models = {name: self.models[name] for name in names}
-                for k, name, found in cells(models, self.truth, self._region(region, self._owner(names[0])), probes, todo):
+                for k, name, found in cells(models, self.truth, self._region(region, self._owner(names[0])), probes, todo, self.baseline):
                     with replacing(self._cell(name, region, k)) as temporary, open(temporary, "wb") as opened:
                         np.savez(opened, **found)  # type: ignore[arg-type]
                     row(1, f"t = {times[k]:.2f}")
         self.timings[region] = time.monotonic() - begun
+
+    def _r_star(self, model: str) -> np.ndarray | None:
+        """(P, T) of the extrapolation paths, where a probe has measured it."""
+        read = [(self._read(model, "extrapolation", k) or {}).get("r_star") for k in range(len(self.prepared.times))]
+        known = [one for one in read if one is not None]
+        return np.stack(known, 1) if len(known) == len(read) else None
 
     def _measure_whole(self, board: Board, probe: WholeProbe) -> xr.Dataset:
         """What a whole probe says of all models, or of the bank."""
@@ -318,7 +429,9 @@ class _Job:
                 parts[name] = results.load(path)
                 continue
             samples = torch.zeros(0, *self.bank.shape) if probe.of_bank else self._states(name, -1)
-            subject = Subject(self.models[name], self.truth, self.bank, samples, self.labels, self.setting)
+            subject = Subject(self.models[name], self.truth, self.bank, samples, self.labels, self.setting, self.prepared.held_out)
+            if not probe.of_bank:
+                subject.states, subject.r_star = partial(self._states, self._owner(name)), self._r_star(name)
             title = probe.name if probe.of_bank or len(self.models) == 1 else f"{probe.name} {name}"
             with board.row(title, probe.work(subject)) as row:
                 subject.tick = row
@@ -337,51 +450,28 @@ class _Job:
     def _paths(self) -> xr.Dataset:
         """Which rows and classes the paths have."""
         source = self._pairs()
-        label = np.full((len(self.models), len(REGIONS), self.plan.paths), -1)
+        label = np.full((len(self.models), len(self.regions), self.plan.paths), -1)
         if source.label is not None and self.labels is not None:
-            label[:, 0], label[:, 1:] = source.label.numpy(), self.labels.cpu().numpy()
+            for k, region in enumerate(self.regions):
+                label[:, k] = (source.label if region in ("supervision", "held-out") else self.labels.cpu()).numpy()
         data = {"label": (("model", "region", "path"), label), "supervision_row": (("path",), source.row)}
-        return xr.Dataset(data, coords={"model": list(self.models), "region": list(REGIONS)})
+        if self.prepared.held_out is not None:
+            data["held_out_row"] = (("path",), self._held_out().row)
+        return xr.Dataset(data, coords={"model": list(self.models), "region": self.regions})
 
     def _rows(self, measured: xr.Dataset) -> xr.Dataset:
         """Pictures of the rows that the probes point at."""
-        wanted = {int(k) for probe in self.prepared.probes for part in probe.rows(measured) for k in np.ravel(part)}
-        index = np.array(sorted(k for k in wanted if k >= 0), dtype=np.int64)
-        labels = np.full(len(index), -1) if self.bank.labels is None else self.bank.labels[index % len(self.bank.rows)]
-        data = {
-            "row_index": (("row",), index),
-            "row_image": (("row", *results.image_dims(self.bank.shape)), self.bank[index].numpy()),
-            "row_label": (("row",), labels),
-        }
-        return xr.Dataset(data)
+        return _rows(self.bank, {int(k) for probe in self.prepared.probes for part in probe.rows(measured) for k in np.ravel(part)})
 
     def _provenance(self, share: dict[str, float], span: tuple[float, float]) -> dict[str, Any]:
-        bank, settings = self.bank, self.prepared.settings
-        return {
-            "version": __version__,
-            "torch": str(torch.__version__),
-            "numpy": str(np.__version__),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": self.machine.command,
+        settings = self.prepared.settings
+        return _origin(self.bank, self.machine) | {
             "settings": settings,
             "seed": self.plan.seed,
             "tolerance": self.truth.tolerance,
-            "device": str(self.device),
             "dtype": "float32 networks, float64 statistics",
             "models": [_about(name, model, settings["models"][name]) for name, model in self.prepared.models.items()],
-            "bank": {
-                "name": bank.name,
-                "rows": len(bank.rows),
-                "shape": list(bank.shape),
-                "classes": bank.classes,
-                "class_names": list(bank.class_names or []),
-                "flips": bank.flips,
-                "fingerprint": bank.fingerprint,
-                "radius": bank.radius,
-                "low": bank.low,
-                "high": bank.high,
-                "source": str(bank.manifest.get("source", "")),
-            },
+            "held_out": _rows_of(self.prepared.held_out),
             "timings": {name: round(seconds, 2) for name, seconds in self.timings.items()},
             "reading": self.reading,
             "outside": share,
@@ -394,6 +484,13 @@ class _Job:
         }
 
 
+def _rows_of(held_out: Bank | None) -> dict[str, Any] | None:
+    """What the results say of held-out rows."""
+    if held_out is None:
+        return None
+    return {"name": held_out.name, "rows": len(held_out.rows), "fingerprint": held_out.fingerprint}
+
+
 def _about(name: str, model: Denoiser, identity: Any) -> dict[str, Any]:
     """What the results say of a model."""
     return {
@@ -403,6 +500,7 @@ def _about(name: str, model: Denoiser, identity: Any) -> dict[str, Any]:
         "parameters": model.parameters_count,
         "schedule": repr(model.schedule)[:200],
         "prediction": getattr(model, "prediction", "posterior mean"),
+        "start": round(start_time(model), 4),
         "recipe": model.about.get("recipe", {}),
     }
 

@@ -27,7 +27,9 @@ Cell = Mapping[str, np.ndarray]
 Reader = Callable[[str, str, int], Cell | None]  # from model, region and time to a cell, or None where nothing was measured
 
 
-def measure(model: Denoiser, truth: Truth, states: States | Sequence[States], probes: Sequence[StateProbe]) -> xr.Dataset:
+def measure(
+    model: Denoiser, truth: Truth, states: States | Sequence[States], probes: Sequence[StateProbe], baseline: Denoiser | None = None
+) -> xr.Dataset:
     """What probes say of a model at states.
 
     Args:
@@ -35,6 +37,7 @@ def measure(model: Denoiser, truth: Truth, states: States | Sequence[States], pr
         truth: The exact score on the linear axis.
         states: Of one region, or of several with the same paths and times.
         probes: What to measure; each at the regions that it names.
+        baseline: A simple denoiser on the linear axis to compare with, by custom the Gaussian of the bank.
 
     Returns:
         Each probe's variables in the dimensions that it declares, without `model`. What was not measured is NaN, or −1.
@@ -46,13 +49,18 @@ def measure(model: Denoiser, truth: Truth, states: States | Sequence[States], pr
     found: dict[tuple[str, str, int], Cell] = {}
     for part in several:
         here = [probe for probe in probes if part.region in probe.regions]
-        found |= {(name, part.region, k): cell for k, name, cell in cells({model.name: model}, truth, part, here)}
+        found |= {(name, part.region, k): cell for k, name, cell in cells({model.name: model}, truth, part, here, baseline=baseline)}
     regions, times = [part.region for part in several], several[0].times
     return table(probes, [model.name], regions, times, lambda *key: found.get(key)).isel(model=0, drop=True)
 
 
 def cells(
-    models: Mapping[str, Denoiser], truth: Truth, states: States, probes: Sequence[StateProbe], which: Sequence[int] | None = None
+    models: Mapping[str, Denoiser],
+    truth: Truth,
+    states: States,
+    probes: Sequence[StateProbe],
+    which: Sequence[int] | None = None,
+    baseline: Denoiser | None = None,
 ) -> Iterator[tuple[int, str, Cell]]:
     """Cells as (time, model, arrays), from noise to data; exact posteriors are found once for all models.
 
@@ -62,13 +70,14 @@ def cells(
         states: Of one region.
         probes: What to measure there.
         which: Indices of the times; all unless given.
+        baseline: As `measure` takes it.
     """
     wanted = sorted(range(len(states.times)) if which is None else which, key=lambda k: -states.times[k])
     sweep = _Sweep(truth, states, wanted)
     for step, k in enumerate(wanted):
         exact = Exact(truth.rows, partial(sweep.read, step), states.label is not None)
         for name, model in models.items():
-            view = View(states.region, float(states.times[k]), states.at(k), states.label, model, exact, states.source)
+            view = View(states.region, float(states.times[k]), states.at(k), states.label, model, exact, states.source, baseline)
             with torch.inference_mode():
                 yield k, name, {key: value.cpu().numpy() for probe in probes for key, value in probe.measure(view).items()}
 
@@ -127,7 +136,11 @@ class _Sweep:
 def measure_whole(probe: WholeProbe, subject: Subject) -> xr.Dataset:
     """What a probe that makes its own states says of one model, in the dimensions that it declares, without `model`."""
     with torch.inference_mode():
-        found = probe.measure(subject)
+        return as_dataset(probe, probe.measure(subject))
+
+
+def as_dataset(probe: WholeProbe, found: Mapping[str, Any]) -> xr.Dataset:
+    """What a whole probe gave, in the dimensions that it declares, without `model`."""
     data = {name: _variable(probe.variables[name], np.asarray(found[name]), model=False) for name in probe.variables if name in found}
     return xr.Dataset(data, coords={name: value for name, value in found.items() if name not in probe.variables})
 

@@ -27,11 +27,14 @@ from scorescope.measure import measure
 from scorescope.probes import memorization, relative_distance, score_error, supervision_loss
 from scorescope.regions import States
 from scorescope.rows import Bank
+from scorescope.rows.hold_out import check_held_out
 from scorescope.sampler import start_time, trajectory
+from scorescope.statistics import integrated_error
+from scorescope.theories.gaussian import GaussianScore
 from scorescope.training.loop import Snapshot
 from scorescope.training.recipe import Recipe
 
-PATHS, TIMES, STEPS = 8, 9, 16  # paths of each region, times on each, steps of Heun's method: what a look costs
+PATHS, TIMES, STEPS = 8, 10, 16  # paths of each region, times on each, steps of Heun's method: what a look costs
 FILE = "watch.nc"
 PROBES = (score_error.PROBE, supervision_loss.PROBE, relative_distance.PROBE)
 QUANTILES = (0.1, 0.5, 0.9)
@@ -47,6 +50,7 @@ class Microscope:
         every: Steps between two looks.
         device: Of the network.
         memory: Bytes for the bank's rows, as `EmpiricalScore` takes it.
+        held_out: Rows that training never sees, or None: the same is asked of them.
         tensorboard: Folder for TensorBoard, or None.
 
     Attributes:
@@ -63,17 +67,23 @@ class Microscope:
         every: int,
         device: str = "cpu",
         memory: int | None = None,
+        held_out: Bank | None = None,
         tensorboard: Path | None = None,
     ) -> None:
+        classes = list(range(bank.classes)) if bank.labels is not None else []
+        if held_out is not None:
+            check_held_out(bank, held_out, np.unique(bank.labels).tolist() if bank.labels is not None else ())
         bank = recipe.learned(bank)
         self.bank, self.recipe, self.every, self.device, self.said = bank, recipe, every, device, ""
         self.truth = Remembered(EmpiricalScore(bank, device=device, memory=memory))
         interpolant = recipe.interpolant
         last = start_time(NetworkDenoiser(torch.nn.Identity(), interpolant.path, interpolant.prediction))
         self.times = np.minimum(np.arange(1, TIMES + 1) / TIMES, last)
-        classes = list(range(bank.classes)) if bank.labels is not None else []
         self.labels = regions.path_labels(classes, PATHS)
-        self.source = regions.supervision(bank, PATHS, recipe.seed, classes).to(device)
+        pairs = regions.supervision(bank, PATHS, recipe.seed, classes)
+        self.source = pairs.to(device)
+        self.unseen = None if held_out is None else regions.held_out(held_out, pairs, recipe.seed).to(device)
+        self.baseline = GaussianScore(bank, device=device)
         self._writer = None if tensorboard is None else _writer(tensorboard)
 
     def __call__(self, snapshot: Snapshot) -> None:
@@ -88,6 +98,8 @@ class Microscope:
         results.save(results.with_provenance(point, self._provenance()), file)
         numbers = summary(found)
         self.said = f"supervision loss {numbers['supervision_loss']:.4f}, error off the shells {numbers['extrapolated_error']:.3g}"
+        if "held_out_dsm_loss" in numbers:
+            self.said += f", denoising loss {numbers['dsm_loss']:.4f}, on held-out rows {numbers['held_out_dsm_loss']:.4f}"
         if self._writer is not None:
             for name, value in ({"loss": snapshot.loss} | numbers).items():
                 self._writer.add_scalar(name, value, snapshot.step)
@@ -101,10 +113,11 @@ class Microscope:
         noise = begin * regions.noise(self.recipe.seed, PATHS, self.bank.shape, "path").to(self.device)
         asked = [0.0, *self.times.tolist()]
         along = trajectory(model, noise, asked, labels, start=begin, method="heun", steps=STEPS, seed=self.recipe.seed)
-        source = self.source if model.classes else replace(self.source, label=None)
-        inside = States.noised("supervision", self.times, source)
-        outside = States("extrapolation", self.times, labels, along=lambda k: along[:, k + 1])
-        found = measure(model, self.truth, [inside, outside], PROBES)
+        states = [States("extrapolation", self.times, labels, along=lambda k: along[:, k + 1])]
+        for region, source in (("supervision", self.source), ("held-out", self.unseen)):
+            if source is not None:
+                states.append(States.noised(region, self.times, source if model.classes else replace(source, label=None)))
+        found = measure(model, self.truth, states, PROBES, self.baseline)
         near = memorization.nearest(self.bank, along[:, 0])
         return found.assign({name: ("path", near[name]) for name in ("ratio_second", "ratio_calibrated")})
 
@@ -139,14 +152,22 @@ class Remembered:
 
 
 def summary(found: xr.Dataset) -> dict[str, float]:
-    """The means of a look that a curve is drawn of."""
-    inside, outside = found.sel(region="supervision"), found.sel(region="extrapolation")
+    """The means of a look that a curve is drawn of; errors and losses are averaged over t from 0.1 to 1."""
+    inside, outside, time = found.sel(region="supervision"), found.sel(region="extrapolation"), found["time"].values
+
+    def mean(values: xr.DataArray) -> float:
+        return float(np.nanmean(integrated_error(values.transpose("path", "time").values, time)))
+
     numbers = {
-        "supervision_loss": float(inside["score_error"].mean()),
-        "dsm_loss_minus_optimum": float((inside["dsm_loss"] - inside["dsm_optimum"]).mean()),
-        "extrapolated_error": float(outside["score_error"].mean()),
+        "supervision_loss": mean(inside["score_error"]),
+        "dsm_loss": mean(inside["dsm_loss"]),
+        "dsm_loss_minus_optimum": mean(inside["dsm_loss"] - inside["dsm_optimum"]),
+        "extrapolated_error": mean(outside["score_error"]),
+        "gaussian_error": mean(inside["gaussian_error"]),
         "memorized_share": float((found["ratio_second"] < COPY).mean()),
     }
+    if "held-out" in found["region"].values:
+        numbers["held_out_dsm_loss"] = mean(found["dsm_loss"].sel(region="held-out"))
     return numbers | {f"r_star_{int(100 * q)}": float(outside["r_star"].quantile(q)) for q in QUANTILES}
 
 

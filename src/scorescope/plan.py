@@ -10,6 +10,7 @@ from tyro.conf import arg
 
 from scorescope.errors import InputError, unknown
 
+RETURNS = ("search", "grid")
 SOLVERS = ("dopri5", "euler", "heun", "ancestral")
 LEAST = {"paths": 2, "times": 2, "origins": 1, "nulls": 1, "steps": 1, "seed": 0}
 
@@ -23,9 +24,11 @@ class Plan:
     paths: int = 100
     """Training pairs, and sampling trajectories a model; the trajectories' ends are the samples."""
     times: int = 50
-    """Timesteps along each path, evenly spaced, the last one at pure noise."""
+    """Timesteps along each path, evenly spaced, the last one at pure noise; 0.01, 0.02, 0.05, 0.1 and 0.2 are always among them."""
     origins: int = 50
-    """Training rows to noise and denoise, at 21 times each."""
+    """Training rows to noise and denoise."""
+    returns: str = "search"
+    """search (where rows stop coming back, by bisection) or grid (all of the paper's 21 times, by the run's solver)."""
     nulls: int = 200
     """Real rows looked up among the others."""
     labels: Annotated[tuple[str, ...], arg(metavar="LABEL")] = ("auto",)
@@ -60,6 +63,8 @@ class Plan:
             raise InputError(f"tolerance {self.tolerance} must lie between 0 and 1", "1e-4")
         if self.solver not in SOLVERS:
             raise unknown("solver", self.solver, SOLVERS)
+        if self.returns not in RETURNS:
+            raise unknown("way to measure returns", self.returns, RETURNS)
         self.classes()
 
     def classes(self) -> list[int] | None:
@@ -77,7 +82,7 @@ PRESETS = {
     "default": Plan(),
     "quick": Plan(paths=32, times=20, origins=12, nulls=100),
     "demo": Plan(paths=64, times=25, origins=24),
-    "paper": Plan(paths=1000, times=100, origins=200, nulls=1000),  # C.3 to C.5
+    "paper": Plan(paths=1000, times=100, origins=200, returns="grid", nulls=1000),  # C.3 to C.5
 }
 
 

@@ -15,8 +15,11 @@ from scorescope.identity import identity_or_token
 from scorescope.plan import Plan
 from scorescope.probes import StateProbe, WholeProbe, chosen
 from scorescope.rows import Bank
+from scorescope.rows.hold_out import check_held_out
+from scorescope.sampler import PURE, start_time
 
 MINIMUM_TIME = 1e-3
+SMALL_TIMES = (0.01, 0.02, 0.05, 0.1, 0.2)  # where integrals of the score error may begin
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Prepared:
 
     Attributes:
         plan: As asked for.
+        bank: The training set.
+        held_out: Rows of the same kind that training never saw, or None.
         models: By name.
         probes: Those that can be measured.
         classes: That states are given; empty for an unconditional examination.
@@ -35,6 +40,8 @@ class Prepared:
     """
 
     plan: Plan
+    bank: Bank
+    held_out: Bank | None
     models: dict[str, Denoiser]
     probes: list[StateProbe | WholeProbe]
     classes: list[int]
@@ -44,8 +51,8 @@ class Prepared:
     not_measured: dict[str, str]
 
 
-def prepare(plan: Plan, models: Denoiser | Sequence[Denoiser], bank: Bank, device: str) -> Prepared:
-    """The plan, held against models and bank.
+def prepare(plan: Plan, models: Denoiser | Sequence[Denoiser], bank: Bank, device: str, held_out: Bank | None = None) -> Prepared:
+    """The plan, held against models, bank and held-out rows.
 
     Raises:
         InputError: Anything that does not fit.
@@ -57,6 +64,8 @@ def prepare(plan: Plan, models: Denoiser | Sequence[Denoiser], bank: Bank, devic
     if plan.shared_states is not None and plan.shared_states not in named:
         raise unknown("model for shared states", plan.shared_states, named)
     classes = _classes(named, bank, plan, warnings)
+    if held_out is not None:
+        check_held_out(bank, held_out, classes)
     picked, not_measured = list[StateProbe | WholeProbe](), dict[str, str]()
     lacking = [name for name, model in named.items() if not model.has_null]
     for probe in chosen(plan.probes):
@@ -70,13 +79,20 @@ def prepare(plan: Plan, models: Denoiser | Sequence[Denoiser], bank: Bank, devic
     settings = {
         "models": {name: identity for name, (identity, _) in identities.items()},
         "bank": bank.fingerprint,
+        "held_out": None if held_out is None else held_out.fingerprint,
         **plan.settings(),
         "probes": [probe.name for probe in picked],
         "labels": classes,
         "device": torch.device(device).type,
     }
     times = _times(named, plan.times, warnings)
-    return Prepared(plan, named, picked, classes, times, settings, [*warnings, *_about_bank(bank)], not_measured)
+    warnings += [
+        f"The noise of {name} ends at t = {start:.2f}, where its states still show the data: its paths start from training rows noised to "
+        "there. What lies above, and whether its samples are new, is not judged."
+        for name, start in ((name, start_time(model)) for name, model in named.items())
+        if start < PURE
+    ]
+    return Prepared(plan, bank, held_out, named, picked, classes, times, settings, [*warnings, *about_bank(bank)], not_measured)
 
 
 def _named(models: Denoiser | Sequence[Denoiser]) -> dict[str, Denoiser]:
@@ -145,19 +161,19 @@ def _classes(models: dict[str, Denoiser], bank: Bank, plan: Plan, warnings: list
 
 
 def _times(models: dict[str, Denoiser], count: int, warnings: list[str]) -> np.ndarray:
-    """Even times up to pure noise on the paper's axis, those that every model's schedule covers."""
+    """Even times up to pure noise on the paper's axis, and `SMALL_TIMES`: those that every model's schedule covers."""
     ranges = [on_linear_axis(model).linear_range for model in models.values()]
     first, last = max(MINIMUM_TIME, *(low for low, _ in ranges)), min(high for _, high in ranges)
-    times = np.arange(1, count + 1) / count
+    times = np.unique(np.round([*(np.arange(1, count + 1) / count), *SMALL_TIMES], 12))
     kept = times[(times >= first) & (times <= last)]
     if len(kept) < 2:
         raise InputError(f"the models' schedules cover only t from {first:g} to {last:g}", "more --times")
-    if len(kept) < count - 1:
+    if len(kept) < len(times) - 1:
         warnings.append(f"The models' schedules cover the linear times {first:.4g} to {last:.4g}; others are left out.")
     return kept
 
 
-def _about_bank(bank: Bank) -> list[str]:
+def about_bank(bank: Bank) -> list[str]:
     """What the bank's build warned of; for a bank in memory, what would matter most."""
     if "cautions" in bank.manifest:
         return [f"Bank: {caution}" for caution in bank.manifest["cautions"]]

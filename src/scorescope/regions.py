@@ -3,6 +3,7 @@
     supervision    z_t = α x + σ ε, one (x, ε) for all t: what training shows the model
     extrapolation  the states of sampling trajectories: what the model meets at inference
     renoised       finished samples noised again: off the training set, yet on shells; the fair control between the two
+    held-out       rows that training never saw, each with the noise and of the class of a training pair: what generalizing alone gives
 
 Path k has the same row, noise and label for every model and every number of paths.
 """
@@ -21,9 +22,10 @@ from scorescope import seeds
 from scorescope.denoiser import Label
 from scorescope.empirical import Posterior
 from scorescope.rows import Bank
+from scorescope.sampler import PURE
 from scorescope.schedule import Time
 
-REGIONS = ("supervision", "extrapolation", "renoised")
+REGIONS = ("supervision", "extrapolation", "renoised", "held-out")
 
 
 class Truth(Protocol):
@@ -121,9 +123,40 @@ def supervision(bank: Bank, paths: int, seed: int, classes: Sequence[int], purpo
     return Noised(bank[rows], eps, torch.from_numpy(bank.labels[rows % len(bank.rows)]), rows)
 
 
+def path_starts(bank: Bank, paths: int, seed: int, label: Tensor | None, start: float) -> Tensor:
+    """Where sampling paths 0 … paths − 1 begin, (paths, *shape) at linear time `start`: noise times `start`, from 0.9 on.
+
+    A model whose noise ends earlier can't begin from noise alone: its states still show the data there. Its paths begin as training rows,
+    of their class, noised to `start`.
+    """
+    eps = noise(seed, paths, bank.shape, "path")
+    if start >= PURE:
+        return start * eps
+    known = None if label is None or bank.labels is None else np.tile(bank.labels, len(bank) // len(bank.rows))
+    rows = np.empty(paths, dtype=np.int64)
+    for k in range(paths):
+        allowed = np.arange(len(bank)) if known is None or label is None else np.flatnonzero(known == int(label[k]))
+        rows[k] = allowed[seeds.choose(seed, "start row", [k], len(allowed))[0]]
+    return Noised(bank[rows], eps, label).at(start)
+
+
 def renoised(samples: Tensor, label: Tensor | None, seed: int) -> Noised:
     """Finished samples (P, *shape) with fresh noise."""
     return Noised(samples, noise(seed, len(samples), tuple(samples.shape[1:]), "renoise"), label)
+
+
+def held_out(held: Bank, pairs: Noised, seed: int) -> Noised:
+    """Rows of a held-out bank with the noise of training pairs, each of its pair's class; `row` counts in the held-out bank."""
+    paths = len(pairs.x)
+    if pairs.label is None:
+        rows = seeds.choose(seed, "held-out row", range(paths), len(held))
+    else:
+        rows = np.empty(paths, dtype=np.int64)
+        for label in np.unique(pairs.label):
+            own, mine = np.flatnonzero(pairs.label == label), held.indices(int(label))
+            allowed = np.concatenate([mine + k * len(held.rows) for k in range(len(held) // len(held.rows))])
+            rows[own] = allowed[seeds.choose(seed, "held-out row", own.tolist(), len(allowed))]
+    return Noised(held[rows], pairs.eps, pairs.label, rows)
 
 
 def path_labels(classes: list[int], paths: int) -> Tensor | None:

@@ -5,7 +5,7 @@ leading dimension `step`: that is another file, of which there is no report. Eve
 no second run. Dimensions:
 
     model    the examined models, in the order given (names)
-    region   "supervision", "extrapolation", "renoised"
+    region   "supervision", "extrapolation", "renoised", and "held-out" where there were held-out rows
     path     one training pair (x, ε), or one sampling trajectory, seen at every time; the same noise for every model
     time     the paper's linear time, ascending: 0 is data ("image"), 1 is noise
     class    the bank's classes
@@ -16,27 +16,44 @@ Variables (one that was not asked for, or could not be measured, is left out; Na
     of the states            dims (model, region, path, time)
       r_star                 ratio of Eq. 4 over the whole bank: 1 on a training shell
       score_error            weighted score error ‖x̂_θ − x̂*‖² / (t² d): the velocity error per dimension (C.5)
+      gaussian_error         the same of the bank's Gaussian denoiser, at the same states
       mean_to_nearest        ‖x̂_θ − x_k‖ / √d, k the row with the largest posterior weight: what drives the error off the shells
       top_index, top_weight, ess, entropy     of the exact posterior that the model is compared with
       gap_empirical          ‖s*^c − s*^∅‖ (Fig. 2), in units of the score
       gap_learned            ‖s_θ^c − s_θ^∅‖
-      dsm_loss, dsm_optimum  supervision region only: ‖x̂_θ − x‖²/(t² d), and (‖x‖² − ‖x̂*‖²)/(t² d) whose mean is the optimum
+      score_norm             ‖s*^c‖, what the gaps are small or large against
+      dsm_loss               supervision and held-out regions: ‖x̂_θ − x‖²/(t² d); gaussian_loss: the same of the Gaussian denoiser
+      dsm_optimum            supervision region only: (‖x‖² − ‖x̂*‖²)/(t² d), whose mean is the optimum
     of the paths
       label                  (model, region, path) class of the path, −1 for none
       supervision_row        (path,) the training row of each supervision pair
+      held_out_row           (path,) the row, in the held-out bank, of each held-out pair
       sample                 (model, path, axis_*) the finished samples: the ends of the extrapolation paths, t = 0
+      sample_name            (path,) names of finished samples that were examined without a model, where they have some
+    leaving the shells       dims (model, path): of the extrapolation paths, as sampling runs from 1 to 0
+      left_inside            the last t at which the path had not left the 99 % χ band around r* = 1, yet
+      left_outside           the first t at which it was above or below; 0 if it never was
     memorization             dims (model, path): of the finished samples
       nearest_index          (model, path, near) the nearest rows, nearest first (over the whole bank)
       nearest_distance       (model, path, near) their Euclidean distances
-      ratio_second           nearest distance over second-nearest; below 1/3 the sample is called a copy
+      ratio_second           nearest distance over that to the nearest row outside the nearest row's group of near-duplicates; below 1/3 the
+                             sample is called a copy; 0 for an exact copy. ratio_second_plain: over second-nearest, whatever row that is
       ratio_calibrated       squared nearest distance over the mean of the n nearest squared ones (C.7); 0 copy, 1 new
+      group_size             rows in the nearest row's group: it, its near-duplicates, and their mirror images counted with them
+      exact_copy             1 if every value is the nearest row's up to rounding (8 bits for rows of 8 bits), else 0
+      near_duplicate_distance ()  rows nearer to each other than this are near-duplicates (`search.groups`)
+      sample_outside         share of the sample's values that are outside the rows' range by more than a tenth of it
       copier_row             (model, path) the row at which a perfect copier (the exact empirical score) ends from the same noise
-      null_row               (null,) real rows beside their own nearest neighbours: the scale of "close"
-      null_index, null_distance (null, near), null_second, null_calibrated (null,)
+      null_row               (null,) real rows beside the nearest rows outside their own groups: the scale of "close"
+      null_index, null_distance (null, near), null_second, null_calibrated, null_group_size (null,)
     return to origin (C.4)   dims (model, origin, origin_time)
       returned               1 if the nearest row of the denoised state is the row that it was noised from, else 0
-      return_distance        ‖output − original‖ / √d
+      return_distance        ‖output − original‖ / √d; NaN where `returned` is inferred from the times around, which agree
+      return_last, return_lost   (model, origin) between these times a row is first lost: it came back at one and not at the other, which
+                             is NaN for a row that is never lost
       origin_row             (origin,)
+      returned_held_out, return_distance_held_out, return_last_held_out, return_lost_held_out, origin_row_held_out
+                             the same of as many rows that training did not see, with the same noise; their rows are of the held-out bank
       return_image           (model, strip, origin_time, axis_*) outputs of the first few origins, for the image strip
     overlap (B.2)
       overlap                (time,) C(t) over all pairs of rows; overlap_distinct: exact duplicates counted once
@@ -47,7 +64,7 @@ Variables (one that was not asked for, or could not be measured, is left out; Na
       scrub_path             (scrub,) which paths
       scrub_state, scrub_model_mean, scrub_truth_mean      (model, scrub, time, axis_*)
     pictures of rows that anything above points at, by their index in the bank; −1 points at none
-      row_index (row,), row_image (row, axis_*), row_label (row,)
+      row_index (row,), row_image (row, axis_*), row_label (row,), row_name (row,) where the bank has names
 
 `attrs["provenance"]` is one JSON string: version, command, date, settings, seed, tolerance, device, models (name, file, sha256,
 parameters, schedule, prediction), bank (name, rows, shape, classes, class_names, flips, fingerprint, radius, low, high), timings,
@@ -73,33 +90,36 @@ from scorescope.files import replacing
 
 SCHEMA = 1
 COPY = 1 / 3
-"""Nearest distance over second-nearest below which a sample is called a copy."""
+"""Nearest distance over that to the nearest row outside the nearest row's group, below which a sample is called a copy."""
 AGAIN = "scorescope examine MODEL --bank BANK with --force, which makes them again"
 DIMS = {
-    "model region path time": "r_star score_error mean_to_nearest top_weight ess entropy gap_empirical gap_learned dsm_loss dsm_optimum "
-    "top_index",
+    "model region path time": "r_star score_error gaussian_error gaussian_loss mean_to_nearest top_weight ess entropy top_index "
+    "gap_empirical gap_learned score_norm dsm_loss dsm_optimum",
     "model region path": "label",
-    "path": "supervision_row",
+    "path": "supervision_row held_out_row sample_name",
     "model path axes": "sample",
     "model path near": "nearest_index nearest_distance",
-    "model path": "ratio_second ratio_calibrated copier_row",
-    "null": "null_row null_second null_calibrated",
+    "model path": "left_inside left_outside ratio_second ratio_second_plain ratio_calibrated group_size exact_copy sample_outside "
+    "copier_row",
+    "null": "null_row null_second null_calibrated null_group_size",
     "null near": "null_index null_distance",
-    "model origin origin_time": "returned return_distance",
-    "origin": "origin_row",
+    "model origin origin_time": "returned return_distance returned_held_out return_distance_held_out",
+    "model origin": "return_last return_lost return_last_held_out return_lost_held_out",
+    "origin": "origin_row origin_row_held_out",
     "model strip origin_time axes": "return_image",
     "time": "overlap overlap_distinct",
     "class time": "overlap_class overlap_class_distinct",
     "two": "closest_pair",
     "class two": "closest_pair_class",
     "class": "closest_distance_class",
-    "": "closest_distance duplicates",
+    "": "closest_distance duplicates near_duplicate_distance",
     "scrub": "scrub_path",
     "model scrub time axes": "scrub_state scrub_model_mean scrub_truth_mean",
-    "row": "row_index row_label",
+    "row": "row_index row_label row_name",
     "row axes": "row_image",
 }
 INTEGERS = ("_index", "_row", "_pair", "_pair_class", "label", "scrub_path", "duplicates")  # how the names of whole numbers end
+TEXTS = ("row_name", "sample_name")
 NAMED = ("model", "region", "time", "origin_time", "class")  # dimensions that mean nothing without their coordinates
 
 
@@ -154,9 +174,47 @@ def largest(results: xr.Dataset) -> str:
     return max(reversed(models(results)), key=lambda name: -1.0 if math.isnan(sizes[name]) else sizes[name])
 
 
+def first_losses(results: xr.Dataset, model: str, suffix: str = "") -> tuple[np.ndarray, np.ndarray, float]:
+    """For each origin of a model the last time up to which it always came back, and the first at which it was lost; where the times end.
+
+    A row that is never lost has the largest time for both. Results that hold only `returned` know the change to a step of its times.
+
+    Args:
+        results: With `returned` and `suffix`, of which some value is finite.
+        model: Its name.
+        suffix: "" for training rows, "_held_out" for those.
+
+    Returns:
+        (P,), (P,) and the largest time at which any was measured.
+    """
+    back, time = results[f"returned{suffix}"].sel(model=model).values.astype(float), results["origin_time"].values
+    known = np.isfinite(back)
+    here, reached = known.any(1), float(time[known.any(0)][-1])
+    first = np.where((back == 0).any(1), np.argmax(back == 0, axis=1), len(time))
+    last, lost = np.append(0.0, time)[first], np.append(time, np.nan)[first]
+    if f"return_last{suffix}" in results and f"return_lost{suffix}" in results:
+        finer, until = (results[f"return_{end}{suffix}"].sel(model=model).values for end in ("last", "lost"))
+        last, lost = np.where(np.isfinite(finer), (finer, until), (last, lost))
+    return np.fmin(last, reached)[here], np.where(np.isfinite(lost), lost, reached)[here], reached
+
+
 def dimension(results: xr.Dataset) -> int:
     """Dimensions d of one row of the bank."""
     return math.prod(int(n) for n in provenance(results)["bank"]["shape"])
+
+
+def row_number(results: xr.Dataset, index: int) -> str:
+    """Number of a row: "17", or "17 (mirrored)" for the mirror image that a bank with flips counts as a row of its own."""
+    bank = provenance(results)["bank"]
+    count = int(bank["rows"])
+    return f"{index - count} (mirrored)" if bank.get("flips") and index >= count else str(index)
+
+
+def row_names(results: xr.Dataset) -> dict[int, str]:
+    """Names of the rows whose pictures the results carry, by index; empty where the bank has none."""
+    if not {"row_index", "row_name"} <= set(results):
+        return {}
+    return {int(index): str(name) for index, name in zip(results["row_index"].values, results["row_name"].values, strict=True)}
 
 
 def image_dims(shape: tuple[int, ...]) -> tuple[str, ...]:
@@ -192,9 +250,9 @@ def checked(results: xr.Dataset) -> xr.Dataset:
 
 
 def _check(values: xr.DataArray, dims: tuple[str, ...], axes: Mapping[str, int]) -> None:
-    kinds = "iu" if str(values.name).endswith(INTEGERS) else "fiu"
+    kinds = "UO" if values.name in TEXTS else "iu" if str(values.name).endswith(INTEGERS) else "fiu"
     if values.dims != dims or any(values.sizes[axis] != n for axis, n in axes.items() if axis in dims) or values.dtype.kind not in kinds:
-        has, what = ", ".join(map(str, values.dims)), "whole numbers" if kinds == "iu" else "numbers"
+        has, what = ", ".join(map(str, values.dims)), {"iu": "whole numbers", "UO": "text"}.get(kinds, "numbers")
         raise InputError(f"{values.name} should be {what} over ({', '.join(dims)}), and is {values.dtype} over ({has})", AGAIN)
 
 

@@ -5,6 +5,7 @@ Intervals resample paths, never states: the states of one path share their noise
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 Values = NDArray[np.float64]
+
+ERROR_FROM = 0.1
+"""Where the integrated score error begins, unless asked otherwise; part of its name: "averaged over t from 0.1 to 1"."""
 
 
 class Band(NamedTuple):
@@ -49,21 +53,42 @@ def proposition_band(delta: float = 0.01) -> tuple[float, float]:
     return max(0.0, 1 - half), 1 + half
 
 
-def leaving_time(r_star: ArrayLike, time: ArrayLike, band: tuple[float, float]) -> Values:
-    """The last t, as sampling runs from 1 to 0, at which a path is inside the band.
+def leaving_bracket(r_star: ArrayLike, time: ArrayLike, band: tuple[float, float]) -> tuple[Values, Values]:
+    """Between which two measured times a path leaves the band for the first time, above or below, as sampling runs from 1 to 0.
 
     Args:
-        r_star: (…, T).
+        r_star: (…, T); a time without a value counts as inside.
         time: (T,) ascending.
         band: Of `chi_band`.
 
     Returns:
-        (…): the smallest t inside; the largest t measured for a path that never is; NaN for a path without values.
+        The first t outside and the last one before it, (…) each: both the largest t for a path that begins outside; 0 and the smallest t
+        for one that never leaves; NaN for a path without values.
     """
     r, t = np.asarray(r_star, float), np.asarray(time, float)
-    inside = (r >= band[0]) & (r <= band[1])
-    last = np.where(inside.any(-1), t[np.argmax(inside, axis=-1)], t[-1])
-    return np.where(np.isfinite(r).any(-1), last, np.nan)
+    outside = ((r < band[0]) | (r > band[1]))[..., ::-1]
+    first, known = np.argmax(outside, axis=-1), np.isfinite(r).any(-1)
+    down = t[::-1]
+    left = np.where(outside.any(-1), down[first], 0.0)
+    before = np.where(outside.any(-1), down[np.maximum(first - 1, 0)], t[0])
+    return np.where(known, left, np.nan), np.where(known, before, np.nan)
+
+
+RETURNED = 0.9
+"""Share of rows that must come back where a model is said to give rows back (Experiment 4.2)."""
+
+
+def held_until(values: ArrayLike, counts: ArrayLike | None = None, share: float = RETURNED) -> Values:
+    """The largest of `values` (n,) such that at least `share` of all reach it.
+
+    With `counts` (draws, n), how often each draw has each value: one answer a draw, (draws,). Without, one number.
+    """
+    v = np.asarray(values, float)
+    weights = np.ones((1, len(v))) if counts is None else np.asarray(counts, float)
+    order = np.argsort(v)
+    passed = weights[:, order].cumsum(1)
+    found = v[order][np.argmax(passed > (1 - share) * passed[:, -1:] + 1e-9, axis=1)]
+    return found[0] if counts is None else found
 
 
 # ---- summaries ----------------------------------------------------------------------------------------------------------------
@@ -78,22 +103,80 @@ def median_band(values: ArrayLike, axis: int, low: float = 0.1, high: float = 0.
     return Band(found[0], found[1], found[2])
 
 
-def time_integral(values: ArrayLike, time: ArrayLike) -> Values:
-    """The paper's average over t ~ Unif(0, 1) (C.1), by the trapezoidal rule over the times measured, divided by their span.
+def integrated_error(values: ArrayLike, time: ArrayLike, low: float = ERROR_FROM, high: float = 1.0) -> Values:
+    """The score error averaged over t from `low` to `high`: 1/(high − low) ∫ D²(t)/(t² d) dt, D = ‖x̂_θ − x̂*‖.
+
+    Off the shells D does not vanish as t → 0, so the integral from 0 has no limit (C.5's average over uniform times grows with the number
+    of times); from `low` it has one. Between measured times D² is taken as linear in t and D²/t² is integrated exactly, so that the value
+    hardly depends on which times were measured.
+
+    Args:
+        values: (…, T) score errors D²/(t² d); times without a value take no part.
+        time: (T,) ascending, above 0; it need not be even.
+        low, high: The range; what of it was not measured is left out, of the average too.
+
+    Returns:
+        (…): the average; NaN where fewer than two times of the range, or next to it, have a value.
+    """
+    v, t = np.asarray(values, float), np.asarray(time, float)
+    flat, found = v.reshape(-1, v.shape[-1]), np.full(v[..., 0].size, np.nan)
+    known = np.isfinite(flat)
+    for pattern in np.unique(known, axis=0):
+        alike = (known == pattern).all(1)
+        at = t[pattern]
+        weights, span = _inverse_square_weights(at, low, high)
+        if span > 0:
+            found[alike] = (flat[alike][:, pattern] * at**2) @ weights / span
+    return found.reshape(v.shape[:-1])
+
+
+def _inverse_square_weights(t: Values, low: float, high: float) -> tuple[Values, float]:
+    """Weights (T,) such that Σ w_k f(t_k) = ∫ f(t)/t² dt over the measured part of [low, high], f linear between times; its length."""
+    weights, span = np.zeros(len(t)), 0.0
+    for k, (a, b) in enumerate(itertools.pairwise(t.tolist())):
+        start, end = max(a, low), min(b, high)
+        if start < end:
+            inverse, log = 1 / start - 1 / end, math.log(end / start)
+            weights[k] += (b * inverse - log) / (b - a)
+            weights[k + 1] += (log - a * inverse) / (b - a)
+            span += end - start
+    return weights, span
+
+
+def uniform_average(values: ArrayLike, time: ArrayLike, first: float = 0.0) -> Values:
+    """C.5's estimator: the plain mean over times drawn uniformly from (0, 1), here over the evenly spaced ones that were measured.
+
+    Off the shells it has no limit as the number of times grows (see `integrated_error`).
 
     Args:
         values: (…, T); times without a value take no part.
-        time: (T,) ascending; it need not be even.
+        time: (T,) ascending; those that are multiples of the largest gap are the even ones.
+        first: Earlier times take no part.
 
     Returns:
-        (…): the average, NaN where no time has a value.
+        (…): the mean, NaN where no time has a value.
     """
     v, t = np.asarray(values, float), np.asarray(time, float)
-    gaps = np.diff(t)
-    weight = np.ones(1) if len(t) == 1 else (np.append(gaps, 0) + np.insert(gaps, 0, 0)) / 2
-    weights = weight * np.isfinite(v)
-    total = weights.sum(-1)
-    return np.divide((weights * np.nan_to_num(v, posinf=0, neginf=0)).sum(-1), total, out=np.full(total.shape, np.nan), where=total > 0)
+    steps = t / np.diff(t).max() if len(t) > 1 else np.ones(1)
+    even = (np.abs(steps - steps.round()) < 1e-6) & (t >= first)
+    kept = np.where(np.isfinite(v) & even, v, np.nan)
+    count = np.isfinite(kept).sum(-1)
+    return np.divide(np.nansum(kept, axis=-1), count, out=np.full(count.shape, np.nan), where=count > 0)
+
+
+def time_average(values: ArrayLike, time: ArrayLike, low: float = ERROR_FROM, high: float = 1.0) -> Values:
+    """The average over t from `low` to `high` of a quantity that is bounded as t → 0, by the trapezoidal rule; as `integrated_error`."""
+    v, t = np.asarray(values, float), np.asarray(time, float)
+    ends = np.unique(np.clip([low, *t, high], max(low, t[0]), min(high, t[-1])))
+    if len(ends) < 2:
+        return np.where(np.isfinite(v).any(-1), np.nanmean(v, axis=-1), np.nan)
+    moved = v.reshape(-1, len(t))
+    found = np.full(len(moved), np.nan)
+    for k, row in enumerate(moved):
+        known = np.isfinite(row)
+        if known.any():
+            found[k] = np.trapezoid(np.interp(ends, t[known], row[known]), ends) / (ends[-1] - ends[0])
+    return found.reshape(v.shape[:-1])
 
 
 # ---- intervals ----------------------------------------------------------------------------------------------------------------
@@ -111,6 +194,13 @@ def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tupl
     centre, half = p + z**2 / (2 * some), z * np.sqrt(p * (1 - p) / some + z**2 / (4 * some**2))
     low, high = np.clip((centre - half) / scale, 0, p), np.clip((centre + half) / scale, p, 1)
     return np.where(n > 0, low, 0.0), np.where(n > 0, high, 1.0)
+
+
+def share(hits: ArrayLike, level: float = 0.95) -> Estimate:
+    """Share of true items with Wilson's interval."""
+    hit = np.asarray(hits, bool)
+    low, high = wilson(hit.sum(), hit.size, level)
+    return Estimate(float(hit.mean()) if hit.size else math.nan, float(low), float(high))
 
 
 def median_interval(values: ArrayLike, level: float = 0.95) -> Estimate:

@@ -61,18 +61,23 @@ def built(name: str | Path, returns: str, options: Mapping[str, Any] | None = No
 
 
 @contextlib.contextmanager
-def inside(file: Path) -> Iterator[None]:
-    """Turn an error that comes from a user's file into one line that names the file's line; others pass."""
+def inside(file: Path, when: str = "") -> Iterator[None]:
+    """Turn an error that comes from a user's file into one line that names the file's line; others pass.
+
+    With `when`, what the file's model was asked just then, all errors are turned: without a line of the file, it is what made the model.
+    """
     try:
         yield
     except InputError:
         raise
     except Exception as problem:
         line = line_of(problem, file)
-        if line is None:
+        if line is None and not when:
             raise
         said = " ".join(str(problem).split()) or "no message"
-        raise InputError(f"{file}, line {line}: {type(problem).__name__}: {said}", f"mending {file}") from problem
+        where = f"{file}, line {line}" if line is not None else f"the model of {file}"
+        asked = f" ({when})" if when else ""
+        raise InputError(f"{where}: {type(problem).__name__}: {said}{asked}", f"mending {file}") from problem
 
 
 def line_of(problem: BaseException, file: Path) -> int | None:

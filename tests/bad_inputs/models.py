@@ -19,7 +19,20 @@ class Classes(ss.Denoiser):
         return z
 
 
+def stiff(z, t):
+    return 1e3 * torch.sin(1e9 * t)[:, None] + 0 * z
+
+
 CASES = [
+    Case("a network without a place for its classes", lambda folder: ss.NetworkDenoiser(lambda z, t: z, classes=3), r"takes no label"),
+    Case("a range to clip to that is none", lambda folder: ss.NetworkDenoiser(net, clip=(1, -1)), r"clip = \(1, -1\) is no range"),
+    Case("a range to clip to that is a word", lambda folder: ss.NetworkDenoiser(net, clip="data"), r"clip = 'data' is no range"),
+    Case(
+        "a model that can't begin from noise",
+        lambda folder: ss.sample(ss.NetworkDenoiser(net, ss.VESchedule(0.01, 0.4), shape=(2,)), 1),
+        r"noise of network ends at t = 0\.29",
+    ),
+    Case("a model that stalls", lambda folder: ss.sample(ss.NetworkDenoiser(stiff, shape=(2,)), 2), r"stalls .* evaluations .*time=…"),
     Case("a schedule that is a word", lambda folder: ss.NetworkDenoiser(net, "linear"), r"schedule 'linear' is not a Schedule"),
     Case("a negative number of classes", lambda folder: ss.NetworkDenoiser(net, classes=-1), r"classes = -1 is not a number of classes"),
     Case("guidance that is no number", lambda folder: ss.Guided(Classes(), float("nan")), r"guidance of nan is not a weight"),

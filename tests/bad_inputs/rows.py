@@ -39,6 +39,10 @@ def claims(shape: tuple[int, ...], data: bytes = b"", name: str = "x") -> Callab
     return make
 
 
+def saved(folder: Path) -> None:
+    Bank.from_arrays(X).save(folder / "x.bank")
+
+
 def pipe(name: str) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         (folder / "pictures").mkdir()
@@ -75,6 +79,14 @@ def nearest(*arguments: Any, **options: Any) -> Callable[[Path], Any]:
 
 
 CASES = [
+    Case("names that no array has", (*BUILD, "--names", "nmes"), r"unknown array of .*'nmes'.*'names'", npz(x=X, names=X[:, 0])),
+    Case(
+        "names of two axes", (*BUILD, "--names", "names", "--array", "x"), r"'names' has shape \(5, 3\); the rows are 5", npz(x=X, names=X)
+    ),
+    Case("names in no file", (*BUILD, "--names", "n.npy"), r"--names n\.npy is not there", npz(x=X)),
+    Case("a row that is not there", ("bank", "show", "x.bank", "5"), r"no row '5', and its rows have no names.*0 to 4", saved),
+    Case("a picture that is no PNG", ("bank", "show", "x.bank", "4", "--out", "x.jpg"), r"x\.jpg is not the name of a PNG", saved),
+    Case("the picture of no bank", ("bank", "show", "y.bank", "4"), r"no bank at y\.bank", saved),
     Case("an array that claims to be giant", BUILD, r"array 'x' claims .*, 100\) .* has 0 bytes", claims((10**10, 100))),
     Case("an array that claims rows that are giant", BUILD, r"claims the shape \(1, 10000000000\)", claims((1, 10**10))),
     Case("an array that claims more than int64", BUILD, r"claims the shape", claims((10**30, 3))),

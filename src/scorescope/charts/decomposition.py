@@ -13,7 +13,7 @@ from scorescope.charts.layers import curves
 from scorescope.charts.page import grid, width_of
 from scorescope.charts.tables import bands
 from scorescope.results import models
-from scorescope.statistics import time_integral
+from scorescope.statistics import integrated_error
 
 NAME = "What drives the error off the shells"
 ORDER = 50
@@ -51,12 +51,12 @@ def draw(results: xr.Dataset) -> Drawing | None:
 
 
 def _fact(results: xr.Dataset, names: list[str]) -> str:
-    """The share of the time-averaged error that the distance over σ, squared, makes up."""
+    """The share of the error, averaged over t from 0.1 to 1, that the distance over σ, squared, makes up."""
     time = results["time"].values
     part = results.sel(region="extrapolation", model=names).transpose("model", "path", "time", ...)
-    whole = np.nanmean(time_integral(part["score_error"].values, time), axis=1)
-    near = np.nanmean(time_integral((part["mean_to_nearest"].values / time) ** 2, time), axis=1)
+    whole = np.nanmean(integrated_error(part["score_error"].values, time), axis=1)
+    near = np.nanmean(integrated_error((part["mean_to_nearest"].values / time) ** 2, time), axis=1)
     if not (whole > 0).all():
         return "There is no error off the shells"
     said = each({m: percent(float(n / w), digits=0) for m, n, w in zip(names, near, whole, strict=True)})
-    return f"The squared distance to the heaviest row, over σ², is {said} of the error off the shells"
+    return f"The squared distance to the heaviest row, over σ², is {said} of the error off the shells (t from 0.1 to 1)"

@@ -1,9 +1,9 @@
 """The one chart grammar: what every chart agrees on, so that a reader learns it once.
 
 t runs from 0 ("image") to 1 ("noise"), left to right. Supervision is blue, solid, ●; extrapolation vermillion, dotted, ■; re-noised
-green, dashed, ▲; theory black. Lines are medians over paths, bands the middle 80 % (C.2). Words, not formulas, on axes; bands and
-lines of theory say what they are on the spot. A chart has neither title nor legend inside: a page sets both as text (`Key.swatch`
-draws the signs), and `page.standalone` adds them for files that travel alone.
+green, dashed, ▲; held-out rows purple, dash and dot, ◆; theory black. Lines are medians over paths, bands the middle 80 % (C.2). Words,
+not formulas, on axes; bands and lines of theory say what they are on the spot. A chart has neither title nor legend inside: a page sets
+both as text (`Key.swatch` draws the signs), and `page.standalone` adds them for files that travel alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Spec = dict[str, Any]
 WIDTH, LABELS = 720, 42
 MOST_NAMED = 4
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
-BLUE, VERMILLION, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#000000", "#6B6B6B"
+BLUE, VERMILLION, GREEN, PURPLE, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#8B3F75", "#000000", "#6B6B6B"
 BAND_FIELDS = ("median", "low", "high")
 
 
@@ -43,7 +43,7 @@ class Key:
     name: str
     label: str
     colour: str
-    dash: tuple[float, float] = (1, 0)
+    dash: tuple[float, ...] = (1, 0)
     shape: str = ""
     kind: str = "line"
 
@@ -54,7 +54,7 @@ class Key:
             opacity = 0.25 if self.kind == "band" else 0.8
             inside = f'<rect x="1" y="2" width="28" height="10" fill="{self.colour}" fill-opacity="{opacity}"/>'
         else:
-            dash = f' stroke-dasharray="{self.dash[0]} {self.dash[1]}"' if self.dash[1] else ""
+            dash = f' stroke-dasharray="{" ".join(map(str, self.dash))}"' if self.dash[1] else ""
             inside = f'<path d="M1 7H29" stroke="{self.colour}" stroke-width="{0.8 if self.kind == "thin" else 2}"{dash}/>'
             inside += f'<path d="{SHAPES[self.shape]}" fill="{self.colour}"/>' if self.shape else ""
         return f'<svg width="30" height="14" viewBox="0 0 30 14" aria-hidden="true">{inside}</svg>'
@@ -70,7 +70,9 @@ REGIONS = {
     "supervision": Key("supervision", "supervision (training)", BLUE, shape="circle"),
     "extrapolation": Key("extrapolation", "extrapolation (sampling)", VERMILLION, (2, 3), "square"),
     "renoised": Key("renoised", "re-noised samples (control)", GREEN, (7, 4), "triangle-up"),
+    "held-out": Key("held-out", "held-out rows (never trained on)", PURPLE, (9, 3, 2, 3), "diamond"),
 }
+GAUSSIAN = Key("gaussian", "Gaussian denoiser, the best linear one, in supervision", BLACK, (4, 3))
 BAND = Key("band", "10–90 % of paths", GREY, kind="band")
 PATH = Key("path", "single paths", GREY, kind="thin")
 
@@ -143,8 +145,16 @@ def each(phrases: Mapping[str, str]) -> str:
 # ---- axes ---------------------------------------------------------------------------------------------------------------------
 
 
-def time_axis(field: str = "t") -> alt.X:
-    """The axis of t from 0 to 1 with its ends named."""
+LEAST_TIME = 0.01  # where a logarithmic axis of t begins
+
+
+def time_axis(field: str = "t", log: bool = False) -> alt.X:
+    """The axis of t from 0 to 1 with its ends named; or, logarithmic, from 0.01 to 1."""
+    if log:
+        label = "datum.value == 1 ? ['1', 'noise'] : datum.value == 0.01 ? ['0.01', 'image'] : format(datum.value, '~g')"
+        ticks = [LEAST_TIME, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
+        axis = alt.Axis(values=ticks, labelExpr=label, labelFlush=True, labelOverlap=False, title="time t, log  (← sampling runs)")
+        return alt.X(f"{field}:Q", scale=alt.Scale(type="log", domain=[LEAST_TIME, 1], nice=False, clamp=True), axis=axis)
     label = "datum.value == 0 ? ['0', 'image'] : datum.value == 1 ? ['1', 'noise'] : format(datum.value, '.1f')"
     axis = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelExpr=label, labelFlush=True, title="time t  (← sampling runs)")
     return alt.X(f"{field}:Q", scale=alt.Scale(domain=[0, 1], nice=False), axis=axis)

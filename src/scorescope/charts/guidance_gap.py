@@ -7,7 +7,7 @@ import math
 import numpy as np
 import xarray as xr
 
-from scorescope.charts.grammar import BAND, REGIONS, Drawing, Row, Vertical, each, percent
+from scorescope.charts.grammar import REGIONS, Drawing, Key, Row, Vertical, each, percent
 from scorescope.charts.layers import curve_panel
 from scorescope.charts.page import facets
 from scorescope.charts.tables import bands, curve
@@ -16,24 +16,41 @@ from scorescope.results import models
 NAME = "Guidance gap (Fig. 2)"
 ORDER = 20
 NEEDS = ("gap_empirical", "gap_learned")
+ALSO = ("score_norm",)
 CAPTION = (
-    "How far the conditional score is from the unconditional one: the empirical scores on noised training images, and the model's own "
-    "while it samples. Values up to 0.001 are drawn at the foot.",
-    "A copier's gap would vanish while sampling too, as soon as its path is closest to one image.",
-    "A generalizer's gap stays far above the empirical one: guidance acts outside of what was supervised (Example 3.1).",
+    "How far the score with the class is from the score without it, in training and while sampling: the empirical scores (thin) and the "
+    "model's own (thick), as a share of the empirical score's norm at the same states; medians over paths. Values below a ten-thousandth "
+    "are drawn at the foot.",
+    "A copier's curves fall together: while sampling, too, its gap vanishes as soon as its path is closest to one image.",
+    "A generalizer's gap while sampling stays far above the empirical one in training: guidance acts outside of what was supervised "
+    "(Example 3.1).",
 )
-FLOOR, SMALL = 1e-3, 0.01
+FLOOR, SMALL = 1e-4, 0.01
+KEYS = [
+    Key("supervision", "empirical, supervision", REGIONS["supervision"].colour, (7, 4)),
+    Key("learned supervision", "learned, supervision", REGIONS["supervision"].colour, shape="circle"),
+    Key("empirical extrapolation", "empirical, extrapolation", REGIONS["extrapolation"].colour, (7, 4)),
+    Key("extrapolation", "learned, extrapolation", REGIONS["extrapolation"].colour, (2, 3), "square"),
+]
 
 
 def draw(results: xr.Dataset) -> Drawing | None:
-    """One panel a model."""
-    rows = bands(results["gap_empirical"], ["supervision"]) + bands(results["gap_learned"], ["extrapolation"])
-    if {row["region"] for row in rows} != {"supervision", "extrapolation"}:
+    """One panel a model, four curves each."""
+    norm = results["score_norm"].where(results["score_norm"] > 0) if "score_norm" in results else 1.0
+    rows: list[Row] = []
+    for name, region, called in (
+        ("gap_empirical", "supervision", "supervision"),
+        ("gap_learned", "supervision", "learned supervision"),
+        ("gap_empirical", "extrapolation", "empirical extrapolation"),
+        ("gap_learned", "extrapolation", "extrapolation"),
+    ):
+        rows += [{**row, "region": called} for row in bands(results[name] / norm, [region])]
+    if not {"supervision", "extrapolation"} <= {row["region"] for row in rows}:
         return None
-    keys = [REGIONS["supervision"], REGIONS["extrapolation"]]
-    top = max(row["high"] for row in rows)
-    y = Vertical(FLOOR, max(1.3 * top, 10 * FLOOR), "gap between scores (1 / data units)", log=True, floor=True)
-    return Drawing(_fact(rows, models(results)), facets(models(results), [curve_panel(rows, keys, y, 240)]), rows, (*keys, BAND))
+    top = max(row["median"] for row in rows)
+    y = Vertical(FLOOR, max(1.3 * top, 10 * FLOOR), "gap between scores ÷ the score's norm", log=True, floor=True)
+    keys = [key for key in KEYS if any(row["region"] == key.name for row in rows)]
+    return Drawing(_fact(rows, models(results)), facets(models(results), [curve_panel(rows, keys, y, 240, band=False)]), rows, tuple(keys))
 
 
 def _fact(rows: list[Row], names: list[str]) -> str:

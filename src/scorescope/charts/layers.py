@@ -38,7 +38,14 @@ def dashes(keys: Sequence[Key], field: str) -> alt.StrokeDash:
 
 
 def curves(
-    rows: Sequence[Row], keys: Sequence[Key], y: Vertical, *, field: str = "region", model: str | None = None, band: bool = True
+    rows: Sequence[Row],
+    keys: Sequence[Key],
+    y: Vertical,
+    *,
+    field: str = "region",
+    model: str | None = None,
+    band: bool = True,
+    log_time: bool = False,
 ) -> list[Any]:
     """Layers of one panel: bands, medians and marks of every key, and at every time a hover strip that tells all of them in words.
 
@@ -49,8 +56,9 @@ def curves(
         field: What tells curves apart.
         model: Of this panel; None where `rows` have one model, or `field` is the model.
         band: Whether "low" to "high" is filled.
+        log_time: Whether t is on a logarithmic axis.
     """
-    x, tint, drawn = time_axis(), colour(keys, field), y.drawn(rows)
+    x, tint, drawn = time_axis(log=log_time), colour(keys, field), y.drawn(rows)
     layers, clip = [], not y.holds(drawn, BAND_FIELDS if band else ("median",))
     if band:
         area = panel(drawn, model).mark_area(opacity=1, fillOpacity=0.18, aria=False, clip=clip)
@@ -63,7 +71,7 @@ def curves(
         points = panel(few, model).mark_point(filled=True, size=38, opacity=1, aria=False)
         form = alt.Shape(f"{field}:N", scale=alt.Scale(domain=names, range=[k.shape for k in marked]), legend=None)
         layers.append(points.encode(x=x, y=y.of("median"), color=tint, shape=form))
-    return [*layers, _hover(rows, [k for k in keys if any(row[field] == k.name for row in rows)], field, model)]
+    return [*layers, _hover(rows, [k for k in keys if any(row[field] == k.name for row in rows)], field, model, log_time)]
 
 
 def curve_panel(
@@ -78,10 +86,10 @@ def curve_panel(
     return panel
 
 
-def _hover(rows: Sequence[Row], keys: Sequence[Key], field: str, model: str | None) -> Any:
+def _hover(rows: Sequence[Row], keys: Sequence[Key], field: str, model: str | None, log_time: bool) -> Any:
     words = [alt.Tooltip("t:Q", title="time t"), *(alt.Tooltip(f"c{n}:N", title=k.label) for n, k in enumerate(keys))]
     strips = panel(told(rows, field, [k.name for k in keys]), model).mark_rect(opacity=1, fillOpacity=0, aria=False)
-    return strips.encode(x=time_axis("from"), x2="to:Q", tooltip=words)
+    return strips.encode(x=time_axis("from", log_time), x2="to:Q", tooltip=words)
 
 
 def rule(at: float, y: Vertical, dash: tuple[float, float] = (4, 3)) -> Any:

@@ -20,8 +20,9 @@ ORDER = 80
 NEEDS = ("ratio_second", "ratio_calibrated")
 ALSO = ("null_second", "null_calibrated")
 CAPTION = (
-    "How close each finished sample lies to its nearest training row: left, nearest distance over second-nearest; right, squared nearest "
-    "distance over the mean of the squared distances to the nearest rows (C.7). Grey, the same for real rows among the others.",
+    "How close each finished sample lies to its nearest training row: left, its distance over that to the nearest row that is no "
+    "near-duplicate of the first; right, squared nearest distance over "
+    "the mean of the squared distances to the nearest rows (C.7). Grey, the same for real rows among the others.",
     "A copier's samples pile up at the end marked copy.",
     "A generalizer's samples lie where real images lie.",
 )
@@ -38,7 +39,7 @@ def draw(results: xr.Dataset) -> Drawing:
     rows: list[Row] = []
     columns = []
     for criterion, ratio, title in (
-        ("second", "ratio_second", "nearest over second-nearest"),
+        ("second", "ratio_second", "nearest over second"),
         ("calibrated", "ratio_calibrated", "calibrated (C.7)"),
     ):
         values = {m: results[ratio].sel(model=m).values for m in names}

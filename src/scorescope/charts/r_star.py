@@ -14,11 +14,12 @@ from scorescope.charts.layers import colour, curves, dashes, note, panel, rule, 
 from scorescope.charts.page import facets
 from scorescope.charts.tables import bands, region_keys, single_paths
 from scorescope.results import dimension, models
-from scorescope.statistics import chi_band, leaving_time, proposition_band
+from scorescope.statistics import chi_band, leaving_bracket, proposition_band
 
 NAME = "Distance from the training shells (Fig. 1b)"
 ORDER = 10
 NEEDS = ("r_star",)
+ALSO = ("left_outside", "left_inside")
 CAPTION = (
     "r* is a state's distance from the training image that it fits best, over the radius of that image's shell (Eq. 4); 1 is on a shell. "
     "The first panel shows all of it, the second what is close to 1, with the band that holds 99 % of fresh noise. "
@@ -73,13 +74,18 @@ def fact(results: xr.Dataset) -> str:
     values = results["r_star"]
     if "extrapolation" not in values["region"].values or not values.sel(region="extrapolation").notnull().any():
         return "Noised training images lie on the training shells"
-    time = results["time"].values
-    sampled = values.sel(region="extrapolation").transpose("model", "path", "time").values
-    left = {m: leaving_time(sampled[k], time, chi_band(dimension(results))) for k, m in enumerate(models(results))}
-    middles = {m: float(np.nanmedian(t)) if np.isfinite(t).any() else math.nan for m, t in left.items()}
+    time, middles = results["time"].values, {}
+    for m in models(results):
+        part = results.sel(model=m)
+        if "left_outside" in results:
+            ends = part["left_outside"].values, part["left_inside"].values
+        else:
+            sampled = part["r_star"].sel(region="extrapolation").transpose("path", "time").values
+            ends = leaving_bracket(sampled, time, chi_band(dimension(results)))
+        count = int(np.isfinite(ends[0]).sum())
+        middles[m] = float(np.nanmedian(ends[0]) + np.nanmedian(ends[1])) / 2 if count else math.nan
     known = {m: t for m, t in middles.items() if math.isfinite(t)}
     if all(t <= time[0] for t in known.values()):
         return "Sampling stays on the training shells to the end"
     said = {m: f"{t:.2f}" if t > time[0] else "never" for m, t in known.items()}
-    count = int(np.isfinite(next(iter(left.values()))).sum())
     return f"Sampling leaves the training shells at t = {each(said)} (median of {count} {'path' if count == 1 else 'paths'})"

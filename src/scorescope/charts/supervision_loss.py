@@ -13,7 +13,7 @@ from scorescope.charts.layers import curve_panel, curves, rule
 from scorescope.charts.page import facets
 from scorescope.charts.tables import number
 from scorescope.results import models
-from scorescope.statistics import Estimate, bootstrap_mean, paired_bootstrap, time_integral
+from scorescope.statistics import Estimate, bootstrap_mean, integrated_error, paired_bootstrap
 
 NAME = "Supervision loss, two ways (Eq. 3)"
 ORDER = 90
@@ -21,7 +21,7 @@ NEEDS = ("score_error", "dsm_loss", "dsm_optimum")
 CAPTION = (
     "Per dimension, mean over noised training images: the model's distance to the empirical score (supervision loss), and its "
     "denoising loss minus the least one possible. In expectation they are equal (Eq. 3); below, their difference, paired. "
-    "The title says that they agree where the average difference over t has 0 in its 99 % interval.",
+    "The title says that they agree where the difference averaged over t from 0.1 to 1 has 0 in its 99 % interval.",
     "A copier's supervision loss is 0: its denoising loss is the least possible.",
     "A generalizer's is small but not 0. A difference that leaves 0 at many t would say that one of the two is measured wrongly.",
 )
@@ -47,8 +47,8 @@ def draw(results: xr.Dataset) -> Drawing | None:
             return None
         for name, mean in ((LOSS.name, first), (DSM.name, second), (DIFFERENCE.name, gap)):
             (differences if name == DIFFERENCE.name else rows).extend(_rows(model, name, time, mean))
-        wholes[model] = paired_bootstrap(time_integral(direct, time), time_integral(other, time), level=level)
-        levels[model] = float(np.nanmean(time_integral(direct, time)))
+        wholes[model] = paired_bootstrap(integrated_error(direct, time), integrated_error(other, time), level=level)
+        levels[model] = float(np.nanmean(integrated_error(direct, time)))
     losses, gaps = _axis(rows, "mean loss (data units²)", zero=True), _axis(differences, "difference (data units²)", zero=False)
 
     def apart(model: str, width: int, first: bool) -> Any:
@@ -78,10 +78,10 @@ def _fact(wholes: dict[str, Estimate], levels: dict[str, float], paths: int) -> 
         by = f"{each({m: words(float(w.value), 2) for m, w in wholes.items()})} per dimension"
     both = "Supervision loss and DSM loss minus its optimum"
     if paths < ENOUGH:
-        return f"{both} differ by {by}, averaged over t ({paths} {'path is' if paths == 1 else 'paths are'} too few to judge)"
+        return f"{both} differ by {by}, averaged over t from 0.1 to 1 ({paths} {'path is' if paths == 1 else 'paths are'} too few to judge)"
     apart = [m for m, w in wholes.items() if w.low > 0 or w.high < 0]
     verdict = "agree" if not apart else f"do not agree for {' and '.join(apart)}" if len(wholes) > 1 else "do not agree"
-    return f"{both} {verdict}: averaged over t they differ by {by}"
+    return f"{both} {verdict}: averaged over t from 0.1 to 1 they differ by {by}"
 
 
 def _axis(rows: list[Row], title: str, zero: bool) -> Vertical:

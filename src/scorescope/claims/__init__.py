@@ -15,12 +15,14 @@ import xarray as xr
 from scorescope import registry
 from scorescope.claims.claim import Claim, Finding, Judged, NotJudged, Verdict
 from scorescope.claims.sentence import compose
-from scorescope.results import checked, largest, misread, models, not_measured
+from scorescope.results import checked, largest, misread, models, not_measured, provenance
 
 __all__ = ["Claim", "Finding", "Judged", "NotJudged", "Verdict", "every", "headline", "judge", "records", "sentence", "three"]
 
 FIRST = ("leaves", "departs", "copies")  # what the first screen says, if it was judged
 MISREAD = "This model cannot be judged as it is read."
+PURE = 0.9  # a model whose noise ends earlier samples from noised training rows
+OF_SAMPLES = ("ratio_second", "ratio_calibrated", "copier_row")  # what says something of samples from noise alone
 NEXT = ("returns", "grows", "shrinks", "guidance", "fits", "renoised")  # what steps in, in this order
 
 
@@ -53,9 +55,18 @@ def _judged(claim: Claim, results: xr.Dataset, model: str, reasons: dict[str, st
             raise NotJudged(f"{model or ', '.join(refused)} is not read right")
         if missing:
             raise NotJudged(reasons.get(missing[0], f"this run did not measure {missing[0]}"))
+        if (start := _start(results, model)) < PURE and claim.needs[0] in OF_SAMPLES:
+            raise NotJudged(f"the model's noise ends at t = {start:.2f}: its samples start from training rows noised to there")
+        if claim.reaches and (last := float(results["time"].values[-1])) < claim.reaches:
+            raise NotJudged(f"the models' noise ends at t = {last:.2f}, short of t = {claim.reaches:g}")
         return claim.judge(results, model)
     except NotJudged as problem:
         return Judged(claim.sentence, Verdict.NOT_JUDGED, claim.needs[0], reason=str(problem))
+
+
+def _start(results: xr.Dataset, model: str) -> float:
+    """The t at which a model's paths begin, as its results say."""
+    return float(next((m.get("start", 1.0) for m in provenance(results).get("models", []) if m.get("name") == model), 1.0))
 
 
 def records(results: xr.Dataset, claims: Iterable[Claim] | None = None) -> list[dict[str, Any]]:
@@ -90,6 +101,8 @@ def headline(results: xr.Dataset, found: list[Finding]) -> list[Finding]:
         return []
     known = {f.claim.name: f for f in found if f.model in ("", largest(results))}
     wanted = [known[name] for name in (*FIRST, *NEXT) if name in known]
+    if "samples" in provenance(results):
+        wanted = [known[name] for name in ("copies", "calibrated") if name in known]
     return sorted(wanted, key=lambda f: f.judged.verdict is Verdict.NOT_JUDGED)[:3]
 
 

@@ -21,9 +21,13 @@ UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 class Verdict(StrEnum):
-    """What the data say about a claim. A claim without a threshold is not judged, never passed."""
+    """What the data say about the sentence that a finding shows. One without a threshold is not judged, never passed.
+
+    An alarm is a sentence that the data support, and that somebody should act on.
+    """
 
     SUPPORTED = "supported"
+    ALARM = "alarm"
     CONTRADICTED = "contradicted"
     UNDECIDED = "undecided"
     NOT_JUDGED = "not judged"
@@ -31,7 +35,7 @@ class Verdict(StrEnum):
     @property
     def symbol(self) -> str:
         """The sign that stands for the verdict beside the word, so that colour is never needed."""
-        return {"supported": "●", "contradicted": "▲", "undecided": "○"}.get(self.value, "–")
+        return {"supported": "●", "alarm": "◆", "contradicted": "▲", "undecided": "○"}.get(self.value, "–")
 
 
 class NotJudged(Exception):
@@ -44,7 +48,7 @@ class Judged:
 
     Attributes:
         says: The sentence that the data support, whatever the claim was; no full stop.
-        verdict: On the claim.
+        verdict: On the claim, or, for an alarm, on the sentence.
         variable: Where the number comes from in the results.
         estimate: The number and its interval; NaN where there is none.
         figure: The same as text, digits following the error.
@@ -83,6 +87,7 @@ class Claim:
         chart: Name of the chart that shows the number; empty for none.
         short: Heading of its line in a table of models; without one it has no line.
         about: "model", "models" (their comparison) or "bank".
+        reaches: A time to which the rule looks; where the models' noise ends before it, the claim can't be judged.
     """
 
     name: str
@@ -94,6 +99,7 @@ class Claim:
     chart: str = ""
     short: str = ""
     about: str = "model"
+    reaches: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -197,3 +203,8 @@ def interval_text(estimate: Estimate, *, scale: float = 1.0, suffix: str = "", p
     if not (math.isfinite(low) and math.isfinite(high)):
         return text
     return f"{text} [{number_text(low, places)}, {number_text(high, places)}]"
+
+
+def percent(share: float) -> str:
+    """A share with about two digits: `5.7 %`, `16 %`."""
+    return f"{number_text(100 * share, 0 if share >= 0.0995 else 1 if share >= 0.00995 or not share else 2)} %"

@@ -6,35 +6,44 @@ import numpy as np
 import xarray as xr
 
 from scorescope import statistics
-from scorescope.claims.claim import Claim, Judged, NotJudged, Verdict, below, interval_text, measured
+from scorescope.claims.claim import Claim, Judged, NotJudged, Verdict, interval_text, measured, percent
 from scorescope.results import COPY, finite
-from scorescope.statistics import Estimate
+from scorescope.statistics import Estimate, share
 
-FEW = 0.1
+FEW, RARE = 0.1, 0.01
 NO_THRESHOLD = "this criterion has no threshold"
-
-
-def share(hits: np.ndarray) -> Estimate:
-    """Share of true items with Wilson's interval."""
-    low, high = statistics.wilson(hits.sum(), len(hits))
-    return Estimate(float(hits.mean()), float(low), float(high))
 
 
 def copies(results: xr.Dataset, model: str) -> Judged:
     """Share of finished samples whose nearest-to-second-nearest ratio is below 1/3, beside that of real rows."""
     ratio = measured(results, "ratio_second", model=model)
     hits = ratio[np.isfinite(ratio)] < COPY
-    estimate = share(hits)
-    verdict, reason = below(estimate, FEW, "10 %")
-    says = {
-        Verdict.SUPPORTED: f"Samples are new: {'almost none' if hits.any() else 'none'} copies a training row",
-        Verdict.CONTRADICTED: "Samples copy training rows",
-        Verdict.UNDECIDED: "Too few samples to say how often it copies",
-    }
-    null = finite(results, "null_second")
-    note = f"Of {len(null):,} real rows, {(null < COPY).sum()} are that close to another row." if len(null) else ""
-    figure, n = interval_text(estimate, scale=100, suffix=" %"), len(hits)
-    return Judged(says[verdict], verdict, "ratio_second", estimate, figure, "{} copies", n, "samples", reason=reason, note=note)
+    estimate, k, n = share(hits), int(hits.sum()), len(hits)
+    real = finite(results, "null_second") < COPY
+    verdict, says, reason = _judged(estimate, k, n, float(real.mean()) if len(real) else 0.0)
+    notes = [f"Of {len(real):,} real rows, {real.sum()} are that close to another row."] if len(real) else []
+    if "exact_copy" in results and k:
+        exact = int((results["exact_copy"].sel(model=model).values == 1).sum())
+        notes += [f"{exact:,} {'copy is' if exact == 1 else 'copies are'} exact, up to rounding."] if exact else []
+    if "group_size" in results and k:
+        grouped = int((results["group_size"].sel(model=model).values[np.isfinite(ratio)][hits] > 1).sum())
+        notes += [f"{grouped:,} of the copies are of rows with near-duplicates, which count as one row."] if grouped else []
+    figure = interval_text(estimate, scale=100, suffix=" %")
+    return Judged(says, verdict, "ratio_second", estimate, figure, "{} copies", n, "samples", reason=reason, note=" ".join(notes))
+
+
+def _judged(estimate: Estimate, k: int, n: int, null: float) -> tuple[Verdict, str, str]:
+    """Verdict, sentence and reason for k copies among n samples, where a share `null` of real rows looks like copies."""
+    most = f"at most {percent(estimate.high)}"
+    if estimate.low > max(RARE, null):
+        return Verdict.ALARM, f"Samples copy training rows: {k:,} of {n:,} (at least {percent(estimate.low)})", ""
+    if estimate.high >= FEW:
+        said = f"Too few samples to say how often it copies: {k or 'none'} of {n:,} ({most})"
+        return Verdict.UNDECIDED, said, f"the interval reaches across {percent(FEW)}"
+    if k and estimate.high >= RARE:
+        return Verdict.SUPPORTED, f"Few samples copy a training row: {k:,} of {n:,} ({most})", ""
+    amount = f"almost none of {n:,} copies a training row ({k:,}, {most})" if k else f"none of {n:,} copies a training row ({most})"
+    return Verdict.SUPPORTED, f"Samples are new: {amount}", ""
 
 
 def calibrated(results: xr.Dataset, model: str) -> Judged:
@@ -71,8 +80,9 @@ CLAIMS = (
         50,
         copies,
         "Samples are new, not copies of training rows",
-        "A copy is three times closer to its nearest training row than to the second-nearest (ratio below 1/3). Supported if the 95 % "
-        "Wilson interval of the share of copies lies below 10 %, contradicted if above.",
+        "A copy is three times closer to its nearest training row than to the nearest row that is no near-duplicate of that one (ratio "
+        "below 1/3). Alarm if the 95 % Wilson interval of the share of copies lies above 1 %, and above the share of real rows that are "
+        "so close to another; else supported if it lies below 10 %.",
         needs=("ratio_second",),
         chart="memorization",
         short="copies",

@@ -10,19 +10,23 @@ from scorescope.claims.claim import Claim, Judged, NotJudged, Verdict, above, in
 from scorescope.statistics import Estimate
 
 MIDDLE = (0.2, 0.8)
-FLOOR = 1e-3  # a gap below this is drawn, and counted, as this
+FLOOR = 1e-4  # of the score's norm: a gap below this is counted as this
 
 
-def guidance(results: xr.Dataset, model: str) -> Judged:
-    """Median learned gap in extrapolation over median empirical gap in supervision (C.2)."""
+def gap(results: xr.Dataset, model: str, name: str, region: str) -> Estimate:
+    """Median over paths of the median over t from 0.2 to 0.8 of a gap, as a share of the norm of the exact score at the same states."""
     time = results["time"].values
     middle = (time >= MIDDLE[0]) & (time <= MIDDLE[1])
     if not middle.any():
         raise NotJudged("no time between 0.2 and 0.8 was measured")
-    learned, known = (
-        statistics.median_interval(statistics.median_band(measured(results, name, model=model, region=region)[:, middle], axis=1).median)
-        for name, region in (("gap_learned", "extrapolation"), ("gap_empirical", "supervision"))
-    )
+    values, norm = (measured(results, one, model=model, region=region)[:, middle] for one in (name, "score_norm"))
+    share = np.divide(values, norm, out=np.full(values.shape, np.nan), where=norm > 0)
+    return statistics.median_interval(statistics.median_band(share, axis=1).median)
+
+
+def guidance(results: xr.Dataset, model: str) -> Judged:
+    """Median learned gap in extrapolation over median empirical gap in supervision (C.2), each relative to the score's norm."""
+    learned, known = gap(results, model, "gap_learned", "extrapolation"), gap(results, model, "gap_empirical", "supervision")
     least = Estimate(*(max(float(v), FLOOR) if np.isfinite(v) else v for v in known))
     estimate = Estimate(learned.value / least.value, learned.low / least.high, learned.high / least.low)
     verdict, reason = above(estimate, 1, "1")
@@ -34,7 +38,12 @@ def guidance(results: xr.Dataset, model: str) -> Judged:
     unseen = known.value <= FLOOR
     figure = f"more than {number_text(float(f'{estimate.value:.2g}'), 0)}×" if unseen else interval_text(estimate, suffix="×")
     phrase, n, region = "learned gap {} the empirical one", int(results.sizes["path"]), "extrapolation"
-    note = f"Median learned gap {learned.value:.3g}, empirical gap {'below 0.001' if unseen else f'{known.value:.3g}'}."
+    others = [gap(results, model, *pair).value for pair in (("gap_learned", "supervision"), ("gap_empirical", "extrapolation"))]
+    small = f"below {FLOOR:.2%}".replace("%", " %") if unseen else f"{100 * known.value:.3g} %"
+    note = (
+        f"Median gap as a share of the score's norm, t from 0.2 to 0.8: in training {small} empirical and {100 * others[0]:.3g} % learned; "
+        f"while sampling {100 * others[1]:.3g} % empirical and {100 * learned.value:.3g} % learned."
+    )
     return Judged(says[verdict], verdict, "gap_learned", estimate, figure, phrase, n, region=region, reason=reason, note=note)
 
 
@@ -44,9 +53,10 @@ CLAIMS = (
         45,
         guidance,
         "The class matters while sampling, though in training it hardly does",
-        "Over t from 0.2 to 0.8, median gap between scores with and without the class: learned, while sampling, over empirical, in "
-        "training (at least 0.001). Supported if the ratio of the 95 % intervals of the two medians lies above 1, contradicted if below.",
-        needs=("gap_learned", "gap_empirical"),
+        "Over t from 0.2 to 0.8, median gap between scores with and without the class, as a share of the exact score's norm: learned, "
+        "while sampling, over empirical, in training (at least a ten-thousandth). Supported if the ratio of the 95 % intervals of the two "
+        "medians lies above 1, contradicted if below.",
+        needs=("gap_learned", "gap_empirical", "score_norm"),
         chart="guidance_gap",
         short="class gap, sampling ÷ training",
     ),

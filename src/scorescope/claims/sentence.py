@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import xarray as xr
 
-from scorescope.claims.claim import Judged, Verdict
+from scorescope.claims.claim import Judged, Verdict, percent
 from scorescope.results import provenance
 
 FITS = {
@@ -36,19 +36,20 @@ def copies_clause(found: Judged | None) -> str:
     if found is None or found.verdict is Verdict.NOT_JUDGED:
         return "whether it copies was not judged"
     share, n = found.estimate.value, found.n
-    count = round(share * n)
+    count, most = round(share * n), f"at most {percent(found.estimate.high)}"
     if found.verdict is Verdict.UNDECIDED:
-        return f"copies {count or 'none'} of the {n} samples looked at, too few to tell"
-    if share == 0:
-        return "copies none"
+        return f"copies {count or 'none'} of the {n:,} samples looked at, too few to tell"
     if found.verdict is Verdict.SUPPORTED:
-        return f"copies few ({count} of {n})"
+        return f"copies none of {n:,} ({most})" if share == 0 else f"copies few ({count:,} of {n:,}, {most})"
     amount = "all" if share == 1 else "nearly all" if share >= 0.9 else "most" if share > 0.5 else "some"
-    return f"copies {amount} ({count} of {n})"
+    return f"copies {amount} ({count:,} of {n:,})"
 
 
 def compose(results: xr.Dataset, found: Mapping[str, Judged]) -> str:
     """The sentence, from what was found of one model, by the names of the claims."""
+    if "samples" in provenance(results):  # examined without a model, of which more could be said
+        text = copies_clause(found.get("copies"))
+        return f"Whatever made these samples {text}." if text.startswith("copies") else f"{text[0].upper()}{text[1:]}."
     missing = Verdict.NOT_JUDGED
     fits = FITS[found["fits"].verdict if "fits" in found else missing]
     leaves = LEAVES[found["leaves"].verdict if "leaves" in found else missing]

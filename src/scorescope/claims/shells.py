@@ -9,21 +9,30 @@ import xarray as xr
 
 from scorescope import statistics
 from scorescope.claims.claim import UNKNOWN, Claim, Judged, NotJudged, Verdict, above, interval_text, measured, number_text
-from scorescope.results import dimension, provenance
+from scorescope.results import dimension, finite, first_losses, provenance
 from scorescope.statistics import Estimate
 
 HALF_WAY, EARLY = 0.5, 0.75
 WIDEST = 0.3  # a band wider than 1 ± this has no outside that means anything
-RETURNED = 0.9
+ALIKE = 0.05  # a step of C.4's times: training rows that come back no further than this beyond unseen ones come back like them
 SEPARATE = 0.01  # shells whose overlap C(t) is below this are separate
 
 
+def left(results: xr.Dataset, model: str) -> tuple[np.ndarray, np.ndarray]:
+    """The bracket of each path's leaving (first t outside, last before it): as refined by the sampler, else as the grid of times has it."""
+    if "left_outside" in results:
+        return measured(results, "left_outside", model=model), measured(results, "left_inside", model=model)
+    r = measured(results, "r_star", model=model, region="extrapolation")
+    return statistics.leaving_bracket(r, results["time"].values, statistics.chi_band(dimension(results)))
+
+
 def leaves(results: xr.Dataset, model: str) -> Judged:
-    """Median over paths of the last time inside the band (Experiment 3.3)."""
+    """Median over paths of the first time outside the band (Experiment 3.3), a bracket, judged at its unfavourable end."""
     r, d = measured(results, "r_star", model=model, region="extrapolation"), dimension(results)
     band = statistics.chi_band(d)
-    left = statistics.leaving_time(r, results["time"].values, band)
-    estimate = statistics.median_interval(left)
+    outside, inside = left(results, model)
+    early, late = statistics.median_interval(inside), statistics.median_interval(outside)
+    estimate = Estimate((early.value + late.value) / 2, late.low, early.high)
     verdict, reason = above(estimate, HALF_WAY, "t = 0.5")
     if band[1] - band[0] > 2 * WIDEST:
         reason = f"in {d} dimensions the shells are too thick to be left: r from {band[0]:.2f} to {band[1]:.2f}"
@@ -34,9 +43,16 @@ def leaves(results: xr.Dataset, model: str) -> Judged:
         Verdict.CONTRADICTED: "Sampling stays in the training shells for more than half of the way",
         Verdict.UNDECIDED: "Sampling leaves the training shells about half-way",
     }
+    never = int((outside == 0).sum())
     figure, phrase = interval_text(estimate, places=2), "median t = {}"
-    n, region = int(np.isfinite(left).sum()), "extrapolation"
-    note = _training_stays(results, model, band)
+    n, region = int(np.isfinite(outside).sum()), "extrapolation"
+    below = int(((r < band[0]) & np.isfinite(r)).any(1).sum())
+    notes = [_training_stays(results, model, band)]
+    if never:
+        notes.append(f"{never} of {n} paths never leave.")
+    if below:
+        notes.append(f"{below} of {n} paths are at some t nearer to a row than its shell.")
+    note = " ".join(part for part in notes if part)
     return Judged(says[verdict], verdict, "r_star", estimate, figure, phrase, n, region=region, reason=reason, note=note)
 
 
@@ -51,38 +67,67 @@ def _training_stays(results: xr.Dataset, model: str, band: tuple[float, float]) 
 
 
 def returns(results: xr.Dataset, model: str) -> Judged:
-    """The largest t up to which at least 90 % of noised training rows return to their origin (Experiment 4.2, C.4)."""
-    back, time = measured(results, "returned", model=model), results["origin_time"].values
-    draws = np.random.default_rng(0).integers(len(back), size=(1000, len(back)))
-    drawn = _last_returned(back, time, np.stack([np.bincount(pick, minlength=len(back)) for pick in draws]))
-    value, (low, high) = _last_returned(back, time, np.ones((1, len(back))))[0], np.quantile(drawn, [0.025, 0.975])
-    estimate = Estimate(value, low, high)
+    """The largest t up to which at least 90 % of noised training rows return to their origin (Experiment 4.2, C.4), beside unseen rows."""
+    measured(results, "returned", model=model)
+    last, lost, reached = first_losses(results, model)
+    draws = _resampled(len(last))
+    estimate = _until(last, lost, draws)
+    if reached < HALF_WAY and estimate.high >= reached:
+        raise NotJudged(f"the model's noise ends at t = {number_text(reached, 2)}, short of t = 0.5")
     verdict, reason = above(estimate, np.nextafter(HALF_WAY, 0), "t = 0.5")
+    figure, phrase, beyond = interval_text(estimate, places=2), "up to t = {}", ""
+    if finite(results.sel(model=model), "returned_held_out").size:
+        unseen_last, unseen_lost, _ = first_losses(results, model, "_held_out")
+        unseen = _until(unseen_last, unseen_lost, draws)
+        more = _further((last, lost), (unseen_last, unseen_lost), draws)
+        phrase += f", unseen rows up to {interval_text(unseen, places=2)}, a difference of {interval_text(more, places=2)}"
+        if verdict is Verdict.SUPPORTED:
+            verdict, reason = above(more, 0.0, "0: training and unseen rows may return alike")
+            if verdict is Verdict.UNDECIDED and more.high <= ALIKE + 1e-9:
+                verdict, reason = Verdict.CONTRADICTED, ""
+            beyond = {Verdict.SUPPORTED: ", further than unseen ones", Verdict.CONTRADICTED: ", and unseen ones alike"}.get(verdict, "")
+    elif verdict is Verdict.SUPPORTED:
+        verdict, reason = Verdict.UNDECIDED, "no held-out rows to compare with"
     says = {
         Verdict.SUPPORTED: "Inside the shells it gives its training rows back",
         Verdict.CONTRADICTED: "It gives its training rows back only from little noise",
         Verdict.UNDECIDED: "It gives its training rows back from up to about half noise",
     }
-    start = onset(results)
-    figure, phrase, n = interval_text(estimate, places=2), "up to t = {}", len(back)
-    note = f"The closest two shells begin to overlap at t = {number_text(start, 2)}." if math.isfinite(start) else ""
-    return Judged(says[verdict], verdict, "returned", estimate, figure, phrase, n, "training rows", reason=reason, note=note)
+    back = Verdict.SUPPORTED if estimate.low >= HALF_WAY else verdict
+    start, again = onset(results), _again(results, model)
+    overlap = f"The closest two shells begin to overlap at t = {number_text(start, 2)}." if math.isfinite(start) else ""
+    return Judged(
+        says[back] + beyond, verdict, "returned", estimate, figure, phrase, len(last), "training rows", reason=reason,
+        note=f"{overlap} {again}".strip(),
+    )  # fmt: skip
 
 
-def _last_returned(back: np.ndarray, time: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The largest time such that there and at every earlier one at least 90 % returned; 0 if not even the first.
+def _resampled(n: int) -> np.ndarray:
+    """(1000, n) how often each draw of n rows has each row."""
+    draws = np.random.default_rng(0).integers(n, size=(1000, n))
+    return np.stack([np.bincount(pick, minlength=n) for pick in draws])
 
-    Args:
-        back: (rows, T) 1 where the row returned.
-        time: (T,) ascending.
-        counts: (draws, rows) how often each draw has each row.
 
-    Returns:
-        (draws,)
-    """
-    known = counts @ np.isfinite(back)
-    enough = (known > 0) & (counts @ np.where(np.isfinite(back), back, 0) >= RETURNED * known)
-    return np.append(0.0, time)[np.where(enough.all(1), len(time), np.argmin(enough, axis=1))]
+def _until(last: np.ndarray, lost: np.ndarray, draws: np.ndarray) -> Estimate:
+    """The time up to which at least 90 % always come back; each end of its interval at the unfavourable end of what is known of a row."""
+    low, high = (np.quantile(statistics.held_until(end, draws), q) for end, q in ((last, 0.025), (lost, 0.975)))
+    return Estimate(float(statistics.held_until(last)), float(low), float(high))
+
+
+def _further(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], draws: np.ndarray) -> Estimate:
+    """How much further the first come back than the second, which are paired by their noise: one draw for both."""
+    if len(first[0]) != len(second[0]):
+        return UNKNOWN
+    (last, lost), (other_last, other_lost) = ([statistics.held_until(end, draws) for end in pair] for pair in (first, second))
+    value = statistics.held_until(first[0]) - statistics.held_until(second[0])
+    return Estimate(float(value), float(np.quantile(last - other_lost, 0.025)), float(np.quantile(lost - other_last, 0.975)))
+
+
+def _again(results: xr.Dataset, model: str) -> str:
+    """How many rows come back at a larger t than one at which they are lost; empty for none."""
+    back = measured(results, "returned", model=model)
+    count = int((np.diff(back, axis=1) > 0).any(1).sum())
+    return f"{count} of {len(back)} rows, once lost, {'comes' if count == 1 else 'come'} back at a larger t." if count else ""
 
 
 def onset(results: xr.Dataset) -> float:
@@ -128,9 +173,11 @@ CLAIMS = (
         10,
         leaves,
         "Sampling leaves the training shells before half-way",
-        "A path leaves at the last t at which its r* is inside the exact 99 % χ band. Supported if the 95 % interval of the median lies "
-        "above t = 0.5, contradicted if below; “early” from 0.75.",
+        "As sampling runs from t = 1 to 0, a path leaves where its r* is for the first time above or below the exact 99 % χ band. What is "
+        "known is a bracket, between two times that were asked. Supported if the 95 % interval of the median, brackets taken at the "
+        "unfavourable end, lies above t = 0.5, contradicted if below; “early” from 0.75.",
         needs=("r_star",),
+        reaches=HALF_WAY,
         chart="r_star",
         short="leaves the shells at t",
     ),
@@ -138,9 +185,11 @@ CLAIMS = (
         "returns",
         40,
         returns,
-        "Inside the shells the model gives its training rows back",
-        "From training rows noised to t, the largest t up to which at least 90 % come back as their own nearest row; 95 % bootstrap over "
-        "rows. Supported if the interval lies at or above t = 0.5, contradicted if below.",
+        "Inside the shells the model gives its training rows back, further than rows that it never saw",
+        "From training rows noised to t, the largest t up to which at least 90 % come back as their own nearest row, and the same for "
+        "held-out rows with the same noise; 95 % paired bootstrap over rows. Supported if the interval lies at or above t = 0.5 and "
+        "that of the difference above 0; contradicted if the first lies below, or the difference is at most 0.05. Undecided without "
+        "held-out rows.",
         needs=("returned",),
         chart="return_to_origin",
         short="gives rows back up to t",

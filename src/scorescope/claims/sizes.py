@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -9,14 +10,14 @@ import numpy as np
 import xarray as xr
 
 from scorescope import statistics
-from scorescope.claims.claim import Claim, Judged, NotJudged, Verdict, above, below, interval_text, measured, number_text
-from scorescope.claims.fit import errors, mean_text
+from scorescope.claims.claim import Claim, Judged, NotJudged, Verdict, above, below, interval_text, measured
+from scorescope.claims.fit import RANGE, errors, mean_text
 from scorescope.results import parameters, provenance
 from scorescope.statistics import Estimate
 
 
 def by_size(results: xr.Dataset) -> list[str]:
-    """The models, smallest first.
+    """The models, smallest first; those of the same size in the order given.
 
     Raises:
         NotJudged: A size is unknown, or all are the same.
@@ -27,6 +28,12 @@ def by_size(results: xr.Dataset) -> list[str]:
     if len(set(sizes.values())) < 2:
         raise NotJudged("the models have the same number of parameters")
     return sorted(sizes, key=lambda name: sizes[name])
+
+
+def slope(values: list[np.ndarray], sizes: list[float]) -> np.ndarray:
+    """Of each path, the least-squares slope of its error against log10 of the parameters, over all models: (path,)."""
+    x = np.log10(sizes) - np.mean(np.log10(sizes))
+    return np.tensordot(x / (x @ x), np.stack(values), 1)
 
 
 def short_count(count: float) -> str:
@@ -40,23 +47,31 @@ def short_count(count: float) -> str:
 def _change(
     results: xr.Dataset, region: str, where: str, judge: Callable[[Estimate, float, str], tuple[Verdict, str]], supported: str
 ) -> Judged:
-    """The change of the error in one region from the smallest model to the largest, judged against 0."""
+    """The trend of the error in one region over all models, judged against 0; steps that go the other way leave it undecided."""
     names, sizes = by_size(results), parameters(results)
     values = [errors(results, name, region) for name in names]
-    estimate = statistics.paired_bootstrap(values[0], values[-1])
+    estimate = Estimate(*map(float, statistics.bootstrap_mean(slope(values, [sizes[name] for name in names]))))
     verdict, reason = judge(estimate, 0, "0")
-    start = float(np.nanmean(values[0]))
-    relative = f" ({number_text(100 * estimate.value / start, 0)} %)" if start else ""
+    back = [f"{a} → {b}" for (a, v), (b, w) in itertools.pairwise(zip(names, values, strict=True)) if _goes(v, w, -estimate.value)]
+    if verdict in (Verdict.SUPPORTED, Verdict.CONTRADICTED) and back:
+        verdict, reason = Verdict.UNDECIDED, f"the error goes the other way in {', '.join(back)}"
     steps = " → ".join(f"{mean_text(v)} ({short_count(sizes[name])})" for name, v in zip(names, values, strict=True))
     opposite = {"falls": "rises", "rises": "falls"}[supported]
     says = {
         Verdict.SUPPORTED: f"{where} the shells the error {supported} as the model grows",
         Verdict.CONTRADICTED: f"{where} the shells the error {opposite} as the model grows",
-        Verdict.UNDECIDED: f"{where} the shells no change of the error with size can be told",
+        Verdict.UNDECIDED: f"{where} the shells no trend of the error with size can be told",
     }
-    figure, n = f"{interval_text(estimate)}{relative}", len(values[0])
-    note = f"Error per dimension, smallest to largest: {steps}." + (_distance_note(results, names) if where == "Outside" else "")
-    return Judged(says[verdict], verdict, "score_error", estimate, figure, "change {}", n, region=region, reason=reason, note=note)
+    figure, n = interval_text(estimate), len(values[0])
+    note = f"Error per dimension ({RANGE}), smallest to largest: {steps}." + (_distance_note(results, names) if where == "Outside" else "")
+    phrase = f"{{}} for ten times the parameters ({RANGE})"
+    return Judged(says[verdict], verdict, "score_error", estimate, figure, phrase, n, region=region, reason=reason, note=note)
+
+
+def _goes(before: np.ndarray, after: np.ndarray, direction: float) -> bool:
+    """Whether the error changes in a direction (its sign) from one model to the next, beyond its interval."""
+    change = statistics.paired_bootstrap(before, after)
+    return bool(change.low > 0 if direction > 0 else change.high < 0)
 
 
 def shrinks(results: xr.Dataset, model: str) -> Judged:
@@ -77,7 +92,7 @@ def _distance_note(results: xr.Dataset, names: list[str]) -> str:
         away = [measured(results, "mean_to_nearest", model=name, region="extrapolation") for name in names]
     except NotJudged:
         return ""
-    means = " → ".join(mean_text(statistics.time_integral(one, results["time"].values)) for one in away)
+    means = " → ".join(mean_text(statistics.time_average(one, results["time"].values)) for one in away)
     shared = provenance(results).get("settings", {}).get("shared_states")  # comparing models on different states confounds
     states = f"All are asked on the states that {shared} samples" if shared else "Each model samples its own states, from the same noise"
     return f" What drives it: the distance of the model's posterior mean from the nearest row, per √dimension {means}. {states}."
@@ -89,8 +104,8 @@ CLAIMS = (
         70,
         shrinks,
         "Inside the shells the error falls as the model grows",
-        "Score error in supervision, largest minus smallest model, on the same paths. Supported if the 95 % paired bootstrap interval "
-        "lies below 0, contradicted if above.",
+        "Score error in supervision, averaged over t from 0.1 to 1: slope against the logarithm of the parameters over all models, path by "
+        "path. Supported if its 95 % bootstrap interval lies below 0, contradicted if above; undecided where a step goes the other way.",
         needs=("score_error",),
         chart="score_error_models",
         about="models",
@@ -100,8 +115,9 @@ CLAIMS = (
         75,
         grows,
         "Outside the shells the error rises as the model grows",
-        "Score error in extrapolation, largest minus smallest model, on paths from the same noise. Supported if the 95 % paired bootstrap "
-        "interval lies above 0, contradicted if below.",
+        "Score error in extrapolation, averaged over t from 0.1 to 1, on paths from the same noise: slope against the logarithm of the "
+        "parameters over all models, path by path. Supported if its 95 % bootstrap interval lies above 0, contradicted if below; "
+        "undecided where a step goes the other way.",
         needs=("score_error",),
         chart="score_error_models",
         about="models",

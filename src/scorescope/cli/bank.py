@@ -1,9 +1,10 @@
-"""`scorescope bank build|info|check|features|shadow`: the training set as rows on disk."""
+"""`scorescope bank build|info|show|check|features|shadow`: the training set as rows on disk."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
     from scorescope.rows.storage import Progress
     from scorescope.search.shadow import Shadow
 
+SIDE = 1024  # pixels: larger rows are shrunk
 VERBS = {
     "build": "make a bank from images, arrays or a dataset",
     "info": "say what a bank holds",
+    "show": "write the picture of a row, and say its name and class",
     "check": "read every row and compare with what was recorded",
     "features": "keep what an encoder says of every row, for scorescope train --objective repa",
     "shadow": "add an 8-bit copy of the rows, from which most questions are answered sooner",
@@ -35,6 +38,7 @@ HELP = """A bank is the training set as rows on disk: what a model is measured a
 
   scorescope bank build photos/ --out photos.bank    class subfolders become labels
   scorescope bank info photos.bank
+  scorescope bank show photos.bank 604
   scorescope bank check photos.bank
   scorescope bank features photos.bank --out photos.features
   scorescope bank shadow latents.bank
@@ -47,6 +51,7 @@ BUILD = """Make a bank from a folder of images, an .npy or .npz file, a datasets
 
 examples:
   scorescope bank build photos/ --out photos.bank --size 64 --flips
+  scorescope bank build photos/ --out photos.bank --hold-out 0.1     also makes photos-held-out.bank
   scorescope bank build latents.npz --out latents.bank --scale 0.18215
 """
 
@@ -54,6 +59,13 @@ INFO = """Say what a bank holds.
 
 example:
   scorescope bank info photos.bank
+"""
+
+SHOW = """Write the picture of one row of a bank as PNG, and say its index, name and class.
+
+examples:
+  scorescope bank show photos.bank 604
+  scorescope bank show photos.bank cat/001.png --out cat.png
 """
 
 CHECK = """Read every row of a bank and compare it with what was recorded when it was built.
@@ -90,6 +102,12 @@ class Build:
 
     reading: OmitArgPrefixes[Options] = dataclasses.field(default_factory=Options)
 
+    hold_out: Annotated[float | None, arg(metavar="SHARE")] = None
+    """Keep that share of each class out of X.bank, in X-held-out.bank beside it: rows for examine --held-out."""
+
+    hold_out_seed: int = 0
+    """Chooses the rows that are held out."""
+
     force: bool = False
     """Replace the bank that is already there."""
 
@@ -103,6 +121,20 @@ class Info:
 
     json: bool = False
     """Print the whole manifest as JSON."""
+
+
+@dataclass(frozen=True)
+class Show:
+    """Arguments of `scorescope bank show`."""
+
+    bank: Annotated[Positional[str], arg(metavar="X.bank")]
+    """The bank; digits for the demo's."""
+    row: Annotated[Positional[str], arg(metavar="ROW")]
+    """Its number or its name; N and above are the mirror images of a bank with flips."""
+    out: Annotated[str | None, arg(metavar="FILE.png")] = None
+    """Where to write; in this folder, after the row's name, unless given."""
+    force: bool = False
+    """Replace the file that is there."""
 
 
 @dataclass(frozen=True)
@@ -146,18 +178,25 @@ def main(argv: list[str]) -> int:
         return 0
     if argv[0] not in VERBS:
         raise unknown("verb of bank", argv[0], VERBS)
-    return {"build": _build, "info": _info, "check": _check, "features": _features, "shadow": _shadow}[argv[0]](argv[1:])
+    return {"build": _build, "info": _info, "show": _show, "check": _check, "features": _features, "shadow": _shadow}[argv[0]](argv[1:])
 
 
 def _build(argv: list[str]) -> int:
     told = _parse(Build, argv, "build", BUILD)
-    from scorescope.rows import Bank
+    from scorescope.rows import Bank, hold_out
 
     with _progress("building") as progress:
-        bank = Bank.build(told.source, told.out, force=told.force, progress=progress, **vars(told.reading))
+        options = {"force": told.force, "progress": progress, **vars(told.reading)}
+        if told.hold_out is None:
+            bank = Bank.build(told.source, told.out, **options)
+        else:
+            bank = hold_out.build(told.source, told.out, told.hold_out, told.hold_out_seed, **options)
     for caution in bank.manifest["cautions"]:
         print(f"warning: {caution}", file=sys.stderr)
     print(f"{told.out}: {_in_words(bank)}")
+    if told.hold_out is not None:
+        beside = hold_out.held_out_path(Path(told.out))
+        print(f"{beside}: {_in_words(Bank.open(beside))}")
     return 0
 
 
@@ -173,6 +212,40 @@ def _info(argv: list[str]) -> int:
         width = max(map(len, lines))
         print("\n".join(f"{key:<{width}}  {value}" for key, value in lines.items()))
     return 0
+
+
+def _show(argv: list[str]) -> int:
+    told = _parse(Show, argv, "show", SHOW)
+    from scorescope.demo import named_bank
+    from scorescope.files import replacing
+    from scorescope.report.pictures import Painter, png_bytes
+
+    bank = named_bank(told.bank)
+    index = bank.row_named(told.row)
+    name = bank.row_name(index)
+    out = Path(told.out or _file_name(bank, index))
+    if out.suffix.lower() != ".png":
+        raise InputError(f"--out {out} is not the name of a PNG file", f"--out {out.with_suffix('.png')}")
+    if out.exists() and not (told.force and out.is_file()):
+        raise InputError(f"{out} exists", "another --out, or --force to replace it")
+    row = bank[index].numpy()
+    byte = bank.rows.dtype.name == "uint8"
+    ends = (bank.low, bank.high) if byte else (bank.manifest.get("minimum", row.min()), bank.manifest.get("maximum", row.max()))
+    paint = Painter(bank.shape, float(ends[0]), float(ends[1]), SIDE)
+    with replacing(out) as temporary:
+        temporary.write_bytes(png_bytes(paint.tile(row)))
+    label = "" if bank.labels is None else f", class {bank.class_name(int(bank.labels[index % len(bank.rows)]))}"
+    print(f"{out}: row {index}{f', {name}' if name != str(index) else ''}{label}")
+    if paint.remark:
+        print(paint.remark)
+    return 0
+
+
+def _file_name(bank: Bank, index: int) -> str:
+    """A file's name for the picture of a row, after the row's own."""
+    stored = index % len(bank.rows)
+    name = re.sub(r"\.\w{3,4}$", "", bank.row_name(stored)) if bank.names else f"row-{stored}"
+    return (re.sub(r"[^\w.-]+", "_", name).strip("._")[:200] or f"row-{stored}") + "-mirrored" * (index != stored) + ".png"
 
 
 def _check(argv: list[str]) -> int:
@@ -251,8 +324,12 @@ def _description(bank: Bank, path: Path) -> Iterator[tuple[str, str]]:
         yield "channel means", ", ".join(f"{mean:.4g}" for mean in manifest["channel_means"][:16])
     yield "radius", f"{manifest['radius']:.6g} (root mean square distance of the rows from their mean)"
     yield "classes", _classes(bank)
+    yield "names", f"one a row, as {bank.row_name(0)}" if bank.names else "none; rows are called by their numbers"
     yield "duplicates", f"{manifest['duplicates']:,} rows repeat an earlier row"
     yield "shadow", _shadow_line(bank)
+    for key, words in (("held_out", "held out"), ("held_out_of", "held out of")):
+        if key in manifest:
+            yield words, f"{manifest[key]['rows']:,} rows, {manifest[key]['folder']} (seed {manifest[key]['seed']})"
     yield "source", str(manifest["source"])
     yield "transform", "; ".join(manifest["transform"]) or "none"
     yield "fingerprint", bank.fingerprint

@@ -19,11 +19,13 @@ from scorescope.plan import Plan, preset
 if TYPE_CHECKING:
     from scorescope.examination import Run
 
+MOST = 3  # copied rows that the terminal names
 DESCRIPTION = """Measure a trained model against the exact empirical score of its own training set; write a report.
 
 examples:
   scorescope examine model.safetensors --bank photos.bank
   scorescope examine my_model.py:build --bank photos.bank --preset quick
+  scorescope examine samples/ --bank photos.bank           finished samples: what needs no model
 """
 
 
@@ -32,9 +34,12 @@ class Examine:
     """Arguments of `scorescope examine`."""
 
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")]
-    """A .safetensors file, a training run's folder, FILE.py:FUNCTION, or theory:NAME; several are compared."""
+    """A .safetensors file, a training run's folder, FILE.py:FUNCTION, or theory:NAME; several are compared. Or finished samples: images,
+    .npy, .npz, or a folder of scorescope sample."""
     bank: Annotated[str, arg(metavar="BANK")]
     """The bank the model was trained on; digits for the demo's."""
+    held_out: Annotated[str, arg(metavar="BANK")] = "auto"
+    """Rows that training never saw; auto takes those that BANK was built with (bank build --hold-out), none asks about no such rows."""
     preset: str = "default"
     """default, quick, demo or paper: values for all that is not given below."""
     plan: Plan = field(default_factory=Plan)
@@ -68,28 +73,47 @@ def main(argv: list[str]) -> int:
     told.plan.validate()
     from scorescope.adapters import load
     from scorescope.cli.common import check_device, default_out
-    from scorescope.demo import named_bank
+    from scorescope.demo import held_out_of, named_bank
+    from scorescope.evaluate.samples import holds_samples
     from scorescope.examination import examine
     from scorescope.rows.verify import verify
 
     check_device(told.device)
     memory = None if told.memory is None else size(told.memory)
     bank = named_bank(told.bank)
-    models = [load(name, bank=bank, trust=told.trust, **keywords(told.load)) for name in told.models]
-    if bank.manifest:
+    samples = next((name for name in told.models if holds_samples(name)), None)
+    if samples is not None and len(told.models) > 1:
+        raise InputError(f"{samples} holds samples, which are examined alone, and {len(told.models)} things are named", "one at a time")
+    models = [load(name, bank=bank, trust=told.trust, **keywords(told.load)) for name in told.models] if samples is None else []
+    if "fingerprint" in bank.manifest:
         verify(bank)
-    out = Path(told.out or default_out("{}-on-{}", "-".join(model.name for model in models), bank.name))
+    name = "-".join(model.name for model in models) if samples is None else Path(samples).stem
+    out = Path(told.out or default_out("{}-on-{}", name, bank.name))
     run = examine(
-        models, bank, **vars(told.plan), device=told.device, batch=told.batch, memory=memory, out=out, force=told.force,
+        models if samples is None else samples, bank, **vars(told.plan), held_out=held_out_of(bank, told.bank, told.held_out),
+        preset=told.preset, device=told.device, batch=told.batch, memory=memory, out=out, force=told.force,
         as_is=told.as_is, command=shlex.join(["scorescope", "examine", *argv]),
     )  # fmt: skip
     finish(run, told.json)
     return 0
 
 
+def most_copied(run: Run) -> list[str]:
+    """A line for each model with copies: its most copied rows."""
+    from scorescope import copies
+
+    found, lines = run.copies, []
+    for model in dict.fromkeys(record["model"] for record in found):
+        rows = copies.by_row(found, model)
+        named = ", ".join(f"{row['name'] or ''}{' ' if row['name'] else ''}(row {row['row']}) {times}×" for row, times in rows[:MOST])
+        if rows:
+            lines.append(f"   copied most often by {model}: {named}{f', and {len(rows) - MOST} more rows' if len(rows) > MOST else ''}")
+    return lines
+
+
 def finish(run: Run, as_json: bool) -> None:
     """Draw charts and report unless they are there, and say where they are, what was found, and what to beware of."""
-    from scorescope import charts
+    from scorescope import charts, copies
     from scorescope.examination import REPORT, RESULTS
     from scorescope.results import provenance
 
@@ -99,10 +123,12 @@ def finish(run: Run, as_json: bool) -> None:
         run.report(report)
     warnings = provenance(run.results).get("warnings", [])
     places = {"report": str(report), "results": str(run.folder / RESULTS), "charts": str(folder)}
+    if (run.folder / copies.FILE).exists():
+        places["copies"] = str(run.folder / copies.FILE)
     if as_json:
-        print(json.dumps({"findings": run.findings(), "claims": run.claims, "warnings": warnings, **places}))
+        print(json.dumps({"findings": run.findings(), "claims": run.claims, "copied": run.copies, "warnings": warnings, **places}))
         return
-    print("\n".join(["", *(f"{k}. {line}" for k, line in enumerate(run.findings(), 1)), ""]))
+    print("\n".join(["", *(f"{k}. {line}" for k, line in enumerate(run.findings(), 1)), *most_copied(run), ""]))
     if warnings:
         print("\n".join([*(f"warning: {line}" for line in warnings), ""]))
     print("\n".join(f"{name:<9}{place}" for name, place in places.items()))

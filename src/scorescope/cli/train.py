@@ -42,6 +42,8 @@ class Train(Generic[Net, Aim]):
     """Folder of the run."""
     bank: Annotated[str | None, arg(metavar="BANK")] = None
     """What to train on; the demo's digits for the demo presets."""
+    held_out: Annotated[str, arg(metavar="BANK")] = "auto"
+    """Rows that the microscope looks at beside those of training; auto takes those that BANK was built with, none none."""
     objective: str = "dsm"
     """What is minimized, of those above; its options are below."""
     device: str = "cpu"
@@ -90,7 +92,7 @@ def main(argv: list[str]) -> int:
     if told.watch_every < 0:
         raise InputError(f"--watch-every {told.watch_every} is not a number of steps", "--watch-every 500, or 0 for never")
     from scorescope.cli.common import check_device
-    from scorescope.demo import MODELS, named_bank
+    from scorescope.demo import MODELS, held_out_of, named_bank
     from scorescope.distributed import leave
     from scorescope.monitor import Microscope
     from scorescope.progress import Board
@@ -106,7 +108,8 @@ def main(argv: list[str]) -> int:
         folder = Path(told.out) / "tensorboard" if told.tensorboard else None
         watchers = []
         if first and told.watch_every and (told.force or not (Path(told.out) / "model.safetensors").exists()):
-            watchers = [Microscope(bank, told.recipe, told.watch_every, told.device, tensorboard=folder)]
+            unseen = held_out_of(bank, told.bank or "digits", told.held_out)
+            watchers = [Microscope(bank, told.recipe, told.watch_every, told.device, held_out=unseen, tensorboard=folder)]
 
         def report(progress: Progress) -> None:
             if not progress.made:

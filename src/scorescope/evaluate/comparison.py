@@ -20,13 +20,18 @@ from scorescope.evaluate.grid import drawable
 from scorescope.evaluate.manifold import K, precision_recall
 from scorescope.evaluate.samples import as_rows
 from scorescope.files import write_json
+from scorescope.probes import memorization
+from scorescope.results import COPY
 from scorescope.rows import Bank
 from scorescope.runs import Kind
+from scorescope.statistics import wilson
 
 SCHEMA, RESULT = 1, "evaluation.json"
 KIND = Kind("an evaluation", (RESULT,), before=(RESULT,))
 REFERENCE = 50_000  # rows of the bank that samples are compared with, as in publications
 MANIFOLD = 10_000  # samples and rows of precision and recall, whose cost grows with their product
+LOOKED, NULLS = 1000, 200  # samples, and real rows, whose nearest rows are looked up
+RARE = 0.01  # share of copies up to which nothing is said
 ENOUGH, TIMES = 10_000, 10  # fewer samples, or fewer than so many times the features, are warned of
 
 
@@ -50,6 +55,34 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Copied:
+    """How many samples are rows of the bank.
+
+    Attributes:
+        looked: Samples that were looked up, evenly chosen among all.
+        copies: Those that copy a row: three times closer to it than to any row that is no near-duplicate of it.
+        exact: Those that are a row, up to rounding.
+        low, high: Wilson's interval of the share of copies.
+        real: Share of real rows that are as close to another row.
+    """
+
+    looked: int
+    copies: int
+    exact: int
+    low: float
+    high: float
+    real: float
+
+    def warning(self, title: str) -> str:
+        """What a reader of the distance must know; empty where samples are no nearer to rows than rows are to each other."""
+        if not self.exact and self.low <= max(RARE, self.real):
+            return ""
+        share = f"{100 * self.copies / self.looked:.3g} % [{100 * self.low:.2g}, {100 * self.high:.2g}]"
+        said = f"{self.copies:,} of {self.looked:,} samples looked up copy a row of the bank, {self.exact:,} of them exactly ({share})"
+        return f"{said}: {title} and precision reward that."
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Samples against a bank.
 
@@ -59,6 +92,7 @@ class Comparison:
         samples: The samples' scores.
         real: Those of real rows of the bank against others, disjoint; None where the bank has too few rows.
         k: Nearest neighbours of precision and recall.
+        copied: How many of the samples are rows of the bank.
         warnings: In words.
         provenance: What was compared with what, by which extractor and version.
     """
@@ -68,6 +102,7 @@ class Comparison:
     samples: Scores
     real: Scores | None
     k: int
+    copied: Copied
     warnings: list[str]
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -82,6 +117,7 @@ class Comparison:
         lines.append((self.title, _digits(ours.frechet), _digits(real.frechet) if real else "—"))
         lines.append((f"precision (k = {self.k})", f"{ours.precision:.3f}", f"{real.precision:.3f}" if real else "—"))
         lines.append((f"recall (k = {self.k})", f"{ours.recall:.3f}", f"{real.recall:.3f}" if real else "—"))
+        lines.append(("copies of rows", f"{self.copied.copies:,} of {self.copied.looked:,}", f"{self.copied.real:.1%}"))
         lines.append(("how many against", f"{ours.n:,} / {ours.m:,}", f"{real.n:,} / {real.m:,}" if real else "—"))
         wide = [max(len(line[k]) for line in lines) for k in range(3)]
         return "\n".join(f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}".rstrip() for a, b, c in lines)
@@ -164,14 +200,28 @@ def compare(
     scores = _scores(ours, wanted, known, m, k)
     real = _real(known, n, m, k)
     d = ours.shape[1]
-    warnings = _warnings(n, m, d, chosen.title, real)
+    copied = _copied(rows, bank, device)
+    warnings = [*filter(None, [copied.warning(chosen.title)]), *_warnings(n, m, d, chosen.title, real)]
     provenance = {
         "version": __version__, "torch": str(torch.__version__), "device": torch.device(device).type,
         "extractor": {"name": chosen.name, "identity": chosen.identity, "takes": chosen.takes},
         "bank": {"name": bank.name, "fingerprint": bank.fingerprint, "rows": total},
         "samples": {"name": rows.name, "fingerprint": rows.fingerprint, "rows": n}, **(about or {}),
     }  # fmt: skip
-    return Comparison(chosen.title, d, scores, real, k, warnings, provenance)
+    return Comparison(chosen.title, d, scores, real, k, copied, warnings, provenance)
+
+
+def _copied(samples: Bank, bank: Bank, device: str) -> Copied:
+    """How many samples are rows of the bank, among at most `LOOKED`."""
+    n = len(samples.rows)
+    index = np.unique(np.linspace(0, n - 1, min(n, LOOKED)).astype(np.int64))
+    found = memorization.nearest(bank, samples[index].to(device))
+    null = memorization.null(bank, NULLS, 0, torch.device(device))["null_second"]
+    hits = found["ratio_second"] < COPY  # NaN where the bank has no second row
+    low, high = wilson(hits.sum(), len(hits))
+    real = null[np.isfinite(null)] < COPY
+    share = float(real.mean()) if len(real) else 0.0
+    return Copied(len(hits), int(hits.sum()), int(found["exact_copy"].sum()), float(low), float(high), share)
 
 
 def _scores(ours: Tensor, others: Tensor, known: Features, m: int, k: int) -> Scores:

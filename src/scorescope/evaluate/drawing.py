@@ -24,10 +24,9 @@ import numpy as np
 import psutil
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from scorescope import seeds
-from scorescope.denoiser import Denoiser, Guided, Wrapped
+from scorescope.denoiser import Denoiser, Guided
 from scorescope.errors import InputError, unknown
 from scorescope.evaluate import grid
 from scorescope.evaluate.operations import flops
@@ -37,26 +36,11 @@ from scorescope.identity import identity_or_token
 from scorescope.progress import Board, Row
 from scorescope.rows import Bank
 from scorescope.runs import Kind, claimed
-from scorescope.sampler import METHODS, start_time, trajectory
+from scorescope.sampler import METHODS, from_noise, start_time, trajectory
+from scorescope.watched import Watched
 
 SAMPLES, GRID, CHUNKS = "samples.npz", "grid.png", "chunks"
 KIND = Kind("samples", (SAMPLES, GRID, f"{CHUNKS}/from-*.safetensors"), before=("sample.json",))
-
-
-class Watched(Wrapped):
-    """A model that tells a live row how often it was asked."""
-
-    NOT_IDENTITY = (*Wrapped.NOT_IDENTITY, "row", "calls")
-
-    def __init__(self, model: Denoiser, row: Row) -> None:
-        super().__init__(model)
-        self.row, self.calls = row, 0
-
-    def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """The model's posterior mean."""
-        self.calls += 1
-        self.row(0, f"evaluation {self.calls} of this batch, t = {float(t.max()):.2f}")
-        return self.model(z, t, label)
 
 
 def generate(
@@ -127,6 +111,7 @@ def settings_of(model: Denoiser, sampling: Sampling, bank: Bank | None, device: 
     if sampling.solver not in METHODS:
         raise unknown("solver", sampling.solver, METHODS)
     shape = _shape(model, bank)
+    from_noise(model)
     classes = class_numbers(model, sampling.labels, bank)
     if sampling.guidance != 1 and not classes:
         raise InputError(f"--guidance {sampling.guidance:g} needs classes to guide towards, and there are none", "--guidance 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,17 +47,17 @@ def open_samples(path: str | Path, bank: Bank) -> Bank:
     elif is_run(place, KIND):
         raise InputError(f"the samples in {place} are not finished", "running their command again; it continues")
     source = read_source(place, Options(labels="none"), quiet)
-    return as_rows(np.concatenate(list(source.batches())), bank, str(path))
+    return as_rows(np.concatenate(list(source.batches())), bank, str(path), source.names)
 
 
-def as_rows(samples: Bank | np.ndarray | Tensor, bank: Bank, name: str = "samples") -> Bank:
+def as_rows(samples: Bank | np.ndarray | Tensor, bank: Bank, name: str = "samples", names: Sequence[str] | None = None) -> Bank:
     """Samples in memory as a bank of their own."""
     if isinstance(samples, Bank):
         return _same_shape(samples, bank)
     rows = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
     if rows.dtype.kind == "f" and rows.ndim > 1 and rows.size:
         refuse_non_finite(rows, name)
-    return _same_shape(Bank.from_arrays(rows, low=bank.low, high=bank.high, name=name), bank)
+    return _same_shape(Bank.from_arrays(rows, low=bank.low, high=bank.high, name=name, names=names), bank)
 
 
 def _same_shape(samples: Bank, bank: Bank) -> Bank:

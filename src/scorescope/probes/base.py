@@ -86,13 +86,14 @@ class View:
     """The states of P paths of one region at one time t, on the paper's axis, with everything that can be known about them.
 
     Attributes:
-        region: "supervision", "extrapolation" or "renoised".
+        region: One of `regions.REGIONS`.
         t: Linear time, above 0.
         z: (P, *shape) states.
         label: (P,) classes, or None.
         model: The model, on the linear axis.
         truth: Exact posteriors of the same states.
         source: Clean points and noise behind noised states; None for trajectories.
+        baseline: A simple denoiser to compare with, the Gaussian of the bank; None for none.
     """
 
     region: str
@@ -102,6 +103,7 @@ class View:
     model: Denoiser
     truth: Exact
     source: Noised | None
+    baseline: Denoiser | None = None
 
     @property
     def d(self) -> int:
@@ -117,6 +119,12 @@ class View:
     def model_free(self) -> Tensor:
         """The model's unconditional posterior mean (P, *shape); float64."""
         return self.model_mean if self.label is None else self._ask(None)
+
+    @cached_property
+    def baseline_mean(self) -> Tensor:
+        """The baseline's posterior mean (P, *shape), conditional on the path's class if it has one; float64."""
+        assert self.baseline is not None
+        return self.baseline(self.z, self.t, self.label if self.baseline.classes else None).double()
 
     def _ask(self, label: Tensor | None) -> Tensor:
         parts = [
@@ -170,6 +178,7 @@ class Setting:
         classes: The classes that states are given; empty for an unconditional run.
         solver: Keyword arguments for `trajectory`.
         shared: A place to keep what is the same for every model of a run.
+        returns: How return to origin is measured: "search", or "grid" for all of C.4's times.
     """
 
     times: np.ndarray
@@ -178,6 +187,7 @@ class Setting:
     classes: Sequence[int]
     solver: Mapping[str, Any]
     shared: dict[Any, Any]
+    returns: str = "search"
 
 
 @dataclass
@@ -191,6 +201,9 @@ class Subject:
         samples: (P, *shape) ends of the extrapolation paths; none for a probe of the bank.
         labels: (P,) their classes, or None.
         setting: Of the run.
+        held_out: Rows that training never saw, or None.
+        states: From k to the states (P, *shape) of the extrapolation paths at time k of the setting.
+        r_star: (P, T) of these, where it was measured.
         tick: Call with a number of finished units of work.
     """
 
@@ -200,6 +213,9 @@ class Subject:
     samples: Tensor
     labels: Tensor | None
     setting: Setting
+    held_out: Bank | None = None
+    states: Callable[[int], Tensor] = lambda k: torch.zeros(0)
+    r_star: np.ndarray | None = None
     tick: Callable[[int], None] = lambda units: None
 
 

@@ -1,4 +1,4 @@
-"""Guidance gap (Example 3.1, Fig. 2): ‖s^c − s^∅‖ of the exact scores and of the learned ones."""
+"""Guidance gap (Example 3.1, Fig. 2): ‖s^c − s^∅‖ of the exact scores and of the learned ones, beside the norm of the exact score."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ def measure(view: View) -> Arrays:
         return scale * squared(conditional - free).sqrt()
 
     truth = view.truth
-    return {"gap_empirical": gap(truth.conditional.mean, truth.whole.mean), "gap_learned": gap(view.model_mean, view.model_free)}
+    norm = squared((1 - view.t) * truth.conditional.mean - view.z).sqrt() / view.t**2
+    return {
+        "score_norm": norm,
+        "gap_empirical": gap(truth.conditional.mean, truth.whole.mean),
+        "gap_learned": gap(view.model_mean, view.model_free),
+    }
 
 
 PROBE = StateProbe(
@@ -23,6 +28,7 @@ PROBE = StateProbe(
     "conditional against unconditional score",
     {
         "gap_empirical": Variable("difference of the exact conditional and unconditional scores", "1 / data units"),
+        "score_norm": Variable("norm of the exact conditional score", "1 / data units"),
         "gap_learned": Variable("difference of the learned conditional and unconditional scores", "1 / data units"),
     },
     measure,

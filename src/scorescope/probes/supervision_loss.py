@@ -6,6 +6,8 @@ region must agree with that of `score_error`: two ways to measure one quantity, 
 
 from __future__ import annotations
 
+import torch
+
 from scorescope.probes.base import Arrays, StateProbe, Variable, View, squared
 
 
@@ -14,7 +16,12 @@ def measure(view: View) -> Arrays:
     assert view.source is not None
     scale = view.t**2 * view.d
     optimum = squared(view.source.x) - squared(view.truth.conditional.mean)
-    return {"dsm_loss": squared(view.model_mean - view.source.x) / scale, "dsm_optimum": optimum / scale}
+    if view.region != "supervision":  # for rows outside of the bank the exact posterior is no optimum
+        optimum = torch.full_like(optimum, torch.nan)
+    found = {"dsm_loss": squared(view.model_mean - view.source.x) / scale, "dsm_optimum": optimum / scale}
+    if view.baseline is not None:
+        found["gaussian_loss"] = squared(view.baseline_mean - view.source.x) / scale
+    return found
 
 
 PROBE = StateProbe(
@@ -22,8 +29,9 @@ PROBE = StateProbe(
     "DSM loss and its optimum",
     {
         "dsm_loss": Variable("denoising score matching loss per dimension", "squared data units"),
+        "gaussian_loss": Variable("the same of the bank's Gaussian denoiser", "squared data units"),
         "dsm_optimum": Variable("its optimum, one state's share", "squared data units"),
     },
     measure,
-    regions=("supervision",),
+    regions=("supervision", "held-out"),
 )

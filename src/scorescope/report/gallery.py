@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from scorescope import copies
 from scorescope.report.pictures import Painter, Rows
-from scorescope.results import COPY, finite, provenance
+from scorescope.results import COPY, row_number
 
 NEAR = 3
 NULLS = 8
 BUDGET = 900_000  # bytes of pictures in all galleries together
 CLASSES = 12
-
-
-def row_name(results: xr.Dataset, index: int) -> str:
-    """Name of a row: "17", or "17 mirrored" for the mirror image that a bank with flips counts as a row of its own."""
-    bank = provenance(results)["bank"]
-    count = int(bank["rows"])
-    return f"{index - count} mirrored" if bank.get("flips") and index >= count else str(index)
+COPIED = 12
 
 
 def shown(results: xr.Dataset, paint: Painter) -> int:
@@ -46,6 +40,7 @@ def samples(results: xr.Dataset, model: str, rows: Rows, paint: Painter, count: 
     return [
         {
             "path": int(results["path"].values[k]),
+            "name": str(results["sample_name"].values[k]) if "sample_name" in results else "",
             "label": rows.name(int(label[k])),
             "uri": paint.uri(part["sample"].values[k]),
             "near": _near(results, part["nearest_index"].values[k], part["nearest_distance"].values[k], rows),
@@ -60,33 +55,41 @@ def _near(results: xr.Dataset, index: np.ndarray, distance: np.ndarray, rows: Ro
 
 
 def _card(results: xr.Dataset, index: int, rows: Rows) -> dict[str, str]:
-    return {"index": row_name(results, index), "label": rows.label(index), "uri": rows.uri(index)}
-
-
-def calibrated_threshold(results: xr.Dataset) -> float:
-    """The calibrated ratio that only 1 % of real rows go below: what makes the second criterion a yes or no. NaN without null rows."""
-    null = finite(results, "null_calibrated")
-    return float(np.quantile(null, 0.01)) if len(null) else math.nan
+    return {"index": row_number(results, index), "name": rows.named(index), "label": rows.label(index), "uri": rows.uri(index)}
 
 
 def _criteria(results: xr.Dataset, part: xr.Dataset, k: int) -> list[dict[str, str]]:
-    """The three memorization criteria as number and yes or no."""
-    found = [_criterion("ratio to second", float(part["ratio_second"].values[k]), lambda value: value < COPY)]
-    if "ratio_calibrated" in part:
-        least = calibrated_threshold(results)
-        judge = (lambda value: value < least) if math.isfinite(least) else None
-        found.append(_criterion("calibrated", float(part["ratio_calibrated"].values[k]), judge))
+    """The memorization criteria as number and yes or no."""
+    found = []
+    for name, (variable, limit) in {
+        "ratio to second": ("ratio_second", COPY),
+        "the same, plain": ("ratio_second_plain", COPY),
+        "calibrated": ("ratio_calibrated", copies.calibrated_threshold(results)),
+    }.items():
+        if variable in part:
+            found.append(_criterion(name, float(part[variable].values[k]), limit))
+    if "exact_copy" in part and (exact := int(part["exact_copy"].values[k])) >= 0:
+        found.append({"name": "exact copy", "value": "", "answer": "yes" if exact else "no"})
     if "copier_row" in part and int(part["copier_row"].values[k]) >= 0:
         same = int(part["copier_row"].values[k]) == int(part["nearest_index"].values[k, 0])
-        name = row_name(results, int(part["copier_row"].values[k]))
+        name = row_number(results, int(part["copier_row"].values[k]))
         found.append({"name": "copier's row", "value": name, "answer": "yes" if same else "no"})
+    if "group_size" in part and (size := int(part["group_size"].values[k])) > 1:
+        found.append({"name": "near-duplicates", "value": f"{size} rows", "answer": ""})
     return found
 
 
-def _criterion(name: str, value: float, judge: Callable[[float], bool] | None) -> dict[str, str]:
+def copied(results: xr.Dataset, model: str, rows: Rows) -> list[dict[str, Any]]:
+    """The rows that a model copies most often by the rule, each with how many of its samples copy it."""
+    found = copies.by_row(copies.records(results), model)[:COPIED]
+    return [{**_card(results, record["row"], rows), "times": times, "group": record["group_size"] or 1} for record, times in found]
+
+
+def _criterion(name: str, value: float, limit: float) -> dict[str, str]:
+    """A ratio, and whether it is below the limit; NaN is no limit."""
     if not math.isfinite(value):
         return {"name": name, "value": "not measured", "answer": "–"}
-    return {"name": name, "value": f"{value:.2f}", "answer": "–" if judge is None else "yes" if judge(value) else "no"}
+    return {"name": name, "value": f"{value:.2f}", "answer": "–" if math.isnan(limit) else "yes" if value < limit else "no"}
 
 
 def nulls(results: xr.Dataset, rows: Rows) -> list[dict[str, Any]]:
@@ -99,9 +102,9 @@ def nulls(results: xr.Dataset, rows: Rows) -> list[dict[str, Any]]:
         if index not in rows or len(cards) == NULLS:
             continue
         near = _near(results, results["null_index"].values[k], results["null_distance"].values[k], rows)
-        criteria = [_criterion("ratio to second", float(results["null_second"].values[k]), lambda value: value < COPY)]
+        criteria = [_criterion("ratio to second", float(results["null_second"].values[k]), COPY)]
         if "null_calibrated" in results:
-            criteria.append(_criterion("calibrated", float(results["null_calibrated"].values[k]), None))
+            criteria.append(_criterion("calibrated", float(results["null_calibrated"].values[k]), math.nan))
         cards.append({**_card(results, index, rows), "near": near, "criteria": criteria})
     return cards
 
@@ -113,10 +116,10 @@ def first_four(results: xr.Dataset, model: str, rows: Rows, paint: Painter) -> l
     part = results.sel(model=model)
     cards: list[dict[str, str]] = []
     for k in range(min(4, part.sizes["path"])):
-        card = {"uri": paint.uri(part["sample"].values[k]), "near": "", "index": ""}
+        card = {"uri": paint.uri(part["sample"].values[k]), "near": "", "index": "", "name": ""}
         if "nearest_index" in part:
             near = int(part["nearest_index"].values[k, 0])
-            card |= {"near": rows.uri(near), "index": row_name(results, near)}
+            card |= {"near": rows.uri(near), "index": row_number(results, near), "name": rows.named(near)}
         cards.append(card)
     return cards
 
@@ -132,7 +135,7 @@ def strips(results: xr.Dataset, model: str, paint: Painter) -> list[dict[str, An
         row = int(results["origin_row"].values[k]) if "origin_row" in results else -1
         marks = ["●" if b == 1 else "○" if b == 0 else "·" for b in back[k]]
         picture, times = paint.sprite([list(line)], gap=2), [f"{t:.2g}" for t in time]
-        lines.append({"row": row_name(results, row), "uri": picture, "marks": marks, "times": times})
+        lines.append({"row": row_number(results, row), "uri": picture, "marks": marks, "times": times})
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 from importlib import resources
 from typing import Any
 
@@ -13,7 +14,7 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from scorescope import __version__, claims
+from scorescope import __version__, claims, copies
 from scorescope.charts import VEGA_LITE
 from scorescope.claims import Finding, Verdict
 from scorescope.claims.sizes import short_count
@@ -60,6 +61,7 @@ def context(results: xr.Dataset) -> dict[str, Any]:
         "record": record,
         "bank": bank_facts(record),
         "models": model_facts(record, names),
+        "alone": "samples" in record,
         "model": model,
         "states": states(results),
         "sentence": claims.sentence(results, found),
@@ -74,7 +76,10 @@ def context(results: xr.Dataset) -> dict[str, Any]:
         "closest": gallery.closest(results, rows),
         "galleries": {name: gallery.samples(results, name, rows, paint, gallery.shown(results, paint)) for name in names},
         "nulls": gallery.nulls(results, rows),
-        "calibrated_threshold": gallery.calibrated_threshold(results),
+        "named": "row_name" in results,
+        "copied": {name: gallery.copied(results, name, rows) for name in names},
+        "near_duplicate": float(results.get("near_duplicate_distance", math.nan)),
+        "calibrated_threshold": copies.calibrated_threshold(results),
         "scrub": scrub,
         "scrub_small": beside,
         "stills": scrubber.stills(results, model, rows, paint),
@@ -132,6 +137,8 @@ def model_facts(record: dict[str, Any], names: list[str]) -> list[dict[str, str]
         one = told.get(name, {})
         size = one.get("parameters")
         size = f"{short_count(size)} parameters" if size else "size unknown"
+        if "samples" in record:
+            size = f"{record['samples'].get('rows', '?'):,} samples"
         found.append({"name": name, "size": size, **{key: str(one.get(key) or "") for key in ("file", "sha256", "schedule", "prediction")}})
     return found
 

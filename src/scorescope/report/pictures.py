@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from PIL import Image, ImageDraw
 
-from scorescope.results import finite, provenance
+from scorescope.results import finite, provenance, row_names
 
 LINES = (96, 64)  # width and height of a line picture
 INK, PAPER, GRID = 40, 246, 222
@@ -129,9 +129,14 @@ class Painter:
 
 def png(pixels: np.ndarray) -> str:
     """8-bit pixels as a PNG in a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(pixels)).decode()
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """8-bit pixels as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def painter(results: xr.Dataset, edge: int) -> Painter:
@@ -160,6 +165,7 @@ class Rows:
         self._paint = paint
         self._names = provenance(results)["bank"].get("class_names")
         self._at: dict[int, int] = {}
+        self._row_names = row_names(results)
         if "row_index" in results and "row_image" in results:
             self._at = {int(index): place for place, index in enumerate(results["row_index"].values)}
             self._images = results["row_image"].values
@@ -179,6 +185,10 @@ class Rows:
     def label(self, index: int) -> str:
         """Its class by name; empty without one."""
         return self.name(int(self._labels[self._at[index]])) if index in self._at else ""
+
+    def named(self, index: int) -> str:
+        """Its own name; empty where the bank has none."""
+        return self._row_names.get(index, "")
 
     def name(self, label: int) -> str:
         """What to call a class; empty for −1, which stands for none."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from scorescope.report.gallery import row_name
 from scorescope.report.pictures import Painter, Rows
+from scorescope.results import row_number
 
 BUDGET = 900_000  # bytes of sprites in all
 STOPS = 25  # times that one can scrub through
@@ -87,7 +87,7 @@ def _numbers(results: xr.Dataset, model: str, place: int, rows: Rows, order: dic
             found[name] = [float(f"{v:.4g}") if math.isfinite(v) else None for v in part[name].values]
     if "top_index" in part:
         index = [int(i) for i in part["top_index"].values]
-        found["row"] = [row_name(results, i) for i in index]
+        found["row"] = [row_number(results, i) for i in index]
         found["row_label"] = [rows.label(i) for i in index]
         found["place"] = [order.get(i, -1) for i in index]
     return found
@@ -112,7 +112,7 @@ def stills(results: xr.Dataset, model: str, rows: Rows, paint: Painter) -> list[
             {
                 "t": f"{time[k]:.2f}",
                 "uris": [*(paint.uri(picture) for picture in pictures), rows.uri(index)],
-                "row": row_name(results, index),
+                "row": row_number(results, index),
                 "numbers": {name: _words(float(here[name])) for name in NUMBERS if name in here},
             }
         )

@@ -19,6 +19,7 @@ import numpy as np
 from scorescope.errors import InputError, unknown
 from scorescope.rows import content
 from scorescope.rows.images import fit
+from scorescope.rows.names import check_names
 from scorescope.rows.options import Options
 from scorescope.rows.storage import Source, batch_rows
 
@@ -149,6 +150,34 @@ def read_labels(raw: Raw | None, n: int, options: Options) -> tuple[np.ndarray |
     if raw.dtype.hasobject:
         raise _python_objects(raw.where)
     return number_labels(np.concatenate(list(raw.batches(kept, kept))).reshape(kept), raw.where)
+
+
+def read_names(raw: Raw | None, n: int, options: Options) -> tuple[str, ...] | None:
+    """Names of the first rows of `n`."""
+    if raw is None:
+        return None
+    if raw.dtype.hasobject:
+        raise _python_objects(raw.where)
+    if raw.shape != (n,):
+        raise InputError(f"{raw.where} has shape {raw.shape}; the rows are {n:,}", "one name a row")
+    kept = min(n, options.limit or n)
+    values = np.concatenate(list(raw.batches(kept, kept)))
+    plain = [name.decode("utf-8", "replace") for name in values.tolist()] if values.dtype.kind == "S" else values.tolist()
+    return check_names(plain, kept, raw.where)
+
+
+def choose_names(arrays: dict[str, Raw], where: str, options: Options) -> Raw | None:
+    """The array that holds the names of the rows, where one is asked for."""
+    if options.names in (None, "none"):
+        return None
+    name = str(options.names)
+    if name in arrays:
+        return arrays[name]
+    if not name.endswith(".npy"):
+        raise unknown(f"array of {where}:", name, [*arrays, "none"])
+    if not Path(name).is_file():
+        raise InputError(f"--names {name} is not there", "an .npy file with a name a row, or none")
+    return npy(Path(name))
 
 
 def number_labels(values: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, ...] | None]:

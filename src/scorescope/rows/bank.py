@@ -7,8 +7,9 @@ number itself otherwise. Horizontal flips are a flag, not a second copy: index `
 
 from __future__ import annotations
 
+import difflib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +21,12 @@ from torch import Tensor
 
 from scorescope.errors import InputError
 from scorescope.rows.content import as_array, check_labels, check_range, decode, description_of, fingerprint_of, refuse_non_finite
+from scorescope.rows.names import check_names
 from scorescope.rows.options import Options
 from scorescope.rows.storage import Meaning, Progress, Source, batch_rows, quiet, read_bank, refuse_existing, write_bank
 from scorescope.rows.tensors import StoredRows
+
+NEAR_NAMES = 10_000  # names among which a near one is looked for, in less than a second
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Bank:
         name: str = "bank",
         manifest: Mapping[str, Any] | None = None,
         mean: np.ndarray | None = None,
+        names: Sequence[str] | Callable[[], tuple[str, ...]] | None = None,
     ) -> None:
         if rows.dtype not in (np.uint8, np.float16, np.float32):
             raise InputError(f"rows of type {rows.dtype} can't be stored", "uint8, float16 or float32")
@@ -76,6 +81,7 @@ class Bank:
         self.name, self.manifest = str(name), dict(manifest or {})
         self.shape: tuple[int, ...] = tuple(rows.shape[1:])
         self._recorded_mean = mean
+        self._names = names if names is None or callable(names) else check_names(names, len(rows))
 
     @classmethod
     def from_arrays(cls, x: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, flips: bool = False, **options: Any) -> Bank:
@@ -85,7 +91,7 @@ class Bank:
             x: (N, *shape). uint8 is mapped to [low, high] (−1 and 1 unless given); floats are taken as they are, in float32.
             labels: (N,) integers from 0, or None.
             flips: Let every row also stand for its mirror image along the last axis.
-            **options: `low`, `high`, `class_names`, `name` of the constructor.
+            **options: `low`, `high`, `class_names`, `name` and `names` (one a row) of the constructor.
 
         Raises:
             InputError: Empty or mixed shapes, NaN or Inf (the rows are named), labels that are no class numbers, one a row.
@@ -117,7 +123,7 @@ class Bank:
         low, high = (manifest["low"], manifest["high"]) if found.rows.dtype == np.uint8 else (-1.0, 1.0)
         return cls(
             found.rows, found.labels, flips=manifest["flips"], low=low, high=high, class_names=names,
-            name=str(manifest["name"]), manifest=manifest, mean=found.mean,
+            name=str(manifest["name"]), manifest=manifest, mean=found.mean, names=found.names,
         )  # fmt: skip
 
     @classmethod
@@ -159,6 +165,7 @@ class Bank:
             labels=self.labels,
             class_names=self.class_names,
             transform=tuple(self.manifest.get("transform", ())),
+            names=self.names,
         )
         write_bank(source, Path(path), Meaning(self.flips, self.low, self.high, self.name), force=force)
         return Bank.open(path)
@@ -249,6 +256,40 @@ class Bank:
                 if flip:
                     x = np.ascontiguousarray(x[..., ::-1])
                 yield Block(torch.from_numpy(x.reshape(len(index), -1)), index + n if flip else index)
+
+    # ---- names ----------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def names(self) -> tuple[str, ...] | None:
+        """A name for each stored row, or None; read from the disk when first asked for."""
+        return self._names() if callable(self._names) else self._names
+
+    def row_name(self, index: int) -> str:
+        """What to call row `index`: its name, or its number where rows have none; N + i is row i mirrored, and says so."""
+        n = len(self.rows)
+        if not 0 <= index < len(self):
+            raise InputError(f"bank {self.name} has no row {index}", f"0 to {len(self) - 1}")
+        name = self.names[index % n] if self.names is not None else str(index % n)
+        return f"{name} (mirrored)" if index >= n else name
+
+    def row_named(self, name: str) -> int:
+        """The index of the row of this name, or of this number.
+
+        Raises:
+            InputError: There is none, or there are several; the line names what is near.
+        """
+        names = self.names or ()
+        found = [index for index, known in enumerate(names) if known == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = f"{', '.join(map(str, found[:5]))}{', …' if len(found) > 5 else ''}"
+            raise InputError(f"bank {self.name} has {len(found)} rows named {name!r} ({listed})", f"the row's number, e.g. {found[0]}")
+        if name.isascii() and name.isdigit() and int(name) < len(self):
+            return int(name)
+        near = difflib.get_close_matches(name, names[:NEAR_NAMES], n=1, cutoff=0.4)
+        hint = repr(near[0]) if near else f"a number from 0 to {len(self) - 1:,}"
+        raise InputError(f"bank {self.name} has no row {name!r}{'' if names else ', and its rows have no names'}", hint)
 
     # ---- statistics -----------------------------------------------------------------------------------------------------------
 

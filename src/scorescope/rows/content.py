@@ -5,20 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scorescope.errors import InputError
-from scorescope.rows.tensors import StoredRows
 
 SCHEMA = 1
 CLASSES, CLASSES_A_ROW = 1 << 16, 16  # more classes than both allow are nearly all empty: the numbers are no class numbers
 
 
-def fingerprint_of(description: Mapping[str, Any], rows: np.ndarray | StoredRows, labels: np.ndarray | None) -> str:
+class Sliced(Protocol):
+    """Rows that slices name: an array, rows on the disk, a part of either."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
+
+
+def fingerprint_of(description: Mapping[str, Any], rows: Sliced, labels: np.ndarray | None) -> str:
     """SHA-256 of everything that defines the rows in model space: storage, value range, flips, the rows and the labels."""
     digest = hashlib.sha256(json.dumps(dict(description), sort_keys=True).encode())
     for start in range(0, len(rows), 1024):

@@ -7,6 +7,7 @@ taken like an array: the library would stop at the first bad row without saying 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from scorescope.errors import InputError, unknown
-from scorescope.rows.arrays import LABEL_NAMES, Raw, array_source, label_file, number_labels, read_labels
+from scorescope.rows.arrays import LABEL_NAMES, Raw, array_source, choose_names, label_file, number_labels, read_labels, read_names
 from scorescope.rows.images import Item, image_source
+from scorescope.rows.names import check_names
 from scorescope.rows.options import Options
 from scorescope.rows.storage import Progress, Source, refuse_special
 
@@ -90,8 +92,20 @@ def _source(data: Any, total: int, where: str, options: Options, progress: Progr
                     raise InputError(f"{where}: row {i} has no image", "removing the row")
                 yield f"row {i}", image["bytes"] if image["bytes"] is not None else Path(image["path"])
 
-        return image_source(where, items, n, options, labels, names, progress)
-    return array_source(_numbers(data, column, total, where), options, labels, names)
+        found = image_source(where, items, n, options, labels, names, progress)
+    else:
+        found = array_source(_numbers(data, column, total, where), options, labels, names)
+    return replace(found, names=_names(data, n, total, where, options))
+
+
+def _names(data: Any, n: int, total: int, where: str, options: Options) -> tuple[str, ...] | None:
+    """The column of names, where one is asked for; the text of other values is their name."""
+    if options.names is None or options.names == "none" or (options.names not in data.features and options.names.endswith(".npy")):
+        return read_names(choose_names({}, where, options), total, options)
+    if options.names not in data.features:
+        raise unknown(f"column of {where}:", options.names, [*data.features, "none"])
+    values = (row[options.names] for row in islice(data.select_columns([options.names]), n))
+    return check_names(("" if value is None else value for value in values), n, where)
 
 
 def _row_column(features: Any, label: str | None, where: str, options: Options) -> str:

@@ -15,7 +15,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from scorescope.errors import InputError
+from scorescope.rows.names import check_names
 from scorescope.rows.options import Options
 from scorescope.rows.storage import Progress, Source, batch_rows, refuse_special
 
@@ -227,4 +228,5 @@ def folder_source(
     def items() -> Iterator[Item]:
         return ((path.relative_to(root).as_posix(), path) for path in files)
 
-    return image_source(str(root), items, len(files), options, labels, class_names, progress, cautions)
+    found = image_source(str(root), items, len(files), options, labels, class_names, progress, cautions)
+    return found if options.names == "none" else replace(found, names=check_names((name for name, _ in items()), len(files)))

@@ -24,6 +24,9 @@ class Options:
     labels: Annotated[str | None, arg(metavar="NAME")] = None
     """An .npy file, array or column with a class a row; "none" leaves labels out."""
 
+    names: Annotated[str | None, arg(metavar="NAME")] = None
+    """An .npy file, array or column with a name a row; of a folder of images the files' paths, unless "none"."""
+
     size: Annotated[int | None, arg(metavar="N")] = None
     """Resize the shorter side to N (bicubic, antialiased), cut out the centre."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,16 +35,19 @@ def read_source(source: str | Path | np.ndarray, options: Options, progress: Pro
     if suffix == ".npz":
         found = arrays.npz(path)
         rows = arrays.choose_rows(found, str(path), options)
-        return _one_array(rows, options, arrays.choose_labels(found, rows, str(path), options))
+        return _one_array(rows, options, arrays.choose_labels(found, rows, str(path), options), found)
     if suffix == ".parquet":
         return hub.parquet_source([path], str(path), options, progress)
     raise InputError(f"{path} is not a source that banks are built from", KINDS)
 
 
-def _one_array(raw: arrays.Raw, options: Options, own_labels: arrays.Raw | None = None) -> Source:
+def _one_array(
+    raw: arrays.Raw, options: Options, own_labels: arrays.Raw | None = None, beside: dict[str, arrays.Raw] | None = None
+) -> Source:
     labels = own_labels if own_labels is not None else arrays.label_file(options)
     rows = raw.shape[0] if raw.shape else 0
-    return arrays.array_source(raw, options, *(arrays.read_labels(labels, rows, options) if rows else (None, None)))
+    found = arrays.array_source(raw, options, *(arrays.read_labels(labels, rows, options) if rows else (None, None)))
+    return replace(found, names=arrays.read_names(arrays.choose_names(beside or {}, raw.where, options), rows, options))
 
 
 def _folder(path: Path, options: Options, progress: Progress) -> Source:
@@ -55,6 +59,9 @@ def _folder(path: Path, options: Options, progress: Progress) -> Source:
     if found.files:
         if options.array is not None:
             raise InputError(f"--array does not apply to a folder of images ({path})", "leaving it out")
+        if options.names not in (None, "none"):
+            said = f"--names {options.names} does not apply to a folder of images, whose rows have its files' paths as names"
+            raise InputError(said, "--names none, or leaving it out")
         labels = arrays.label_file(options)
         given, names = arrays.read_labels(labels, len(found.files), options)
         return images.folder_source(path, options, given, names, found, progress)

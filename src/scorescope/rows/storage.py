@@ -1,8 +1,9 @@
 """Banks on disk: how they are written, opened and verified.
 
 A bank is a folder with two files. `rows.safetensors` holds the tensors `mean` (*shape) float64, `labels` (N,) int64, if there are
-any, and `rows` (N, *shape) as stored; its header is written first, because N is known before the rows are read, so that rows stream
-through and memory stays flat. `manifest.json` says what they are (the keys are those of `write_bank`).
+any, `rows` (N, *shape) as stored, and their names (`names.packed`), if there are any; its header is written first, because N is known
+before the rows are read, so that rows stream through and memory stays flat. `manifest.json` says what they are (the keys are those of
+`write_bank`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +24,9 @@ from scorescope import __version__
 from scorescope.errors import InputError
 from scorescope.files import replacing_folder, space_for
 from scorescope.rows.content import SCHEMA, check_labels, check_range
+from scorescope.rows.names import packed, unpacked
 from scorescope.rows.summary import Summary
-from scorescope.rows.tensors import Layout, StoredFile, StoredRows, plan, read_layout
+from scorescope.rows.tensors import Entry, Layout, StoredFile, StoredRows, plan, read_layout
 
 ROWS, MANIFEST = "rows.safetensors", "manifest.json"
 MANIFEST_KEYS: dict[str, Any] = {
@@ -58,6 +61,8 @@ class Source:
         class_names: A name for each class, or None.
         transform: What was done to the rows, in words.
         cautions: What the user should know, in words.
+        extra: What else the manifest says.
+        names: Of the rows, or None.
     """
 
     where: str
@@ -68,6 +73,8 @@ class Source:
     class_names: tuple[str, ...] | None = None
     transform: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] | None = None
 
 
 class Meaning(NamedTuple):
@@ -104,6 +111,11 @@ def refuse_existing(out: Path, force: bool) -> None:
         raise InputError(f"{out} exists", "another --out, or --force to replace it")
 
 
+def name_of(out: Path) -> str:
+    """What a bank is called that was given no name."""
+    return out.stem if out.suffix == ".bank" else out.name
+
+
 def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = False, progress: Progress = quiet) -> None:
     """Stream a source into a bank folder.
 
@@ -119,7 +131,8 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
         check_labels(source.labels, source.class_names, source.where)
     byte = source.dtype == np.uint8
     summary = Summary(source.dtype, source.shape, flips=flips, low=low, high=high)
-    layout = _layout(source)
+    names = b"" if source.names is None else packed(source.names)
+    layout = _layout(source, len(names))
     refuse_existing(out, force)
     with space_for(out, layout.size, "another disk, or --limit"), replacing_folder(out) as folder:
         with open(folder / ROWS, "wb") as file:
@@ -132,6 +145,7 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
                 if summary.sound:
                     file.write(np.ascontiguousarray(rows, dtype=source.dtype).data)
                 progress("rows", summary.seen, source.shape[0])
+            file.write(names)
             summary.refuse_non_finite(source.where)
             content = summary.finish(source.labels)
             file.seek(layout.tensors["mean"].offset)
@@ -140,7 +154,7 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
         manifest = {
             "schema": SCHEMA,
             "version": __version__,
-            "name": name or (out.stem if out.suffix == ".bank" else out.name),
+            "name": name or name_of(out),
             "rows": source.shape[0],
             "shape": list(source.shape[1:]),
             "dtype": source.dtype.name,
@@ -154,27 +168,30 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
             "transform": list(source.transform),
             **content,
             "cautions": [*source.cautions, *content["cautions"]],
+            **source.extra,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8")
         refuse_existing(out, force)  # nor what came there meanwhile
 
 
-def _layout(source: Source) -> Layout:
-    """The tensors of a bank, the wide types first, so that each is aligned whatever the rows' size."""
+def _layout(source: Source, names: int) -> Layout:
+    """The tensors of a bank, the wide types first, so that each is aligned whatever the rows' size; `names` takes so many bytes."""
     labels = {} if source.labels is None else {"labels": (np.dtype("<i8"), (source.shape[0],))}
-    return plan({"mean": (np.dtype("<f8"), source.shape[1:]), **labels, "rows": (source.dtype, source.shape)})
+    words = {"names": (np.dtype(np.uint8), (names,))} if names else {}
+    return plan({"mean": (np.dtype("<f8"), source.shape[1:]), **labels, "rows": (source.dtype, source.shape), **words})
 
 
 # ---- opening ----------------------------------------------------------------------------------------------------------------
 
 
 class Stored(NamedTuple):
-    """What a bank folder holds: the rows on the disk, labels (N,) and mean (*shape) where there are any, the manifest."""
+    """What a bank folder holds: the rows on the disk, labels (N,), mean (*shape) and names where there are any, the manifest."""
 
     rows: StoredRows
     labels: np.ndarray | None
     mean: np.ndarray | None
     manifest: dict[str, Any]
+    names: Callable[[], tuple[str, ...]] | None = None
 
 
 def read_bank(path: Path) -> Stored:
@@ -203,7 +220,13 @@ def read_bank(path: Path) -> Stored:
     centre = None if mean is None else file.read(mean)
     if centre is not None and not np.isfinite(centre).all():
         raise InputError(f"{path / ROWS} was altered: its mean is not finite", AGAIN)
-    return Stored(StoredRows(file, entry), labels, centre, manifest)
+    words = found.get("names")
+    names = None if words is None else partial(_read_names, file, words, manifest["rows"])
+    return Stored(StoredRows(file, entry), labels, centre, manifest, names)
+
+
+def _read_names(file: StoredFile, entry: Entry, n: int) -> tuple[str, ...]:
+    return unpacked(file.read(entry), n, str(file.path))
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

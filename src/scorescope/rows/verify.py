@@ -30,7 +30,7 @@ def verify(bank: Bank, progress: Progress = quiet) -> dict[str, Any]:
         summary.update(np.asarray(rows[start : start + step]))
         progress("rows", summary.seen, len(rows))
     summary.refuse_non_finite(where)
-    content = summary.finish(bank.labels)
+    content, _ = summary.finish(bank.labels), bank.names
     manifest = bank.manifest
     if "fingerprint" not in manifest:
         return content

@@ -1,6 +1,6 @@
 """Exact search among a bank's rows: nearest rows, closest pairs, the 8-bit shadow on disk; built on `rows`, which knows nothing of it.
 
-products → codes → bounds, sketch, copies → neighbours → pairs;  shadow
+products → codes → bounds, sketch, copies → neighbours → pairs, groups;  shadow
 """
 
 from scorescope.search.nearest import neighbours

@@ -7,7 +7,7 @@ from scorescope.training.objectives.dsm import DSM
 from scorescope.training.recipe import Recipe
 
 PRESETS: dict[str, Recipe[SiTSize, DSM]] = {
-    "demo-s": Recipe(SiTSize(width=48, depth=3, heads=3, patch=4), steps=16_000, batch=128, rate=1e-3),
+    "demo-s": Recipe(SiTSize(width=48, depth=3, heads=3, patch=4), steps=8_000, batch=128, rate=1e-3),
     "demo-m": Recipe(SiTSize(width=72, depth=4, heads=4, patch=4), steps=8_000, batch=128, rate=1e-3),
     "demo-l": Recipe(SiTSize(width=96, depth=5, heads=6, patch=4), steps=8_000, batch=128, rate=1e-3),
     "sit-s": Recipe(SiTSize(width=384, depth=12, heads=6)),
