@@ -37,14 +37,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope import convert, seeds, user_file
+from scorescope import convert, seeds
 from scorescope.denoiser import TIMES, Denoiser, Guided, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.rows import Bank
@@ -205,6 +204,7 @@ def _chosen(index: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 
 View = tuple[str, str, str]  # options for the schedule, the time and the range that differ from the present ones, which are ""
+PRESENT: View = ("", "", "")
 
 
 class _Check:
@@ -285,7 +285,7 @@ class _Check:
 
     # ---- asking -----------------------------------------------------------------------------------------------------------------
 
-    def _state(self, k: float, view: View = ("", "", "")) -> tuple[Tensor, Tensor, float]:
+    def _state(self, k: float, view: View = PRESENT) -> tuple[Tensor, Tensor, float]:
         """Rows as the view scales them, noised to level k (float64, in its schedule's coordinates); its times (B,); the linear time."""
         schedule, (scale, shift) = self.schedules[view[0]], self.ranges[view[2]]
         u = k * self.s2**0.5 * scale
@@ -302,7 +302,9 @@ class _Check:
         if not isinstance(self.model, NetworkDenoiser):
             return self.model.forward(z.float(), time(schedule, t), self.label)
         other = copy.copy(self.model)
-        other.schedule, other._time = schedule, lambda at: time(schedule, at)
+        other.schedule = schedule
+        if view[1]:
+            other._time = lambda at: time(schedule, at)
         return other._ask(z.float(), t, self.label)
 
     def _qualities(self, view: View) -> dict[tuple[str, View], float]:
@@ -313,7 +315,9 @@ class _Check:
             z, t, _ = self._state(k, view)
             try:
                 answer = self._asked(z, t, view).double()
-            except Exception:  # it can't be asked so: another reading than the present one may be anything to the user's code
+            except Exception:  # another reading than the present one may be anything to the user's code
+                if view == PRESENT:
+                    raise
                 return {}
             for name in PREDICTIONS:
                 for sign in ("", "−"):
@@ -348,12 +352,9 @@ class _Check:
         return tuple(found)
 
     def _run(self, z: Tensor, t: Tensor) -> Tensor:
-        """The model's posterior mean; what goes wrong in the user's code is one line."""
-        file = Path(str(self.model.about.get("file", "")).rpartition(":")[0] or ".")
+        """The model's posterior mean; what goes wrong in a network is one line."""
         try:
-            with user_file.inside(file):
-                found = self.model(z, t, self.label)
-                convert.as_states(found, f"the answers of {self.model.name}")
+            found = convert.as_states(self.model(z, t, self.label), f"the answers of {self.model.name}")
         except InputError:
             raise
         except Exception as problem:
@@ -371,9 +372,12 @@ class _Check:
         """Of a few samples; 1 where sampling ends in NaN or Inf."""
         start = start_time(self.model)
         label = None if self.label is None else self.label[torch.arange(SAMPLES) % len(self.label)]
-        noise = start * seeds.normal(self.seed, "path", range(SAMPLES), self.bank.shape).to(self.device)
+        noise = seeds.normal(self.seed, "path", range(SAMPLES), self.bank.shape).to(self.device)
+        rows = self.x[torch.arange(SAMPLES) % len(self.x)]  # a schedule that ends early begins at them
         try:
-            made = trajectory(self.model, noise, [0.0], label, start=start, method="heun", steps=STEPS, seed=self.seed)
+            made = trajectory(
+                self.model, (1 - start) * rows + start * noise, [0.0], label, start=start, method="heun", steps=STEPS, seed=self.seed
+            )
         except InputError:
             return 1.0
         return outside(made.cpu(), *value_range(self.bank))
@@ -382,7 +386,7 @@ class _Check:
 
     def reading(self) -> Reading:
         levels = self._levels()
-        present: tuple[str, View] = (self.own, ("", "", ""))
+        present: tuple[str, View] = (self.own, PRESENT)
         found, best = dict[tuple[str, View], float](), present
         for _ in range(ROUNDS):
             seen = {view for _, view in found}
