@@ -56,12 +56,34 @@ def recorded(results: xr.Dataset, **changes) -> xr.Dataset:
 
 
 @pytest.mark.parametrize(("last", "verdict"), [(0.8, SUPPORTED), (0.2, CONTRADICTED)])
-def test_a_path_leaves_at_the_last_time_inside_the_band(last, verdict):
+@pytest.mark.parametrize("away", [1.5, 0.5])
+def test_a_path_leaves_between_two_times_on_either_side_of_the_band(last, verdict, away):
     results = one()
     t = results["time"].values
-    leaves = found(altered(results, "r_star", np.where(t >= last, 1.0, 1.5), region="extrapolation"), "leaves")
-    assert leaves.estimate.value == leaves.estimate.low == leaves.estimate.high == pytest.approx(last)
+    leaves = found(altered(results, "r_star", np.where(t >= last, 1.0, away), region="extrapolation"), "leaves")
+    assert (leaves.estimate.low, leaves.estimate.high) == pytest.approx((last - 0.04, last))
+    assert leaves.estimate.value == pytest.approx(last - 0.02)
     assert (leaves.verdict, leaves.n) == (verdict, 40)
+
+
+def test_a_path_below_the_band_that_crosses_it_later_does_not_stay():
+    results = one()
+    t = results["time"].values
+    r_star = np.select([t > 0.9, t > 0.4, t > 0.35], [1.0, 0.5, 1.0], 3.0)
+    leaves = found(altered(results, "r_star", r_star, region="extrapolation"), "leaves")
+    assert leaves.verdict is SUPPORTED
+    assert "nearer to a row than its shell" in leaves.note
+
+
+def test_a_bracket_across_half_way_is_undecided_until_it_is_refined():
+    results = one()
+    t = results["time"].values
+    coarse = altered(results, "r_star", np.where(t >= 0.52, 1.0, 1.5), region="extrapolation")
+    assert found(coarse, "leaves").verdict is UNDECIDED
+    ends = {name: (("model", "path"), np.full((1, 40), end)) for name, end in (("left_outside", 0.51), ("left_inside", 0.515))}
+    refined = found(coarse.assign(ends), "leaves")
+    assert refined.verdict is SUPPORTED
+    assert (refined.estimate.low, refined.estimate.high) == (0.51, 0.515)
 
 
 def test_paths_that_leave_on_both_sides_of_half_way_are_undecided():
@@ -128,14 +150,33 @@ def test_perfect_inside_and_wrong_outside_departs():
     assert found(altered(one(), "score_error", 0.0, region="supervision"), "departs").verdict is SUPPORTED
 
 
-@pytest.mark.parametrize(("share", "verdict"), [(0.1, SUPPORTED), (0.4, CONTRADICTED)])
-def test_fit_is_a_share_of_the_error_of_the_mean(share, verdict):
+@pytest.mark.parametrize(("share", "verdict"), [(0.1, SUPPORTED), (0.4, CONTRADICTED), (1.1, CONTRADICTED)])
+@pytest.mark.parametrize("unit", [1.0, 100.0])
+def test_fit_is_a_share_of_what_the_gaussian_leaves_in_any_unit(share, verdict, unit):
     results = one()
-    bank = provenance(results)["bank"]
-    scale = 1 + bank["radius"] ** 2 / (28 * 28)
-    fits = found(altered(results, "score_error", share * scale, region="supervision"), "fits")
-    assert fits.estimate.value == pytest.approx(share, rel=1e-5)
+    results["gaussian_error"][...] *= unit**2
+    linear = results["gaussian_error"].sel(region="supervision").values
+    fits = found(altered(results, "score_error", share * linear, region="supervision"), "fits")
+    assert fits.estimate.value == pytest.approx(1 - share, rel=1e-4, abs=1e-4)
     assert fits.verdict is verdict
+    assert ("worse than the best linear" in fits.says) == (share > 1)
+
+
+@pytest.mark.parametrize(("factor", "verdict", "says"), [
+    (1.2, SUPPORTED, "better than rows it never saw"), (0.8, CONTRADICTED, "was not trained on these rows"), (1.0, UNDECIDED, "no sign")
+])  # fmt: skip
+def test_memory_is_what_the_loss_on_held_out_rows_has_more(factor, verdict, says):
+    results = one()
+    noise = np.random.default_rng(0).lognormal(0, 0.2, (1, 40, 1))
+    loss = results["dsm_loss"].sel(region="supervision").values
+    remembers = found(altered(results, "dsm_loss", factor * loss * noise / noise.mean(), region="held-out"), "remembers")
+    assert remembers.verdict is verdict
+    assert says in remembers.says
+    assert remembers.estimate.value == pytest.approx(factor - 1, abs=0.05)
+
+
+def test_without_held_out_rows_memory_is_not_judged():
+    assert found(one().drop_vars("held_out_row"), "remembers").verdict is NOT_JUDGED
 
 
 def test_losses_that_do_not_add_up_are_reported():
@@ -269,7 +310,7 @@ def test_nine_in_ten_are_enough_and_eight_are_not():
 
 
 def test_guidance_gap_is_a_ratio_of_medians_in_the_middle():
-    results = altered(altered(one(), "gap_learned", 6.0), "gap_empirical", 2.0)
+    results = altered(altered(altered(one(), "gap_learned", 6.0), "gap_empirical", 2.0), "score_norm", 100.0)
     assert found(results, "guidance").estimate.value == pytest.approx(3)
     assert found(results, "guidance").verdict is SUPPORTED
     edges = results["time"].values[(results["time"].values < 0.2) | (results["time"].values > 0.8)]
@@ -278,7 +319,7 @@ def test_guidance_gap_is_a_ratio_of_medians_in_the_middle():
 
 
 def test_a_gap_too_small_to_see_gives_a_bound():
-    guidance = found(altered(altered(one(), "gap_learned", 5.0), "gap_empirical", 0.0), "guidance")
+    guidance = found(altered(altered(altered(one(), "gap_learned", 5.0), "gap_empirical", 0.0), "score_norm", 10.0), "guidance")
     assert guidance.figure == "more than 5,000×"
     assert math.isfinite(guidance.estimate.high)
 
@@ -368,7 +409,7 @@ def test_records_are_json_with_the_names_that_scripts_know(three):
     assert json.loads(json.dumps(records, allow_nan=False)) == records
     keys = {"name", "model", "region", "value", "low", "high", "n", "unit", "verdict", "rule", "text", "reason", "variable"}
     assert all(record.keys() == keys for record in records)
-    names = "leaves fits departs returns guidance copies calibrated copier renoised shrinks grows adds-up overlap duplicates"
+    names = "leaves fits remembers departs returns guidance copies calibrated copier renoised shrinks grows adds-up overlap duplicates"
     assert list(dict.fromkeys(record["name"] for record in records)) == names.split()
     of = {(record["name"], record["model"]): record for record in records}
     fits = found(three, "fits", "large")
