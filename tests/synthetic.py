@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from scorescope.results import with_provenance
+from scorescope.statistics import chi_band, leaving_bracket
 
 REGIONS = ("supervision", "extrapolation", "renoised", "held-out")
 STATE, PATHS = ("model", "region", "path", "time"), ("model", "path")
@@ -57,6 +58,8 @@ def results(
         "sample_name": (("path",), np.array([f"{k}.png" for k in range(paths)], dtype=object)),
         "scrub_path": (("scrub",), np.arange(min(SCRUB, paths))),
     }
+    ends = leaving_bracket(np.asarray(variables["r_star"][1])[:, 1], t, chi_band(d))  # as the grid of times has it
+    variables |= {name: (PATHS, end) for name, end in zip(("left_outside", "left_inside"), ends, strict=True)}
     clean = _blobs(rng, (len(models), min(SCRUB, paths), 1), shape)
     ramp = t.reshape(-1, *[1] * len(shape))
     noise = rng.standard_normal((1, min(SCRUB, paths), 1, *shape))

@@ -24,8 +24,9 @@ EVERY = [
     "r_star_small",
     "r_star",
     "guidance_gap",
-    "score_error_models",
     "score_error_time",
+    "held_out",
+    "score_error_models",
     "decomposition",
     "return_to_origin",
     "overlap",
@@ -88,6 +89,7 @@ def copier(measured):
     r = measured.copy(deep=True)
     for name in ("score_error", "mean_to_nearest", "ratio_second", "ratio_calibrated", "gap_learned", "gap_empirical"):
         r[name] = r[name] * 0
+    r = r.drop_vars(["left_outside", "left_inside"])
     return r.assign(r_star=r["r_star"] * 0 + 1, returned=r["returned"] * 0 + 1, dsm_loss=r["dsm_optimum"])
 
 

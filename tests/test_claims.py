@@ -33,7 +33,7 @@ def three() -> xr.Dataset:
 
 
 def one(**options) -> xr.Dataset:
-    plain = dict.fromkeys(("return_last", "returned_held_out", "return_last_held_out"), False)
+    plain = dict.fromkeys(("return_last", "returned_held_out", "return_last_held_out", "left_outside", "left_inside"), False)
     return synthetic_results(models=ONE, paths=40, **{**plain, **options})
 
 
