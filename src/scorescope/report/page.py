@@ -17,6 +17,7 @@ from markupsafe import Markup
 from scorescope import __version__, claims, copies
 from scorescope.charts import VEGA_LITE
 from scorescope.claims import Finding, Verdict
+from scorescope.claims.fit import INTEGRALS, integrals
 from scorescope.claims.sizes import short_count
 from scorescope.report import figures, gallery, scrubber
 from scorescope.report.pictures import Rows, painter
@@ -69,6 +70,8 @@ def context(results: xr.Dataset) -> dict[str, Any]:
         "groups": groups(found),
         "comparison": comparison(found, names),
         "figures": drawn,
+        "integral_columns": list(INTEGRALS),
+        "integrals": integrals(results) if "score_error" in results else [],
         "figure_ids": {f.id for f in drawn},
         "small": small,
         "start": starts_from_rows(results, model),
