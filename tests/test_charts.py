@@ -140,7 +140,7 @@ def test_every_kind_of_examination_is_drawn(measured, case):
 def test_missing_variables_leave_their_chart_out():
     tiny = {"models": ("small", "large"), "paths": 3, "times": 3}
     for gone, without in (
-        (("r_star", "returned", "dsm_loss"), {"r_star", "r_star_small", "return_to_origin", "supervision_loss"}),
+        (("r_star", "returned", "dsm_loss"), {"r_star", "r_star_small", "return_to_origin", "supervision_loss", "held_out"}),
         (("gap_learned", "ratio_second", "mean_to_nearest", "ess"), {"guidance_gap", "memorization", "decomposition", "posterior"}),
         (("null_second", "overlap_class_distinct", "overlap_distinct", "duplicates"), set()),
     ):

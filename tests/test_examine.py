@@ -88,7 +88,7 @@ def test_an_unconditional_model_is_measured_without_classes():
     assert "gap_learned" not in run.results
     assert (run.results.label == -1).all()
     reasons = results.provenance(run.results)["not_measured"]
-    assert reasons == dict.fromkeys(("gap_empirical", "gap_learned"), "the models are not asked for classes")
+    assert reasons == dict.fromkeys(("gap_empirical", "score_norm", "gap_learned"), "the models are not asked for classes")
 
 
 @pytest.mark.parametrize("shape", [(12,), (2, 5), (4, 4, 4)])

@@ -97,7 +97,8 @@ def test_averages_leave_out_missing_times():
         s.integrated_error(np.array([[4, np.nan, 4, 4], [np.nan] * 4]) / t**2, t), [4 * (1 / 0.25 - 1) / 0.75, np.nan]
     )
     assert s.time_average([7.0], [0.5]) == 7.0
-    assert np.isnan(s.integrated_error([7.0], [0.5]))
+    assert s.integrated_error([7.0], [0.5]) == 7.0
+    assert np.isnan(s.integrated_error([7.0], [0.05]))
     np.testing.assert_allclose(s.time_average(2 * t + 1, t, low=0.5), 2 * 0.75 + 1)
 
 

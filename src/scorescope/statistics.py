@@ -116,7 +116,7 @@ def integrated_error(values: ArrayLike, time: ArrayLike, low: float = ERROR_FROM
         low, high: The range; what of it was not measured is left out, of the average too.
 
     Returns:
-        (…): the average; NaN where fewer than two times of the range, or next to it, have a value.
+        (…): the average; the value itself where only one time has one; NaN where the range was not measured.
     """
     v, t = np.asarray(values, float), np.asarray(time, float)
     flat, found = v.reshape(-1, v.shape[-1]), np.full(v[..., 0].size, np.nan)
@@ -127,6 +127,8 @@ def integrated_error(values: ArrayLike, time: ArrayLike, low: float = ERROR_FROM
         weights, span = _inverse_square_weights(at, low, high)
         if span > 0:
             found[alike] = (flat[alike][:, pattern] * at**2) @ weights / span
+        elif len(at) == 1 and low <= at[0] <= high:
+            found[alike] = flat[alike][:, pattern][:, 0]
     return found.reshape(v.shape[:-1])
 
 

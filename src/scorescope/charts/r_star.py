@@ -77,7 +77,7 @@ def fact(results: xr.Dataset) -> str:
     time, middles = results["time"].values, {}
     for m in models(results):
         part = results.sel(model=m)
-        if "left_outside" in results:
+        if {"left_outside", "left_inside"} <= set(results.data_vars):
             ends = part["left_outside"].values, part["left_inside"].values
         else:
             sampled = part["r_star"].sel(region="extrapolation").transpose("path", "time").values

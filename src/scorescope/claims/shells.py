@@ -20,7 +20,7 @@ SEPARATE = 0.01  # shells whose overlap C(t) is below this are separate
 
 def left(results: xr.Dataset, model: str) -> tuple[np.ndarray, np.ndarray]:
     """The bracket of each path's leaving (first t outside, last before it): as refined by the sampler, else as the grid of times has it."""
-    if "left_outside" in results:
+    if {"left_outside", "left_inside"} <= set(results.data_vars):
         return measured(results, "left_outside", model=model), measured(results, "left_inside", model=model)
     r = measured(results, "r_star", model=model, region="extrapolation")
     return statistics.leaving_bracket(r, results["time"].values, statistics.chi_band(dimension(results)))
