@@ -22,17 +22,17 @@ class Plan:
     probes: Annotated[tuple[str, ...], arg(metavar="PROBE")] = ()
     """What to measure; everything unless given."""
     paths: int = 100
-    """Training pairs, and sampling trajectories a model; the trajectories' ends are the samples."""
+    """Training pairs, and sampling trajectories a model."""
     times: int = 50
-    """Timesteps along each path, evenly spaced, the last one at pure noise; 0.01, 0.02, 0.05, 0.1 and 0.2 are always among them."""
+    """Timesteps along each path, even, and 0.01, 0.02, 0.05, 0.1, 0.2."""
     origins: int = 50
     """Training rows to noise and denoise."""
     returns: str = "search"
-    """search (where rows stop coming back, by bisection) or grid (all of the paper's 21 times, by the run's solver)."""
+    """search (bisection), or grid: the paper's 21 times."""
     nulls: int = 200
     """Real rows looked up among the others."""
     labels: Annotated[tuple[str, ...], arg(metavar="LABEL")] = ("auto",)
-    """auto (the bank's classes where the models have them), none, or class numbers."""
+    """auto (the bank's classes), none, or class numbers."""
     tolerance: float = 1e-4
     """Largest relative error of an exact posterior mean."""
     solver: str = "dopri5"
@@ -40,7 +40,7 @@ class Plan:
     steps: int = 50
     """Steps of the solvers that have a fixed number."""
     shared_states: str | None = None
-    """Ask all models about this model's trajectories; each about its own unless given."""
+    """Ask all models about this model's trajectories."""
     seed: int = 0
     """Names every random stream."""
 

@@ -34,14 +34,13 @@ class Examine:
     """Arguments of `scorescope examine`."""
 
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")]
-    """A .safetensors file, a training run's folder, FILE.py:FUNCTION, or theory:NAME; several are compared. Or finished samples: images,
-    .npy, .npz, or a folder of scorescope sample."""
+    """A .safetensors file, a run's folder, FILE.py:FUNCTION or theory:NAME; several are compared. Or samples."""
     bank: Annotated[str, arg(metavar="BANK")]
     """The bank the model was trained on; digits for the demo's."""
     held_out: Annotated[str, arg(metavar="BANK")] = "auto"
-    """Rows that training never saw; auto takes those that BANK was built with (bank build --hold-out), none asks about no such rows."""
+    """Rows training never saw; auto: those BANK was built with; or none."""
     preset: str = "default"
-    """default, quick, demo or paper: values for all that is not given below."""
+    """default, quick, demo or paper: values of what is not given."""
     plan: Plan = field(default_factory=Plan)
     """What to measure."""
     device: str = "cpu"
@@ -49,13 +48,13 @@ class Examine:
     batch: int = 256
     """Paths sampled together; changes speed and memory only."""
     memory: Annotated[str | None, arg(metavar="SIZE")] = None
-    """For the bank's rows, as 2GB; a bank that does not fit is read from disk in order. A quarter of what is free."""
+    """For the bank's rows, as 2GB; a quarter of what is free."""
     out: str | None = None
     """Folder of the run; runs/MODEL-on-BANK unless given."""
     force: bool = False
     """Begin again, in place of the run in that folder."""
     as_is: bool = False
-    """Measure a model, too, that is not read right; nothing is judged of it."""
+    """Measure a model that is not read right; nothing is judged of it."""
     load: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = ()
     """What a state dict can't tell of itself, as family=sit heads=6."""
     trust: bool = False

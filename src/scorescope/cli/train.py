@@ -43,13 +43,13 @@ class Train(Generic[Net, Aim]):
     bank: Annotated[str | None, arg(metavar="BANK")] = None
     """What to train on; the demo's digits for the demo presets."""
     held_out: Annotated[str, arg(metavar="BANK")] = "auto"
-    """Rows that the microscope looks at beside those of training; auto takes those that BANK was built with, none none."""
+    """Rows never trained on; auto: those of BANK; or none."""
     objective: str = "dsm"
     """What is minimized, of those above; its options are below."""
     device: str = "cpu"
-    """cpu, cuda or, for a single process, cuda:1."""
+    """cpu, cuda, or cuda:1 for one process."""
     fork: Annotated[str | None, arg(metavar="FOLDER")] = None
-    """Folder of another run: begin where it stands, with other settings."""
+    """Another run: begin where it stands."""
     force: bool = False
     """Begin again, in place of the training run in --out."""
     watch_every: int = 500
