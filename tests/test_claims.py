@@ -175,8 +175,30 @@ def test_memory_is_what_the_loss_on_held_out_rows_has_more(factor, verdict, says
     assert remembers.estimate.value == pytest.approx(factor - 1, abs=0.05)
 
 
-def test_without_held_out_rows_memory_is_not_judged():
-    assert found(one().drop_vars("held_out_row"), "remembers").verdict is NOT_JUDGED
+def test_what_a_run_did_not_measure_is_not_listed_and_what_it_could_not_is_not_judged():
+    results = one().drop_vars("held_out_row")
+    assert "remembers" not in {finding.claim.name for finding in claims.judge(results)}
+    told = with_provenance(results, provenance(results) | {"not_measured": {"held_out_row": "the held-out rows have no such class"}})
+    assert (found(told, "remembers").verdict, found(told, "remembers").reason) == (NOT_JUDGED, "the held-out rows have no such class")
+
+
+def test_a_sentence_is_made_of_what_was_asked():
+    samples = one()[["ratio_second", "null_second"]]
+    assert claims.sentence(samples, claims.judge(samples)).startswith("Copies ")
+    paths = one()[["r_star"]]
+    assert claims.sentence(paths, claims.judge(paths)) == "Samples far from its training images."
+
+
+def test_what_contradicts_a_claim_says_which(three):
+    findings = claims.judge(three)
+    assert {finding.judged.verdict for finding in findings} > {SUPPORTED, CONTRADICTED}
+    for finding in findings:
+        assert (finding.judged.verdict is CONTRADICTED) == (f"contradicts “{finding.claim.sentence}”" in finding.line)
+
+
+def test_what_verdicts_mean_is_said_of_verdicts_that_there_are():
+    for claim in claims.every():
+        assert set(claim.means) <= {verdict.value for verdict in Verdict}
 
 
 def test_losses_that_do_not_add_up_are_reported():
@@ -407,7 +429,7 @@ def test_every_claim_names_a_chart_that_exists():
 def test_records_are_json_with_the_names_that_scripts_know(three):
     records = claims.records(three.assign(ratio_second=three["ratio_second"] * np.nan))
     assert json.loads(json.dumps(records, allow_nan=False)) == records
-    keys = {"name", "model", "region", "value", "low", "high", "n", "unit", "verdict", "rule", "text", "reason", "variable"}
+    keys = {"name", "model", "region", "value", "low", "high", "n", "unit", "verdict", "rule", "text", "reason", "variable"} | {"claim", "means"}
     assert all(record.keys() == keys for record in records)
     names = "leaves fits remembers departs returns guidance copies calibrated copier renoised shrinks grows adds-up overlap duplicates"
     assert list(dict.fromkeys(record["name"] for record in records)) == names.split()

@@ -15,6 +15,9 @@ from scipy import stats
 
 Values = NDArray[np.float64]
 
+STRICT = 0.99
+"""Level of intervals where a verdict that is wrong by chance would say something grave."""
+
 ERROR_FROM = 0.1
 """Where the integrated score error begins, unless asked otherwise; part of its name: "averaged over t from 0.1 to 1"."""
 

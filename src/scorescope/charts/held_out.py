@@ -9,7 +9,7 @@ from scorescope.charts.layers import curve_panel
 from scorescope.charts.page import facets
 from scorescope.charts.tables import measured, number
 from scorescope.results import models
-from scorescope.statistics import bootstrap_mean, integrated_error, paired_bootstrap
+from scorescope.statistics import STRICT, bootstrap_mean, integrated_error, paired_bootstrap
 
 NAME = "Training rows and held-out rows"
 ORDER = 27
@@ -59,7 +59,7 @@ def _fact(results: xr.Dataset) -> str:
         integrated_error(results["dsm_loss"].sel(region=region).transpose("model", "path", "time").values, results["time"].values)
         for region in ("supervision", "held-out")
     ]
-    change = {m: paired_bootstrap(a, b, relative=True) for m, a, b in zip(models(results), *losses, strict=True)}
+    change = {m: paired_bootstrap(a, b, level=STRICT, relative=True) for m, a, b in zip(models(results), *losses, strict=True)}
     clear = {m: one for m, one in change.items() if one.low > 0 or one.high < 0}
     if not clear:
         return "The denoising loss is no different on held-out rows"

@@ -96,4 +96,4 @@ def _fact(results: xr.Dataset) -> str:
         return f"The training shells never overlap{aside}"
     if together[0] == 0:
         return f"The closest training shells overlap at every t measured{aside}"
-    return f"The training shells lie apart up to t = {t[together[0] - 1]:.2f}, where C(t) is still below {APART}{aside}"
+    return f"The first two training shells overlap at t = {t[together[0]]:.2f}: C(t) is above {APART} from there{aside}"

@@ -32,7 +32,9 @@ def every() -> list[Claim]:
 
 
 def judge(results: xr.Dataset, claims: Iterable[Claim] | None = None) -> list[Finding]:
-    """Findings: `claims` (all unless given) in order, within a claim one finding a model, or one for the comparison or the bank.
+    """Findings: `claims` in order, within a claim one finding a model, or one for the comparison or the bank.
+
+    Unless `claims` are given they are all those of which the run was asked to measure something.
 
     Raises:
         InputError: The results are not an examination's, or are damaged.
@@ -40,10 +42,15 @@ def judge(results: xr.Dataset, claims: Iterable[Claim] | None = None) -> list[Fi
     names, reasons = models(checked(results)), not_measured(results)
     return [
         Finding(claim, model, _judged(claim, results, model, reasons))
-        for claim in (every() if claims is None else claims)
+        for claim in (_asked(results, reasons) if claims is None else claims)
         if claim.about != "models" or len(names) > 1
         for model in (names if claim.about == "model" else [""])
     ]
+
+
+def _asked(results: xr.Dataset, reasons: dict[str, str]) -> list[Claim]:
+    """The claims whose variables are there, or are missing for a reason."""
+    return [claim for claim in every() if all(name in results or name in reasons for name in claim.needs)]
 
 
 def _judged(claim: Claim, results: xr.Dataset, model: str, reasons: dict[str, str]) -> Judged:
@@ -66,11 +73,13 @@ def _judged(claim: Claim, results: xr.Dataset, model: str, reasons: dict[str, st
 def records(results: xr.Dataset, claims: Iterable[Claim] | None = None) -> list[dict[str, Any]]:
     """`judge` as values that JSON holds, one record a finding; what is not known is None.
 
-    Keys: name, model, region (empty for none or several), value, low, high, n, unit, verdict, rule, text, reason, variable.
+    Keys: name, claim (the sentence that is judged), model, region (empty for none or several), value, low, high, n, unit, verdict, rule,
+    text, means (for the reader), reason, variable.
     """
     return [
         {
             "name": one.claim.name,
+            "claim": one.claim.sentence,
             "model": one.model,
             "region": one.judged.region,
             **{name: float(v) if math.isfinite(v) else None for name, v in one.judged.estimate._asdict().items()},
@@ -79,6 +88,7 @@ def records(results: xr.Dataset, claims: Iterable[Claim] | None = None) -> list[
             "verdict": one.judged.verdict.value,
             "rule": one.claim.rule,
             "text": one.text,
+            "means": one.means,
             "reason": one.judged.reason,
             "variable": one.judged.variable,
         }

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -86,6 +86,7 @@ class Claim:
         needs: Variables of the results without which it can't be judged.
         chart: Name of the chart that shows the number; empty for none.
         short: Heading of its line in a table of models; without one it has no line.
+        means: What a verdict means for whoever uses the model or the data, by verdict; those that are left out say nothing more.
         about: "model", "models" (their comparison) or "bank".
         reaches: A time to which the rule looks; where the models' noise ends before it, the claim can't be judged.
     """
@@ -98,6 +99,7 @@ class Claim:
     needs: tuple[str, ...]
     chart: str = ""
     short: str = ""
+    means: Mapping[str, str] = field(default_factory=dict)
     about: str = "model"
     reaches: float = 0.0
 
@@ -128,8 +130,14 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """The same behind the sign of its verdict."""
-        return f"{self.judged.verdict.symbol} {self.text}"
+        """The same behind the sign of its verdict; what contradicts the claim says so."""
+        against = f"; this contradicts “{self.claim.sentence}”" if self.judged.verdict is Verdict.CONTRADICTED else ""
+        return f"{self.judged.verdict.symbol} {self.text}{against}"
+
+    @property
+    def means(self) -> str:
+        """What that means for the reader, if anything."""
+        return self.claim.means.get(self.judged.verdict, "")
 
     @property
     def source(self) -> str:

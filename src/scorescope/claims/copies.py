@@ -86,6 +86,11 @@ CLAIMS = (
         needs=("ratio_second",),
         chart="memorization",
         short="copies",
+        means={
+            "alarm": "Look at copies.csv, which names the rows, before samples are given to anyone.",
+            "supported": "Copying that is rarer than the bound can't be excluded; more samples (--paths) lower it.",
+            "undecided": "More samples (--paths) would decide.",
+        },
     ),
     Claim(
         "calibrated",

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from scorescope import statistics
-from scorescope.claims.claim import Claim, Judged, NotJudged, Verdict, above, interval_text, measured, number_text
+from scorescope.claims.claim import Claim, Judged, NotJudged, Verdict, above, decimals, interval_text, measured, number_text
 from scorescope.results import models
 from scorescope.statistics import Estimate
 
@@ -26,9 +26,9 @@ def errors(results: xr.Dataset, model: str, region: str, name: str = "score_erro
     return statistics.integrated_error(measured(results, name, model=model, region=region), results["time"].values, low)
 
 
-def ratio(before: np.ndarray, after: np.ndarray) -> Estimate:
+def ratio(before: np.ndarray, after: np.ndarray, level: float = 0.95) -> Estimate:
     """mean(after) / mean(before) over the same paths, with its bootstrap interval."""
-    change = statistics.paired_bootstrap(before, after, relative=True)
+    change = statistics.paired_bootstrap(before, after, level=level, relative=True)
     return Estimate(*(1 + float(v) for v in change))
 
 
@@ -61,7 +61,8 @@ def fits(results: xr.Dataset, model: str) -> Judged:
     }
     if estimate.high < 0:
         says[Verdict.CONTRADICTED] = "Inside the training shells it fits the empirical score worse than the best linear denoiser"
-    figure, phrase = interval_text(estimate, scale=100, suffix=" %"), "{} of what a linear denoiser leaves is learned"
+    places = min(1, decimals(*(100 * value for value in estimate)))
+    figure, phrase = interval_text(estimate, scale=100, suffix=" %", places=places), "{} of what a linear denoiser leaves is learned"
     n, region = int(np.isfinite(inside).sum()), "supervision"
     note = f"Error per dimension {mean_text(inside)} ({RANGE}); the best linear denoiser, the bank's Gaussian, errs by {mean_text(linear)}."
     return Judged(says[verdict], verdict, "score_error", estimate, figure, phrase, n, region=region, reason=reason, note=note)
@@ -70,15 +71,14 @@ def fits(results: xr.Dataset, model: str) -> Judged:
 def remembers(results: xr.Dataset, model: str) -> Judged:
     """Denoising loss on held-out rows over that on training rows, paired by noise and class."""
     seen, unseen = (errors(results, model, region, "dsm_loss") for region in ("supervision", "held-out"))
-    estimate = ratio(seen, unseen)
-    estimate = Estimate(*(v - 1 for v in estimate))
+    estimate = Estimate(*(v - 1 for v in ratio(seen, unseen, statistics.STRICT)))
     verdict, reason = above(estimate, 0, "0")
     says = {
         Verdict.SUPPORTED: "It denoises its training rows better than rows it never saw",
-        Verdict.CONTRADICTED: "It denoises these training rows worse than held-out ones: it was not trained on these rows",
+        Verdict.CONTRADICTED: "It denoises held-out rows better than these: it was not trained on these rows",
         Verdict.UNDECIDED: "It denoises held-out rows as well as training rows: no sign that it was trained on just these",
     }
-    figure, phrase = interval_text(estimate, scale=100, suffix=" %"), "loss on held-out rows {} higher"
+    figure, phrase = interval_text(estimate, scale=100, suffix=" %"), "on held-out rows the loss changes by {}"
     n = int((np.isfinite(seen) & np.isfinite(unseen)).sum())
     notes = [f"Denoising loss per dimension {mean_text(seen)} on training rows, {mean_text(unseen)} on held-out ones ({RANGE})."]
     if "gaussian_loss" in results:
@@ -157,7 +157,7 @@ def adds_up(results: xr.Dataset, model: str) -> Judged:
     loss, best = (measured(results, name, model=model, region="supervision") for name in ("dsm_loss", "dsm_optimum"))
     error = measured(results, "score_error", model=model, region="supervision")
     left = statistics.integrated_error(loss - best - error, time)
-    estimate = statistics.bootstrap_mean(left, level=0.99)
+    estimate = statistics.bootstrap_mean(left, level=statistics.STRICT)
     size, scale = float(np.nanmean(statistics.integrated_error(error, time))), float(np.nanmean(statistics.integrated_error(loss, time)))
     verdict, reason = Verdict.CONTRADICTED, ""
     if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
@@ -219,6 +219,11 @@ CLAIMS = (
         needs=("score_error", "gaussian_error"),
         chart="score_error_time",
         short="learned of what a linear denoiser leaves",
+        means={
+            "supported": "Near its training rows the model is almost a copier; whether it copies is decided where it samples.",
+            "contradicted": "A larger model or longer training could learn more of its training rows; that need not make better samples.",
+            "undecided": "More paths (--paths) would narrow the interval.",
+        },
     ),
     Claim(
         "remembers",
@@ -226,10 +231,16 @@ CLAIMS = (
         remembers,
         "The model denoises its training rows better than rows it never saw",
         "Denoising loss, averaged over t from 0.1 to 1, on held-out rows over that on training rows of the same classes with the same "
-        "noise, less 1. Supported if the 95 % paired bootstrap interval lies above 0, contradicted if below.",
+        "noise, less 1. Supported if the 99 % paired bootstrap interval lies above 0, contradicted if below: some rows are harder than "
+        "others, and what is said here should not be said by chance.",
         needs=("dsm_loss", "held_out_row"),
         chart="held_out",
-        short="loss on held-out rows, higher by",
+        short="change of the loss on held-out rows",
+        means={
+            "supported": "The model knows its training rows: on average one can tell whether a row was among them.",
+            "contradicted": "Was this the bank it was trained on? If not, what is said of training rows here is said of others.",
+            "undecided": "Nothing here tells its training rows from others of their kind; more --paths would show smaller differences.",
+        },
     ),
     Claim(
         "departs",
@@ -241,6 +252,11 @@ CLAIMS = (
         needs=("score_error",),
         chart="score_error_time",
         short="error outside ÷ inside",
+        means={
+            "supported": "Where samples are made the model does not do what a copier would: what is new in them comes from there.",
+            "contradicted": "Where samples are made the model is as near to a copier as in training, or nearer: look at the copies.",
+            "undecided": "More paths (--paths) would narrow the interval.",
+        },
     ),
     Claim(
         "renoised",
@@ -252,6 +268,11 @@ CLAIMS = (
         needs=("score_error",),
         chart="score_error_time",
         short="error re-noised ÷ inside",
+        means={
+            "supported": "The error while sampling is not that of an odd path alone: the samples themselves are unlike training rows.",
+            "contradicted": "To the model its samples are as easy as training rows: the error while sampling is that of the path.",
+            "undecided": "More paths (--paths) would narrow the interval.",
+        },
     ),
     Claim(
         "adds-up",
@@ -262,5 +283,8 @@ CLAIMS = (
         "interval of its mean contains 0 and is narrower than the score error, contradicted if it misses 0.",
         needs=("score_error", "dsm_loss", "dsm_optimum"),
         chart="supervision_loss",
+        means={
+            "contradicted": "Something is wrong with the measurement, or with how the model is read: rely on no error on this page.",
+        },
     ),
 )

@@ -39,12 +39,16 @@ def guidance(results: xr.Dataset, model: str) -> Judged:
     figure = f"more than {number_text(float(f'{estimate.value:.2g}'), 0)}×" if unseen else interval_text(estimate, suffix="×")
     phrase, n, region = "learned gap {} the empirical one", int(results.sizes["path"]), "extrapolation"
     others = [gap(results, model, *pair).value for pair in (("gap_learned", "supervision"), ("gap_empirical", "extrapolation"))]
-    small = f"below {FLOOR:.2%}".replace("%", " %") if unseen else f"{100 * known.value:.3g} %"
     note = (
-        f"Median gap as a share of the score's norm, t from 0.2 to 0.8: in training {small} empirical and {100 * others[0]:.3g} % learned; "
-        f"while sampling {100 * others[1]:.3g} % empirical and {100 * learned.value:.3g} % learned."
+        f"Median gap as a share of the score's norm, t from 0.2 to 0.8: in training {_small(known.value)} empirical and "
+        f"{_small(others[0])} learned; while sampling {_small(others[1])} empirical and {_small(learned.value)} learned."
     )
     return Judged(says[verdict], verdict, "gap_learned", estimate, figure, phrase, n, region=region, reason=reason, note=note)
+
+
+def _small(share: float) -> str:
+    """A share in three digits, as far as it is counted."""
+    return f"below {100 * FLOOR:g} %" if share < FLOOR else f"{100 * share:.3g} %"
 
 
 CLAIMS = (
@@ -59,5 +63,10 @@ CLAIMS = (
         needs=("gap_learned", "gap_empirical", "score_norm"),
         chart="guidance_gap",
         short="class gap, sampling ÷ training",
+        means={
+            "supported": "What a class, or guidance, does to samples is not what training showed of it; the training loss does not tell.",
+            "contradicted": "What a class does to samples is what training showed of it.",
+            "undecided": "More paths (--paths) would narrow the interval.",
+        },
     ),
 )

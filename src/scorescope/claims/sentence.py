@@ -31,9 +31,9 @@ def rows_word(results: xr.Dataset) -> str:
     return "latents" if len(shape) == 3 and shape[0] == 4 else "rows"
 
 
-def copies_clause(found: Judged | None) -> str:
+def copies_clause(found: Judged) -> str:
     """What the samples copy, in words that fit the share and its interval."""
-    if found is None or found.verdict is Verdict.NOT_JUDGED:
+    if found.verdict is Verdict.NOT_JUDGED:
         return "whether it copies was not judged"
     share, n = found.estimate.value, found.n
     count, most = round(share * n), f"at most {percent(found.estimate.high)}"
@@ -48,10 +48,14 @@ def copies_clause(found: Judged | None) -> str:
 def compose(results: xr.Dataset, found: Mapping[str, Judged]) -> str:
     """The sentence, from what was found of one model, by the names of the claims."""
     if "samples" in provenance(results):  # examined without a model, of which more could be said
-        text = copies_clause(found.get("copies"))
+        text = copies_clause(found["copies"]) if "copies" in found else "whether they copy was not judged"
         return f"Whatever made these samples {text}." if text.startswith("copies") else f"{text[0].upper()}{text[1:]}."
-    missing = Verdict.NOT_JUDGED
-    fits = FITS[found["fits"].verdict if "fits" in found else missing]
-    leaves = LEAVES[found["leaves"].verdict if "leaves" in found else missing]
-    text = f"{fits.format(rows=rows_word(results))}; {leaves}; {copies_clause(found.get('copies'))}."
-    return text[0].upper() + text[1:]
+    parts = [FITS[found["fits"].verdict].format(rows=rows_word(results))] if "fits" in found else []
+    parts += (
+        [LEAVES[found["leaves"].verdict].replace("them", "them" if parts else f"its training {rows_word(results)}")]
+        if "leaves" in found
+        else []
+    )
+    parts += [copies_clause(found["copies"])] if "copies" in found else []
+    text = "; ".join(parts) or "nothing was asked that a sentence could be made of"
+    return f"{text[0].upper()}{text[1:]}."

@@ -180,6 +180,11 @@ CLAIMS = (
         reaches=HALF_WAY,
         chart="r_star",
         short="leaves the shells at t",
+        means={
+            "supported": "Most of a sample is made where training gave no target: the training loss alone tells little of samples.",
+            "contradicted": "Most of a sample is made where the model was trained: what it learned there, it draws.",
+            "undecided": "More paths (--paths) would narrow the interval.",
+        },
     ),
     Claim(
         "returns",
@@ -193,6 +198,11 @@ CLAIMS = (
         needs=("returned",),
         chart="return_to_origin",
         short="gives rows back up to t",
+        means={
+            "supported": "Noise up to this t does not hide a training row from the model, which restores it further than one it never saw.",
+            "contradicted": "Beyond this t noise hides a row from the model, or training rows are hidden no less than others.",
+            "undecided": "More rows (--origins), beside held-out ones, would decide.",
+        },
     ),
     Claim(
         "overlap",
@@ -204,6 +214,10 @@ CLAIMS = (
         reaches=HALF_WAY,
         chart="overlap",
         about="bank",
+        means={
+            "supported": "Inside the shells a noised row belongs to one training row for most of the time.",
+            "contradicted": "At least two training rows are so alike that noise soon mixes them up; the pair is shown below the chart.",
+        },
     ),
     Claim(
         "duplicates",
@@ -214,5 +228,8 @@ CLAIMS = (
         needs=("duplicates",),
         chart="overlap",
         about="bank",
+        means={
+            "contradicted": "Rows that occur more than once are what models memorize first: think of removing them.",
+        },
     ),
 )

@@ -109,6 +109,11 @@ CLAIMS = (
         needs=("score_error",),
         chart="score_error_models",
         about="models",
+        means={
+            "supported": "Larger models copy the training data better where they see it.",
+            "contradicted": "Larger is not better trained here: look at the training of each.",
+            "undecided": "More paths, or more models, would decide.",
+        },
     ),
     Claim(
         "grows",
@@ -121,5 +126,10 @@ CLAIMS = (
         needs=("score_error",),
         chart="score_error_models",
         about="models",
+        means={
+            "supported": "Larger models are freer where samples are made: fit and samples part ways.",
+            "contradicted": "Larger models come nearer to a copier where samples are made, too.",
+            "undecided": "More paths, or more models, would decide.",
+        },
     ),
 )
