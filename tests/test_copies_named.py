@@ -148,6 +148,12 @@ def test_samples_come_in_any_form(form, bank, tmp_path):
     assert "copier_row" not in run.results
 
 
+def test_held_out_rows_mean_nothing_for_samples(bank, tmp_path):
+    with pytest.raises(ss.InputError, match="held-out rows mean nothing"):
+        ss.examine(bank[np.arange(20)].numpy(), bank, held_out=bank, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_samples_in_another_range_are_warned_of(bank):
     def warned(x):
         run = ss.examine(x, bank, nulls=20, quiet=True)

@@ -166,6 +166,9 @@ def examine(
     machine = Machine(**{name: value for name, value in given.items() if known[name] is Machine})
     work: Callable[[Path], Run]
     if isinstance(model, Bank | np.ndarray | Tensor | str | Path):
+        if held_out is not None:
+            said = "finished samples are looked up among the training rows alone, so that held-out rows mean nothing"
+            raise InputError(said, "leaving held_out out")
         samples = open_samples(model, bank) if isinstance(model, str | Path) else as_rows(model, bank)
         sampled.check(samples, bank, chosen, plan.preset(preset))
         work = partial(_samples_examined, samples, chosen, bank, machine, force)

@@ -88,9 +88,11 @@ def main(argv: list[str]) -> int:
         verify(bank)
     name = "-".join(model.name for model in models) if samples is None else Path(samples).stem
     out = Path(told.out or default_out("{}-on-{}", name, bank.name))
+    alone = samples is not None and told.held_out == "auto"
     run = examine(
-        models if samples is None else samples, bank, **vars(told.plan), held_out=held_out_of(bank, told.bank, told.held_out),
-        preset=told.preset, device=told.device, batch=told.batch, memory=memory, out=out, force=told.force, as_is=told.as_is,
+        models if samples is None else samples, bank, **vars(told.plan),
+        held_out=None if alone else held_out_of(bank, told.bank, told.held_out), preset=told.preset, device=told.device, batch=told.batch,
+        memory=memory, out=out, force=told.force, as_is=told.as_is,
         command=shlex.join(["scorescope", "examine", *argv]),
     )  # fmt: skip
     finish(run, told.json)
