@@ -23,10 +23,7 @@ from scorescope.schedule import Schedule, as_schedule
 
 EXACT = 4096  # side of the largest matrix whose eigenvectors are found; beyond it, of the leading ones
 RANK = 512  # of which so many
-SPARE, PASSES = (
-    64,
-    3,
-)  # of the randomized range finder (Halko, Martinsson & Tropp 2011): more directions than are kept, passes over the rows
+SPARE, PASSES = 64, 3  # of the randomized range finder (Halko, Martinsson & Tropp 2011): directions beside those kept, passes over the rows
 BLOCK = 4096  # rows of one product
 
 
@@ -63,7 +60,7 @@ class Gaussian:
             values, vectors = values[kept], x.T @ inner[:, kept] / values[kept].sqrt()
             trace = float(x.square().sum())
         elif d <= EXACT:
-            covariance = covered(torch.eye(d, dtype=torch.float64, device=device))
+            covariance = sum((x.T @ x for x in away()), torch.zeros(d, d, dtype=torch.float64, device=device))
             values, vectors = torch.linalg.eigh(covariance)
             values, trace = values.clamp(min=0), float(covariance.trace())
         else:
