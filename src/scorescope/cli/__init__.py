@@ -15,7 +15,7 @@ from scorescope import __version__, process
 from scorescope.errors import InputError, unknown
 
 VERBS = {
-    "demo": "examine the three models that come with the package on 5,000 real digits",
+    "demo": "examine the three models that come with the package on 4,500 real digits",
     "examine": "measure a trained model against the exact empirical score of its data; write a report",
     "check": "say in seconds whether a model is read right: its prediction, its time, its range of values",
     "bank": "build, describe or check a bank: the training set as rows on disk",
@@ -23,6 +23,7 @@ VERBS = {
     "sample": "draw samples of a model: arrays and a picture",
     "evaluate": "compare samples with a bank: Fréchet distance, precision and recall",
     "report": "draw the report of a finished run again",
+    "reproduce": "run the paper's experiments: a figure and a verdict each",
     "bench": "compare the exact empirical score, or training steps, with what else one could use",
 }
 

@@ -1,0 +1,76 @@
+"""`scorescope reproduce NAME…`: the paper's experiments, run for real."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+from scorescope.cli.parse import parse
+from scorescope.errors import InputError, unknown
+
+DESCRIPTION = """Run the paper's experiments; each ends in a figure like the paper's and a verdict on the claim that it serves.
+Killed, the same command continues with the next cell. Networks are trained once and shared.
+
+examples:
+  scorescope reproduce fig10 --scale smoke            seconds: does all of it work?
+  scorescope reproduce all --dry-run                  what there is to do, and how long it takes
+  scorescope reproduce fig10 --out docs/results       figures, numbers and the table of verdicts
+"""
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Arguments of `scorescope reproduce`."""
+
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")]
+    """Experiments, or all."""
+    scale: str = "desk"
+    """smoke (seconds) or desk (hours, on two cores)."""
+    runs: Annotated[str, arg(metavar="FOLDER")] = "runs/reproduce"
+    """Where cells and networks are kept; it goes on from there."""
+    out: Annotated[str | None, arg(metavar="FOLDER")] = None
+    """Where results go; RUNS/SCALE/results unless given."""
+    banks: Annotated[tuple[str, ...], arg(metavar="BANK")] = ()
+    """Folders of banks that experiments ask for by name."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    dry_run: bool = False
+    """Say what there is to do and how long it takes; do nothing."""
+
+
+def main(argv: list[str]) -> int:
+    """Run `scorescope reproduce` with the words after it."""
+    told = parse(Reproduce, argv, "scorescope reproduce", DESCRIPTION, Reproduce(tyro.MISSING))
+    from pathlib import Path
+
+    from scorescope.cli.common import check_device
+    from scorescope.experiments import chosen, experiments
+    from scorescope.experiments.experiment import SCALES
+    from scorescope.experiments.publish import publish
+    from scorescope.experiments.run import NETWORKS, plan, run
+    from scorescope.experiments.store import Store
+    from scorescope.progress import Board, span
+
+    if told.scale not in SCALES:
+        raise unknown("scale", told.scale, SCALES)
+    if not told.names:
+        raise InputError("no experiment is named", f"all, or some of {', '.join(experiments())}")
+    check_device(told.device)
+    wanted = chosen(list(told.names))
+    if told.dry_run:
+        todo = plan(wanted, told.scale, told.runs)
+        for name, cell, done, minutes in todo:
+            print(f"{name:<10}{cell:<24}{'done' if done else span(60 * minutes)}")
+        print(f"left: {span(60 * sum(minutes for *_, done, minutes in todo if not done))} on two cores, without what networks share")
+        return 0
+    store = Store(Path(told.runs) / NETWORKS, told.device, told.banks)
+    out = Path(told.out or Path(told.runs) / told.scale / "results")
+    with Board() as board:
+        for one in wanted:
+            for line in publish(one, told.scale, run(one, told.scale, told.runs, store, board), out):
+                board.say(line)
+    print(f"results  {out / 'README.md'}")
+    return 0

@@ -1,0 +1,90 @@
+"""What experiments share: banks of data that is at hand, and networks that were trained, each once, by recipe and bank."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scorescope.adapters import load
+from scorescope.denoiser import Denoiser
+from scorescope.errors import InputError
+from scorescope.rows import Bank
+from scorescope.training.loop import Progress, Watcher, train
+from scorescope.training.recipe import Recipe
+
+
+class Store:
+    """A folder of trained networks, and banks by name.
+
+    Args:
+        folder: Where networks are kept; a training that was cut goes on.
+        device: Where networks are trained.
+        banks: Folders of banks that experiments may ask for by name, beside what comes with the package.
+    """
+
+    def __init__(self, folder: str | Path, device: str = "cpu", banks: Sequence[str | Path] = ()) -> None:
+        self.folder, self.device = Path(folder), device
+        self.banks = {Path(path).name.removesuffix(".bank"): Path(path) for path in banks}
+
+    def bank(self, name: str) -> Bank:
+        """The bank of that name: one of the folders given, or the demo's digits.
+
+        Raises:
+            InputError: No such bank was given.
+        """
+        from scorescope.demo import digits, held_out_digits
+
+        own: dict[str, Callable[[], Bank]] = {"digits": digits, "digits-held-out": held_out_digits}
+        if name in self.banks:
+            return Bank.open(self.banks[name])
+        if name in own:
+            return own[name]()
+        raise InputError(f"this experiment needs the bank {name}", f"scorescope bank build … --out {name}.bank, then --banks {name}.bank")
+
+    def place(self, recipe: Recipe[Any, Any], bank: Bank) -> Path:
+        """The folder of a network: its family, and a hash of its recipe and bank."""
+        about = json.dumps({"recipe": recipe.record(), "bank": bank.fingerprint}, sort_keys=True)
+        return self.folder / f"{recipe.family}-{bank.name}-{hashlib.sha256(about.encode()).hexdigest()[:10]}"
+
+    def trained(
+        self,
+        recipe: Recipe[Any, Any],
+        bank: Bank,
+        tell: Callable[[float], None] | None = None,
+        watchers: Sequence[Watcher] = (),
+    ) -> Denoiser:
+        """The EMA network of a recipe on a bank, trained unless it was.
+
+        Args:
+            recipe: What to train.
+            bank: On what.
+            tell: Told the share of the steps that is done.
+            watchers: Look at the network while it is trained.
+        """
+
+        def report(progress: Progress) -> None:
+            if tell is not None:
+                tell(progress.step / progress.steps)
+
+        place = self.place(recipe, bank)
+        model = load(train(recipe, bank, place, device=self.device, report=report, watchers=watchers))
+        return model.to(self.device)
+
+
+@cache
+def normal(d: int, rows: int, seed: int) -> Bank:
+    """Rows (d,) of a standard normal."""
+    drawn = np.random.default_rng([seed, d, rows]).standard_normal((rows, d)).astype(np.float32)
+    return Bank.from_arrays(drawn, name=f"normal-{d}d")
+
+
+def generator(*seed: int) -> torch.Generator:
+    """PyTorch's, of whole numbers."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
