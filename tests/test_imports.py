@@ -68,9 +68,14 @@ MAY_IMPORT = {
         *("schedule", "denoiser", "sampler", "rows", "search", "empirical", "theories", "identity", "runs", "progress", "charts"),
         *("nets", "training", "evaluate"),
     ),
+    "experiments": (
+        *("denoiser", "rows", "empirical", "adapters", "training", "results", "statistics", "charts", "claims", "runs", "progress", "demo"),
+        "examination",
+    ),
     "cli": (
         *("process", "progress", "plan", "runs", "rows", "search", "adapters", "training", "demo", "examination", "results"),
         *("charts", "claims", "report", "bench", "evaluate", "monitor", "distributed", "copies", "reading", "prepare"),
+        "experiments",
     ),
     "__main__": ("cli",),
 }

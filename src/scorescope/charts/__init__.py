@@ -9,6 +9,7 @@ without any of this.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,11 +79,15 @@ class Chart:
 
     def svg(self, alone: bool = False) -> str:
         """The chart as SVG; with `alone`, title and legend included."""
-        return str(vl_convert.vegalite_to_svg(json.dumps(self.standalone if alone else self.spec, allow_nan=False), vl_version=VEGA_LITE))
+        return self._alone if alone else str(vl_convert.vegalite_to_svg(json.dumps(self.spec, allow_nan=False), vl_version=VEGA_LITE))
+
+    @cached_property
+    def _alone(self) -> str:
+        return str(vl_convert.vegalite_to_svg(json.dumps(self.standalone, allow_nan=False), vl_version=VEGA_LITE))
 
     def png(self, scale: float = 2) -> bytes:
         """The chart with title and legend as PNG."""
-        return bytes(vl_convert.vegalite_to_png(json.dumps(self.standalone, allow_nan=False), vl_version=VEGA_LITE, scale=scale))
+        return bytes(vl_convert.svg_to_png(self._alone, scale=scale))
 
     def csv(self) -> str:
         """The numbers drawn as CSV; an empty field is a value that was not measured."""
@@ -106,10 +111,10 @@ def available(results: xr.Dataset) -> list[Chart]:
     return found + [Chart(f"extra_{name}", *generic.draw(results, name)) for name in generic.unclaimed(results, claimed)]
 
 
-def export(results: xr.Dataset, folder: str | Path) -> list[Path]:
-    """Write every chart as SVG, PNG and CSV into `folder`; returns the paths."""
+def export(results: xr.Dataset, folder: str | Path, drawn: Sequence[Chart] | None = None) -> list[Path]:
+    """Write every chart (those `drawn` already, if given) as SVG, PNG and CSV into `folder`; returns the paths."""
     written = []
-    for chart in available(results):
+    for chart in available(results) if drawn is None else drawn:
         for suffix, content in (("svg", chart.svg(alone=True).encode()), ("png", chart.png()), ("csv", chart.csv().encode())):
             path = Path(folder) / f"{chart.id}.{suffix}"
             with replacing(path) as temporary:

@@ -116,12 +116,14 @@ def finish(run: Run, as_json: bool) -> None:
     """Draw charts and report unless they are there, and say where they are, what was found, and what to beware of."""
     from scorescope import charts, copies
     from scorescope.examination import REPORT, RESULTS
+    from scorescope.report import write
     from scorescope.results import provenance
 
     report, folder = run.folder / REPORT, run.folder / "charts"
     if not report.exists():
-        charts.export(run.results, folder)
-        run.report(report)
+        drawn = charts.available(run.results)
+        charts.export(run.results, folder, drawn)
+        write(run.results, report, drawn)
     warnings = provenance(run.results).get("warnings", [])
     places = {"report": str(report), "results": str(run.folder / RESULTS), "charts": str(folder)}
     if (run.folder / copies.FILE).exists():

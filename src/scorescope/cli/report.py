@@ -38,9 +38,10 @@ def main(argv: list[str]) -> int:
     run = Path(told.run)
     page, folder = (run / "report.html", run / "charts") if told.out is None else elsewhere(Path(told.out))
     measured = results.load(results_of(run))
-    page = report.write(measured, page)
-    drawn = charts.export(measured, folder)
-    print("\n".join([*claims.three(measured), str(page), f"{folder}: {len(drawn)} files"]))
+    drawn = charts.available(measured)
+    page = report.write(measured, page, drawn)
+    written = charts.export(measured, folder, drawn)
+    print("\n".join([*claims.three(measured), str(page), f"{folder}: {len(written)} files"]))
     return 0
 
 

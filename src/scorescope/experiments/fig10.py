@@ -238,8 +238,8 @@ EXPERIMENT = Experiment(
     "The rows' score on their shells, the truth elsewhere: there nothing but the network's own bias says what to answer.",
     {
         "smoke": "100 draws of a standard normal in 2 and 20 dimensions, a perceptron of 3 layers of width 32, 60 steps.",
-        "desk": "100 draws of a standard normal; a perceptron of 6 layers of width 256 with skips, 20,000 steps of 100 examples at a rate of "
-        "0.001; in 20 dimensions three seeds, in 2, 5, 50 and 200 one.",
+        "desk": "100 draws of a standard normal; a perceptron of 6 layers of width 256 with skips, 20,000 steps of 100 examples at a "
+        "rate of 0.001; in 20 dimensions three seeds, in 2, 5, 50 and 200 one.",
     },
     cells,
     gather,
@@ -257,7 +257,7 @@ EXPERIMENT = Experiment(
         ),
     ),
     {
-        "desk": "The paper's own perceptron (10 layers of width 1000 without skips, a rate of 0.004) takes hours here; tried for 300 steps, its "
-        "loss jumped to 340 and then stayed at 2.05, what always answering the mean would cost.",
+        "desk": "The paper's own perceptron (10 layers of width 1000 without skips, a rate of 0.004) takes hours here; in 300 steps "
+        "its loss jumped to 340 and then stayed at 2.05, what always answering the mean would cost.",
     },
 )

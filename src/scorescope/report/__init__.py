@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import xarray as xr
 
+from scorescope.charts import Chart
 from scorescope.files import write_text
 from scorescope.report.page import render
 
@@ -13,10 +15,10 @@ __all__ = ["is_report", "render", "write"]
 MARK = b"<title>scorescope: "
 
 
-def write(results: xr.Dataset, path: str | Path) -> Path:
-    """Draw the report of `results` into the file `path`, atomically, and return its path."""
+def write(results: xr.Dataset, path: str | Path, drawn: Sequence[Chart] | None = None) -> Path:
+    """Draw the report of `results` into `path`, atomically, with the charts that are `drawn` already, if given; return its path."""
     target = Path(path)
-    write_text(target, render(results))
+    write_text(target, render(results, drawn))
     return target
 
 

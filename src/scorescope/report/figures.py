@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
 from markupsafe import Markup
 
-from scorescope import charts
 from scorescope.charts import Chart, r_star_small
 from scorescope.claims import Finding
 
@@ -57,9 +57,9 @@ def figure(chart: Chart, found: list[Finding], id: str = "") -> Figure:
     return Figure(name, chart, static_svg(chart.svg(), name), data_uri(chart.csv(), "text/csv;charset=utf-8"), shows)
 
 
-def figures(results: xr.Dataset, found: list[Finding]) -> list[Figure]:
-    """Every chart that the results allow, but for the small one of the first screen."""
-    return [figure(chart, found) for chart in charts.available(results) if chart.id != SMALL]
+def figures(drawn: Sequence[Chart], found: list[Finding]) -> list[Figure]:
+    """Every chart, but for the small one of the first screen."""
+    return [figure(chart, found) for chart in drawn if chart.id != SMALL]
 
 
 def small(results: xr.Dataset, model: str, id: str) -> Figure | None:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import math
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -14,8 +15,8 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from scorescope import __version__, claims, copies
-from scorescope.charts import VEGA_LITE
+from scorescope import __version__, charts, claims, copies
+from scorescope.charts import VEGA_LITE, Chart
 from scorescope.claims import Finding, Verdict
 from scorescope.claims.fit import INTEGRALS, integrals
 from scorescope.claims.sizes import short_count
@@ -27,13 +28,13 @@ TILE_EDGE = 64  # largest width or height of a picture, in pixels
 MODEL_KEYS = ("name", "parameters", "schedule", "prediction", "sha256")
 
 
-def render(results: xr.Dataset) -> str:
-    """The report of `results` as one HTML document.
+def render(results: xr.Dataset, drawn: Sequence[Chart] | None = None) -> str:
+    """The report of `results` as one HTML document, with the charts that are `drawn` already, if given.
 
     Raises:
         InputError: The results are not an examination's, or are damaged.
     """
-    return template().render(context(results))
+    return template().render(context(results, charts.available(results) if drawn is None else drawn))
 
 
 @functools.cache
@@ -46,14 +47,14 @@ def template() -> Template:
     return environment.get_template("report.html.j2")
 
 
-def context(results: xr.Dataset) -> dict[str, Any]:
+def context(results: xr.Dataset, charts_drawn: Sequence[Chart]) -> dict[str, Any]:
     """All that the template reads."""
     found = claims.judge(results)
     record, model = provenance(results), largest(results)
     paint = painter(results, TILE_EDGE)
     rows = Rows(results, paint)
     names = models(results)
-    drawn = figures.figures(results, found)
+    drawn = figures.figures(charts_drawn, found)
     small = figures.small(results, model, "first-r_star")
     scrub = scrubber.data(results, rows, paint)
     beside = {name: figures.small(results, name, f"scrub-r_star-{k}") for k, name in enumerate(names)} if scrub else {}
