@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 
 from scorescope.adapters import load
 from scorescope.denoiser import Denoiser
 from scorescope.errors import InputError
+from scorescope.examination import examine
 from scorescope.rows import Bank
 from scorescope.training.loop import Progress, Watcher, train
 from scorescope.training.recipe import Recipe
@@ -76,6 +78,20 @@ class Store:
         place = self.place(recipe, bank)
         model = load(train(recipe, bank, place, device=self.device, report=report, watchers=watchers))
         return model.to(self.device)
+
+    def examined(self, models: Sequence[Denoiser], bank: str, held_out: str, plan: Mapping[str, Any]) -> xr.Dataset:
+        """The results of an examination, which goes on if it was cut; experiments that ask for the same share it.
+
+        Args:
+            models: What is examined.
+            bank, held_out: Names of banks, as `bank` knows them; no held-out rows where that is empty.
+            plan: Options of `scorescope.examine`.
+        """
+        identity = {"models": [model.identity() for model in models], "bank": bank, "held_out": held_out, "plan": dict(plan)}
+        name = hashlib.sha256(json.dumps(identity, sort_keys=True, default=list).encode()).hexdigest()[:10]
+        unseen = self.bank(held_out) if held_out else None
+        folder = self.folder.with_name("examinations") / f"{bank}-{name}"
+        return examine(list(models), self.bank(bank), held_out=unseen, out=folder, device=self.device, **plan).results
 
 
 @cache
