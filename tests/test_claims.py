@@ -196,6 +196,12 @@ def test_what_contradicts_a_claim_says_which(three):
         assert (finding.judged.verdict is CONTRADICTED) == (f"contradicts “{finding.claim.sentence}”" in finding.line)
 
 
+def test_the_first_screen_does_not_depend_on_the_order_of_the_models(three):
+    other = three.isel(model=[2, 0, 1])
+    assert claims.sentence(other, claims.judge(other)) == claims.sentence(three, claims.judge(three))
+    assert claims.three(other) == claims.three(three)
+
+
 def test_what_verdicts_mean_is_said_of_verdicts_that_there_are():
     for claim in claims.every():
         assert set(claim.means) <= {verdict.value for verdict in Verdict}
