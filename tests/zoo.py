@@ -27,7 +27,7 @@ from scorescope.training.loop import train
 from scorescope.training.recipe import Recipe
 
 TABLE = Path(__file__).parents[1] / "docs" / "verdicts.md"
-OPTIONS = {"paths": 48, "times": 20, "origins": 32, "nulls": 200, "solver": "heun", "steps": 12, "quiet": True}
+OPTIONS = {"paths": 48, "times": 12, "origins": 32, "nulls": 200, "solver": "heun", "steps": 12, "quiet": True}
 D = 64
 Banks = tuple[ss.Bank, ss.Bank]  # rows to train on, rows held out
 
