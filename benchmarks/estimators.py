@@ -15,7 +15,8 @@ from scorescope.claims import fit
 
 REGIONS = ("supervision", "extrapolation", "renoised", "held-out")
 TIMES = [{"times": n, "solver": "heun", "steps": 40} for n in (25, 50, 100, 200)]
-SOLVERS = [{"times": 50, "solver": name, "steps": steps} for name, steps in (("heun", 60), ("euler", 200), ("dopri5", 50), ("ancestral", 200))]
+STEPS = {"heun": 60, "euler": 200, "dopri5": 50, "ancestral": 200}
+SOLVERS = [{"times": 50, "solver": name, "steps": steps} for name, steps in STEPS.items()]
 
 
 def errors(options: dict[str, object]) -> np.ndarray:

@@ -22,7 +22,7 @@ SMALL = ["--paths", "4", "--times", "4", "--origins", "2", "--nulls", "4", "--so
 @pytest.fixture(autouse=True)
 def added(tmp_path, monkeypatch):
     """Every example is a file of its package, beside the package's own."""
-    assert {place.partition("/")[0] for place in EXAMPLES} == {"probes", "claims", "theories", "adapters"}
+    assert {place.partition("/")[0] for place in EXAMPLES} == {"probes", "claims", "theories", "adapters", "experiments"}
     for place, source in EXAMPLES.items():
         room, _, file = place.partition("/")
         (tmp_path / room).mkdir()
@@ -49,6 +49,14 @@ def test_a_probe_is_measured_and_drawn_and_a_claim_is_judged(tmp_path, bank):
     assert claim["n"] == 4
     assert claim["verdict"] == ("supported" if claim["high"] < 0.1 else "contradicted" if claim["low"] > 0.1 else "undecided")
     assert "At pure noise training states lie on the shells" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_an_experiment_is_run_by_name(tmp_path):
+    assert main(["reproduce", "rows", "--scale", "smoke", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert "| Rows are far apart | not in the paper | Rows are far apart: median " in (tmp_path / "out" / "README.md").read_text(
+        encoding="utf-8"
+    )
+    assert (tmp_path / "out" / "rows.png").stat().st_size > 1000
 
 
 def test_a_theory_and_an_adapter_are_examined_by_one_line(tmp_path, bank, capsys):
