@@ -19,11 +19,13 @@ from safetensors.torch import load_file, save_file
 from scipy import stats
 
 import scorescope as ss
+from scorescope.cli import main
 from scorescope.nets.mlp import MLPSize
 from scorescope.nets.sit import SiTSize
 from scorescope.nets.unet import UNetSize
 from scorescope.training import loop
 from scorescope.training.examples import Batch, batch
+from scorescope.training.keep import Keep
 from scorescope.training.loop import train
 from scorescope.training.objectives import dsm
 from scorescope.training.presets import preset, presets
@@ -53,6 +55,48 @@ def cut_at(step):
 def whole(tmp_path_factory):
     """An uninterrupted run of the tiny recipe."""
     return train(TINY, tiny_bank(), tmp_path_factory.mktemp("whole") / "run")
+
+
+# ---- weights of asked steps ---------------------------------------------------------------------------------------------------
+
+
+def test_the_weights_of_asked_steps_are_models(whole, tmp_path):
+    keeping = Keep(TINY, tiny_bank(), (20, 60))
+    assert keeping.every == 20
+    with pytest.raises(Cut):
+        train(TINY, tiny_bank(), tmp_path / "run", save_every=0.0, report=cut_at(50), watchers=[keeping])
+    file = train(TINY, tiny_bank(), tmp_path / "run", watchers=[keeping])
+    early, late, last = (ss.load(path) for path in (f"{tmp_path}/run@20", f"{tmp_path}/run@60", file))
+    assert (early.name, early.classes, early.about["recipe"]["steps"]) == ("run@20", 3, 60)
+    z, t = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.full((2,), 0.5)
+    with torch.no_grad():
+        torch.testing.assert_close(late(z, t), last(z, t), rtol=0, atol=0)
+        assert not torch.allclose(early(z, t), last(z, t))
+    assert file.read_bytes() == whole.read_bytes()
+    with pytest.raises(ss.InputError, match=r"did not keep the weights of step 30.*run@20, .*run@60"):
+        ss.load(f"{tmp_path}/run@30")
+    train(replace(TINY, steps=20), tiny_bank(), tmp_path / "run", force=True)
+    assert not (tmp_path / "run" / "kept").exists()
+
+
+def test_a_step_that_is_none_or_has_passed_is_not_kept_quietly(whole, tmp_path):
+    for wrong in (0, 61):
+        with pytest.raises(ss.InputError, match=f"--keep {wrong} is no step of a training of 60"):
+            Keep(TINY, tiny_bank(), (20, wrong))
+    with pytest.raises(ss.InputError, match=r"step 20 of .* had passed"):
+        Keep(TINY, tiny_bank(), (20,)).check(whole.parent)
+    with pytest.raises(ss.InputError, match="there is no model at"):
+        ss.load(f"{tmp_path}/nothing@20")
+
+
+def test_the_command_line_keeps_steps(tmp_path, capsys):
+    tiny_bank().save(tmp_path / "x.bank")
+    words = ["--width", "8", "--depth", "1", "--heads", "2", "--patch", "2", "--steps", "20", "--batch", "4", "--watch-every", "0"]
+    line = ["train", "--preset", "sit-desk", *words, "--bank", str(tmp_path / "x.bank"), "--out", str(tmp_path / "run")]
+    assert main([*line, "--keep", "5", "20"]) == 0
+    assert ss.load(f"{tmp_path}/run@5").shape == (1, 4, 4)
+    assert main([*line, "--keep", "7"]) == 2
+    assert "step 7 of" in capsys.readouterr().err
 
 
 # ---- killed, it continues -----------------------------------------------------------------------------------------------------

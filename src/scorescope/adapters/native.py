@@ -17,6 +17,7 @@ from scorescope.files import sha256
 from scorescope.nets import families, module
 from scorescope.runs import record_of
 from scorescope.schedule import SCHEDULES, Schedule
+from scorescope.training import keep
 from scorescope.training.checkpoint import KIND
 
 WEIGHTS = "model.safetensors"
@@ -25,7 +26,7 @@ REMEDY = "the file from an undamaged copy"
 
 def accepts(path: Path) -> bool:
     """A safetensors file, or the folder of a training run; its checkpoints, too, to say what they are."""
-    if _run_of(path) is not None:
+    if _run_of(path) is not None or _kept(path):
         return True
     if path.is_dir():
         return (path / WEIGHTS).is_file() or _trained(path)
@@ -36,11 +37,14 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
     """The EMA network as a denoiser, named after its folder or file."""
     if options:
         raise InputError(f"{path} says itself what it is and takes no options ({', '.join(options)} given)")
-    run = _run_of(path)
+    run, asked = _run_of(path), _kept(path)
     if run is not None:
         known = f"{run}, which is finished" if (run / WEIGHTS).is_file() else "running the command of its training again; it continues"
         raise InputError(f"{path} is what the training run in {run} continues from, not a model", known)
-    file = path / WEIGHTS if path.is_dir() else path
+    file = keep.place(*asked) if asked else path / WEIGHTS if path.is_dir() else path
+    if asked and not file.is_file():
+        known = ", ".join(f"{asked[0]}@{int(one.stem[5:])}" for one in sorted(file.parent.glob("step-*.safetensors")))
+        raise InputError(f"the training run in {asked[0]} did not keep the weights of step {asked[1]:,}", known or "train --keep")
     if not file.is_file():
         raise InputError(f"the training run in {path} is not finished", "running its command again; it continues")
     try:
@@ -58,13 +62,19 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
         raise InputError(f"{file} does not hold the weights that its metadata names ({problem.problem})", REMEDY) from problem
     except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as problem:
         raise InputError(f"the metadata of {file} make no network ({str(problem).splitlines()[0]})", REMEDY) from problem
-    name = file.parent.name if file.name == WEIGHTS and file.parent.name else file.stem
+    name = path.name if asked else file.parent.name if file.name == WEIGHTS and file.parent.name else file.stem
     null = config.classes or None
     model = NetworkDenoiser(
         net, schedule, record["prediction"], classes=config.classes, null_label=null, shape=config.shape, name=name
     )  # fmt: skip
     model.about = {**record, "file": str(file), "sha256": sha256(file)}
     return model
+
+
+def _kept(path: Path) -> tuple[Path, int] | None:
+    """The training run and the step that a path like runs/photos@4000 names."""
+    found = None if path.exists() else keep.named(path)
+    return found if found and _trained(found[0]) else None
 
 
 def _trained(folder: Path) -> bool:

@@ -52,6 +52,8 @@ class Train(Generic[Net, Aim]):
     """Another run: begin where it stands."""
     force: bool = False
     """Begin again, in place of the training run in --out."""
+    keep: Annotated[tuple[int, ...], arg(metavar="STEP")] = ()
+    """Steps whose weights are kept; OUT@STEP names them."""
     watch_every: int = 500
     """Steps between looks through the microscope; 0 for none."""
     tensorboard: bool = False
@@ -96,6 +98,7 @@ def main(argv: list[str]) -> int:
     from scorescope.distributed import leave
     from scorescope.monitor import Microscope
     from scorescope.progress import Board
+    from scorescope.training.keep import Keep
     from scorescope.training.loop import Progress, train
 
     if told.bank is None and told.preset not in MODELS:
@@ -106,10 +109,10 @@ def main(argv: list[str]) -> int:
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes one speaks for all
     with Board(quiet=not first) as board, board.row(f"training {told.preset}", told.recipe.steps) as row:
         folder = Path(told.out) / "tensorboard" if told.tensorboard else None
-        watchers = []
+        watchers: list[Any] = [Keep(told.recipe, bank, told.keep)] if first and told.keep else []
         if first and told.watch_every and (told.force or not (Path(told.out) / "model.safetensors").exists()):
             unseen = held_out_of(bank, told.bank or "digits", told.held_out)
-            watchers = [Microscope(bank, told.recipe, told.watch_every, told.device, held_out=unseen, tensorboard=folder)]
+            watchers += [Microscope(bank, told.recipe, told.watch_every, told.device, held_out=unseen, tensorboard=folder)]
 
         def report(progress: Progress) -> None:
             if not progress.made:
@@ -124,6 +127,9 @@ def main(argv: list[str]) -> int:
             told.recipe, bank, told.out, device=told.device, report=report, watchers=watchers, fork=told.fork, force=told.force
         )  # fmt: skip
     leave()
+    for watcher in watchers:
+        if isinstance(watcher, Keep):
+            watcher.check(told.out)
     if first:
         print(f"weights  {weights}\nexamine  scorescope examine {told.out} --bank {told.bank or 'digits'}")
     return 0

@@ -26,6 +26,7 @@ KIND = Kind(
     "a training run",
     own=(
         *(f"checkpoints/{STEP}.safetensors", f"checkpoints/{STEP}.json", "model.safetensors", "recipe.json", "loss.csv", "watch.nc"),
+        f"kept/{STEP}.safetensors",
         "tensorboard/events.out.tfevents.*",
     ),
     keys=("recipe", "bank"),

@@ -137,8 +137,7 @@ def train(
     finished = folder / "model.safetensors"
     if continued and finished.exists():
         return finished
-    about = {"recipe": recipe.record(), "bank": _named(bank), "learned": _named(recipe.learned(bank))}
-    bank = recipe.shown(bank)
+    whole, bank = bank, recipe.shown(bank)
     config = recipe.net.on(bank.shape, bank.classes)
     hardware = _hardware(device)
     if recipe.batch % (hardware.num_processes * recipe.accumulate):
@@ -146,7 +145,7 @@ def train(
         raise InputError(f"--batch {recipe.batch} can't be shared evenly by {parts}", "a multiple of their product")
     state, rows = _start(recipe, config, bank, str(hardware.device))
     saved = newest(folder) if continued else None
-    notes = {"bank": about["bank"]}
+    notes = {"bank": _named(whole)}
     if saved:
         restore(state, *saved)
     elif fork is not None:
@@ -157,9 +156,16 @@ def train(
     with runs.claimed(folder, KIND, settings, notes=notes, force=force, hint=hint) if main else nullcontext():
         _run(state, recipe, rows, hardware, folder, Hooks(report, save_every, watchers))
         if main:
-            _finish(state, recipe, config, about, folder)
+            _finish(state, recipe, described(recipe, whole), folder)
         hardware.wait_for_everyone()
     return finished
+
+
+def described(recipe: Recipe[Any, Any], bank: Bank) -> dict[str, Any]:
+    """What the file of a network that this recipe trains on this bank says of itself."""
+    seen = recipe.shown(bank)
+    about = {"family": recipe.family, "architecture": plain(recipe.net.on(seen.shape, seen.classes)), **plain(recipe.interpolant)}
+    return {**about, "recipe": recipe.record(), "bank": _named(bank), "learned": _named(recipe.learned(bank))}
 
 
 def _named(bank: Bank) -> dict[str, Any]:
@@ -305,12 +311,11 @@ def _listening() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _finish(state: State, recipe: Recipe[Any, Any], config: Any, about: dict[str, Any], folder: Path) -> None:
+def _finish(state: State, recipe: Recipe[Any, Any], about: dict[str, Any], folder: Path) -> None:
     """The files of a finished run."""
     _refuse_broken(state)
     save(state, folder, kept=1)
     write_text(folder / "loss.csv", state.curve.table(state.step))
-    about = {"family": recipe.family, "architecture": plain(config), **plain(recipe.interpolant), **about}
     final = {"version": __version__, "torch": str(torch.__version__), "final_loss": state.curve.loss}
     write_json(folder / "recipe.json", {**about, **final})
     write_tensors(folder / "model.safetensors", state.ema.state_dict(), {"scorescope": json.dumps(about, sort_keys=True)})

@@ -31,13 +31,13 @@ class Recipe(Generic[Net, Aim]):
         interpolant: Schedule and prediction.
         steps: Optimizer steps.
         batch: Training examples a step, over all ranks.
-        accumulate: Parts that a rank's share of a step is computed in; changes memory only.
+        accumulate: Parts of a rank's share of a step; changes memory only.
         rate: AdamW's learning rate, constant.
         clip: Largest norm of the gradient; 0 leaves it as it is.
         ema: Decay of the weights' moving average; (1 + n)/(10 + n) while that is smaller, so that short runs forget their start.
         condition: On classes: auto (if the bank has labels), class (it must) or none.
         class_dropout: Share of examples trained without their label.
-        precision: float32, or bf16: autocast of the network, float32 weights.
+        precision: float32, or bf16: autocast, with float32 weights.
         seed: Names every random stream of the run.
     """
 
