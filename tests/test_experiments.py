@@ -41,6 +41,9 @@ def test_every_experiment_runs_in_seconds_and_is_judged_and_drawn(name, root, ca
     page = (out / "README.md").read_text()
     assert f"![{record['shown']}]({name}.png)" in page
     assert all(one["found"] in page and one["rule"] in page for one in record["claims"])
+    html = (out / "results.html").read_text(encoding="utf-8")
+    assert f'<section id="{name}">' in html
+    assert "http" not in html.replace("http://www.w3.org", "").replace("http-equiv", "")
     assert capsys.readouterr().out == f"results  {out / 'README.md'}\n"
 
 

@@ -1,4 +1,6 @@
-"""What an experiment leaves for readers: NAME.nc, NAME.svg, NAME.png, NAME.csv, NAME.json, and README.md, the table of all verdicts."""
+"""What an experiment leaves for readers: NAME.nc, NAME.svg, NAME.png, NAME.csv and NAME.json; of all of them README.md, the table of
+verdicts, and results.html, one page.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from scorescope import results
 from scorescope.charts import Chart
@@ -16,6 +19,8 @@ from scorescope.claims.claim import Judged, Verdict
 from scorescope.experiments.experiment import Experiment, Reading
 from scorescope.files import replacing, write_json, write_text
 from scorescope.progress import span
+from scorescope.report.figures import static_svg
+from scorescope.report.page import asset
 
 HEAD = "# The paper's experiments, run here\n"
 
@@ -30,7 +35,9 @@ def publish(experiment: Experiment, scale: str, found: xr.Dataset, out: Path) ->
     results.save(found, out / f"{experiment.name}.nc")
     findings = [Finding(one.claim, "", judged(one, found)) for one in experiment.readings]
     write_json(out / f"{experiment.name}.json", _record(experiment, scale, found, chart, findings))
-    write_text(out / "README.md", table(out))
+    told = records(out)
+    write_text(out / "README.md", table(told))
+    write_text(out / "results.html", page(told, out))
     return [finding.line for finding in findings]
 
 
@@ -67,24 +74,44 @@ def _record(experiment: Experiment, scale: str, found: xr.Dataset, chart: Chart,
     }
 
 
-def table(out: Path) -> str:
-    """README.md of a folder of results, from the records of all experiments in it."""
-    records = sorted((json.loads(path.read_text(encoding="utf-8")) for path in out.glob("*.json")), key=lambda one: one["order"])
-    scales = sorted({one["scale"] for one in records})
+def records(out: Path) -> list[dict[str, Any]]:
+    """The records of all experiments in a folder of results, in their order."""
+    return sorted((json.loads(path.read_text(encoding="utf-8")) for path in out.glob("*.json")), key=lambda one: one["order"])
+
+
+def page(told: list[dict[str, Any]], out: Path) -> str:
+    """results.html: the table, and every figure with what it shows and what was run."""
+    environment = Environment(
+        loader=PackageLoader("scorescope", "experiments"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    verdicts = [claim["verdict"] for one in told for claim in one["claims"]]
+    shown = [
+        {**one, "took": span(one["seconds"]), "svg": static_svg((out / f"{one['name']}.svg").read_text(encoding="utf-8"), one["name"])}
+        for one in told
+    ]
+    counts = {verdict: verdicts.count(verdict) for verdict in ("supported", "contradicted")}
+    return environment.get_template("results.html.j2").render(
+        records=shown, style=asset("report.css"), symbol=lambda verdict: Verdict(verdict).symbol, total=len(verdicts), **counts
+    )
+
+
+def table(told: list[dict[str, Any]]) -> str:
+    """README.md of a folder of results."""
+    scales = sorted({one["scale"] for one in told})
     lines = [
         HEAD,
-        f"Made by `scorescope reproduce {' '.join(one['name'] for one in records)} --scale {' '.join(scales)}`. Each claim was tested by a "
+        f"Made by `scorescope reproduce {' '.join(one['name'] for one in told)} --scale {' '.join(scales)}`. Each claim was tested by a "
         "rule that was fixed before; what did not come out as in the paper is said so.",
         "",
         "| experiment | the paper's claim | the paper | here | verdict |",
         "|---|---|---|---|---|",
     ]
-    for one in records:
+    for one in told:
         for k, claim in enumerate(one["claims"]):
             first = f"[{one['title']}](#{one['name']})" if not k else ""
             symbol = Verdict(claim["verdict"]).symbol
             lines.append(f"| {first} | {claim['claim']} | {claim['paper']} | {claim['found']} | {symbol} {claim['verdict']} |")
-    for one in records:
+    for one in told:
         lines += ["", f'<a name="{one["name"]}"></a>', f"## {one['title']}", "", f"**{one['question']}** {one['expected']}", ""]
         lines += [f"![{one['shown']}]({one['name']}.png)", "", f"*{one['shown']}.* {one['caption']}", ""]
         lines += [f"{one['setting']} {one['date']}, scorescope {one['version']}, {span(one['seconds'])} of computing.", ""]
