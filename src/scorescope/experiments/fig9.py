@@ -35,7 +35,8 @@ ARMS = ("plain", "aligned")
 SIZE = {"smoke": {"steps": 30, "samples": 60, "seeds": 1, "rows": 60}, "desk": {"steps": 4_000, "samples": 1_000, "seeds": 3, "rows": 600}}
 TIMES = torch.linspace(0.02, 1.0, 30)
 FIRST = 0.02  # the smallest t that is asked: below it a sample is its posterior mean
-AT = 0.05  # nearer than this to a point of the data a sample is a copy of it
+AT = 0.1  # nearer than this to a point of the data a sample is a copy of it: half of the way between the two that are closest
+ENOUGH = 0.05  # share of the samples that must lie between points, in both arms, before the arms are compared
 NARROW = 15.0  # degrees from the axis within which a sample has the angle of the data
 FIELD = 0.3  # the t whose field is drawn
 
@@ -220,6 +221,11 @@ def _hits(results: xr.Dataset, instance: str, arm: str) -> tuple[np.ndarray, np.
     return np.array(counts)[:, 0], np.array(counts)[:, 1]
 
 
+def _asked(results: xr.Dataset, instance: str, arm: str) -> int:
+    """How many samples an arm has, of all seeds."""
+    return int(results.sizes["n"] * sum(str(name).startswith(f"{instance} {arm} ") for name in results["run"].values))
+
+
 def _share(good: np.ndarray, bad: np.ndarray) -> float:
     return float(good.sum() / max(good.sum() + bad.sum(), 1))
 
@@ -247,22 +253,27 @@ def judge(results: xr.Dataset, instance: str) -> Judged:
     """Whether the aligned arm's new samples lie between points of like angle more often than the plain one's."""
     estimate = _interval(results, instance)
     verdict, reason = above(estimate, 0, "0")
+    new = {arm: sum(hits.sum() for hits in _hits(results, instance, arm)) / _asked(results, instance, arm) for arm in ARMS}
+    few = [arm for arm in ARMS if new[arm] < ENOUGH]
+    if few:
+        verdict, reason = Verdict.UNDECIDED, f"{' and '.join(few)}: nearly all samples are copies, so that there is little to compare"
     shares = {arm: _share(*_hits(results, instance, arm)) for arm in ARMS}
     says = {
         Verdict.SUPPORTED: "Aligned, more of the new samples lie between points of like angle",
         Verdict.CONTRADICTED: "Aligned, fewer of the new samples lie between points of like angle",
-        Verdict.UNDECIDED: "Aligned or not, as many of the new samples lie between points of like angle",
+        Verdict.UNDECIDED: "Whether aligned samples lie between points of like angle more often is undecided",
     }
     errors = {
         arm: float(np.mean([float(results["error"].sel(run=name)) for name in results["run"].values if f"{instance} {arm} " in str(name)]))
         for arm in ARMS
     }
     note = (
-        f"Shares {100 * shares['plain']:.0f} % plain, {100 * shares['aligned']:.0f} % aligned, of samples between two points. Error to the "
+        f"Between two points lie {100 * new['plain']:.1f} % of the samples plain, {100 * new['aligned']:.1f} % aligned; of these between "
+        f"points of like angle {100 * shares['plain']:.0f} and {100 * shares['aligned']:.0f} %. Error to the "
         f"exact score on the shells, per dimension of each space: {errors['plain']:.3g} plain, {errors['aligned']:.3g} aligned."
     )
     figure = interval_text(estimate, scale=100, suffix=" points")
-    n = results.sizes["n"] * len([name for name in results["run"].values if f"{instance} plain " in str(name)])
+    n = _asked(results, instance, "plain")
     return Judged(says[verdict], verdict, "sample", estimate, figure, "{} of 100 more", n, "samples an arm", reason=reason, note=note)
 
 
@@ -270,7 +281,8 @@ def _reading(instance: str) -> Reading:
     sentence = f"{instance}, the {INSTANCES[instance]}: aligned with perception, samples lie between perceptually close points"
     rule = (
         "Share of samples between points of like angle (within 15° of the axis, radius 0.2 to 1) among those between two points, copies "
-        "left aside: aligned minus plain. Supported if its 95 % bootstrap interval, over seeds and samples, lies above 0."
+        "left aside: aligned minus plain. Supported if its 95 % bootstrap interval, over seeds and samples, lies above 0, "
+        "and at least 5 % of the samples of both arms are not copies."
     )
     claim = Claim(instance, 1, lambda results, model: judge(results, instance), sentence, rule, ("sample",))
     return Reading(
@@ -347,4 +359,10 @@ EXPERIMENT = Experiment(
     draw,
     "Samples of one seed, coloured by the points they lie between; short lines point from a state to the clean point the model expects.",
     tuple(_reading(instance) for instance in INSTANCES),
+    {
+        "desk": "Trained to so small an error most networks copy: little lies between points. After a first run, in which displaced copies "
+        "were counted as lying between points, the margin of a copy was made 0.1 (it was 0.05), and the rule asks for 5 % of new samples. "
+        "The radial network fits worse, and spreads its samples along the rays. A setting that fits and still draws new points was not "
+        "found yet.",
+    },
 )
