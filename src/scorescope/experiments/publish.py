@@ -101,7 +101,7 @@ def table(told: list[dict[str, Any]]) -> str:
     lines = [
         HEAD,
         f"Made by `scorescope reproduce {' '.join(one['name'] for one in told)} --scale {' '.join(scales)}`. Each claim was tested by a "
-        "rule that was fixed before; what did not come out as in the paper is said so.",
+        "rule that was fixed before the run, unless it says otherwise; what did not come out as in the paper is said so.",
         "",
         "| experiment | the paper's claim | the paper | here | verdict |",
         "|---|---|---|---|---|",
