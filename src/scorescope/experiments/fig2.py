@@ -27,6 +27,7 @@ EXPERIMENT = Experiment(
     (reading("guidance", "on the shells the two empirical scores coincide; along sampling the learned ones differ at all t (Fig. 2)"),),
     {
         "desk": "The paper shows two of these four curves. The learned gap is as large on the shells as along sampling: networks of this "
-        "size do not fit the empirical score closely enough for it to vanish there, so that this alone does not show what makes guidance work."
+        "size do not fit the empirical score closely enough for it to vanish there, so that this alone does not show what makes guidance "
+        "work.",
     },
 )
