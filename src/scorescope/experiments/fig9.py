@@ -23,7 +23,7 @@ from scorescope.charts.page import grid
 from scorescope.charts.tables import number
 from scorescope.claims import Claim, Judged, NotJudged
 from scorescope.claims.claim import Verdict, above, interval_text
-from scorescope.denoiser import Denoiser
+from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.experiments.experiment import Cell, Experiment, Reading
 from scorescope.experiments.store import Store, generator
 from scorescope.sampler import trajectory
@@ -117,16 +117,9 @@ class Kernel:
         return (self.gram(self.features(z).double(), seen, float(TIMES[k])) @ weights).to(z)
 
 
-class Asked(Denoiser):
-    """One of these as a model of this package."""
-
-    def __init__(self, answer: Callable[[Tensor, Tensor], Tensor], d: int) -> None:
-        self.answer, self.shape, self.name = answer, (d,), "toy"
-
-    def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """The answer, at times from `FIRST` on."""
-        with torch.no_grad():
-            return self.answer(z.float(), t.float().clamp(min=FIRST)).to(z)
+def model_of(answer: Callable[[Tensor, Tensor], Tensor], d: int) -> NetworkDenoiser:
+    """One of these as a model of this package, asked at times from `FIRST` on."""
+    return NetworkDenoiser(lambda z, t: answer(z.float(), t.float().clamp(min=FIRST)), prediction="x", shape=(d,), name="toy")
 
 
 def trained(net: nn.Module, rows: Tensor, steps: int, rng: torch.Generator) -> nn.Module:
@@ -172,7 +165,8 @@ def _cell(scale: str, instance: str, arm: str, seed: int) -> Cell:
             net = Radial(2) if instance == "P3" and arm == "aligned" else Plain(rows.shape[1])
             answer = trained(net, rows, size["steps"], rng)
         tell(0.8)
-        model, d = Asked(answer, rows.shape[1]), rows.shape[1]
+        d = rows.shape[1]
+        model = model_of(answer, d)
         noise = torch.randn(size["samples"], d, generator=rng)
         made = trajectory(model, noise, [0.0], None, method="euler", steps=60, seed=seed)[:, 0]
         samples = (made if space is None else plane(made)).numpy().astype(np.float32)
@@ -180,7 +174,8 @@ def _cell(scale: str, instance: str, arm: str, seed: int) -> Cell:
         states = torch.cartesian_prod(ticks, ticks[3:11])
         at = (1 - FIELD) * states
         field = (at if space is None else (1 - FIELD) * space(states), torch.full((len(at),), FIELD))
-        pulled = model(*field)
+        with torch.no_grad():
+            pulled = model(*field)
         ends = (pulled if space is None else plane(pulled)).numpy().astype(np.float32)
         return xr.Dataset(
             {
@@ -201,7 +196,8 @@ def _supervised(model: Denoiser, rows: Tensor, rng: torch.Generator) -> float:
     for t in np.linspace(0.1, 1, 19):
         x = rows[torch.randint(len(rows), (500,), generator=rng)]
         z = (1 - float(t)) * x + float(t) * torch.randn(x.shape, generator=rng)
-        away = model(z, torch.full((500,), float(t))).double() - exact(z, float(t), rows)
+        with torch.no_grad():
+            away = model(z, torch.full((500,), float(t))).double() - exact(z, float(t), rows)
         found.append(float(away.square().mean()) / t**2)
     return float(np.mean(found))
 
@@ -305,7 +301,7 @@ def draw(results: xr.Dataset) -> Drawing:
             kinds = np.where(good, "like angle", np.where(bad, "close in the plane", "elsewhere"))
             here: list[Row] = [
                 {"instance": instance, "arm": arm, "kind": str(kind), "x": number(x), "y": number(y)}
-                for kind, (x, y) in zip(kinds, one["sample"].values[:500].tolist(), strict=False)
+                for kind, (x, y) in zip(kinds, one["sample"].values[:250].tolist(), strict=False)
                 if abs(x) < 1.4 and abs(y) < 0.9
             ]
             rows += here
@@ -357,7 +353,7 @@ EXPERIMENT = Experiment(
     cells,
     gather,
     draw,
-    "Samples of one seed, coloured by the points they lie between; short lines point from a state to the clean point the model expects.",
+    "250 samples of one seed, coloured by the points they lie between; short lines point from a state to the clean point it expects.",
     tuple(_reading(instance) for instance in INSTANCES),
     {
         "desk": "Trained to so small an error most networks copy: little lies between points. After a first run, in which displaced copies "
