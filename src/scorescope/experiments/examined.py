@@ -10,7 +10,7 @@ import xarray as xr
 
 from scorescope import claims, registry
 from scorescope.charts.grammar import Drawing
-from scorescope.claims import Claim, Judged
+from scorescope.claims import Judged
 from scorescope.denoiser import Denoiser
 from scorescope.experiments.experiment import Cell, Reading
 from scorescope.experiments.store import Store
@@ -99,6 +99,3 @@ def reading(name: str, paper: str) -> Reading:
         return claim.judge(results, largest(results) if claim.about == "model" else "")
 
     return Reading(replace(claim, judge=judge), paper)
-
-
-__all__ = ["Claim", "Look", "caption", "cell", "figure", "only", "reading"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import xarray as xr
@@ -81,6 +81,3 @@ def _computed(cell: Cell, store: Store, board: Board, name: str) -> xr.Dataset:
 
 def _about(cell: Cell) -> dict[str, object]:
     return dict(json.loads(json.dumps({**cell.about, "version": __version__})))
-
-
-Tell = Callable[[float], None]
