@@ -103,9 +103,9 @@ class Origins:
         return outputs
 
     def search(self) -> None:
-        """Measure where return changes, and around."""
-        origins = np.arange(len(self.returned))
-        every = origins if self.subject.setting.returns != "search" else origins[:STRIP]
+        """Measure where return changes, and around; at every time the rows whose pictures are shown, those of training."""
+        origins, shown = np.arange(len(self.returned)), 0 if self.others else STRIP
+        every = origins if self.subject.setting.returns != "search" else origins[:shown]
         self._fill(np.isin(origins, every)[:, None] & np.ones(len(self.times), bool))
         self._fill(np.arange(len(self.times)) == np.zeros((len(origins), 1)))
         self._halve()
@@ -206,9 +206,9 @@ def _banks(subject: Subject) -> list[tuple[str, Bank, Sequence[Bank]]]:
 
 def work(subject: Subject) -> int:
     """One unit for each time that an origin is denoised, as often as most need."""
-    origins = subject.setting.sizes["origins"]
-    every = min(STRIP, origins) if subject.setting.returns == "search" else origins
-    return (len(TIMES) * every + ROUNDS * (origins - every)) * len(_banks(subject))
+    origins, searched = subject.setting.sizes["origins"], subject.setting.returns == "search"
+    every = [(origins if not searched else 0 if others else min(STRIP, origins)) for _, _, others in _banks(subject)]
+    return sum(len(TIMES) * some + ROUNDS * (origins - some) for some in every)
 
 
 def cost(subject: Subject) -> tuple[float, float]:
