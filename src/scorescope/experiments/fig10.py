@@ -11,6 +11,7 @@ import altair as alt
 import numpy as np
 import torch
 import xarray as xr
+from scipy import stats
 from torch import Tensor
 
 from scorescope.charts.grammar import BLACK, BLUE, VERMILLION, Drawing, Key, Row, Vertical
@@ -164,6 +165,22 @@ def outside(results: xr.Dataset, model: str) -> Judged:
     return _judge(results, "space_truth", "copier_space", says, "its error to the truth is {} times that of the rows' score")
 
 
+def falls(results: xr.Dataset, model: str) -> Judged:
+    """Error to the truth on fresh draws, at the end of training over at the first look: geometric mean over seeds, t interval."""
+    curves = results["curve_space_truth"].values[results["d"].values == PAPER]
+    logs = np.log([one[np.isfinite(one)][-1] / one[np.isfinite(one)][0] for one in curves])
+    half = float(stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5) if len(logs) > 1 else np.inf
+    estimate = Estimate(*(float(np.exp(logs.mean() + side * half)) for side in (0, -1, 1)))
+    verdict, reason = below(estimate, 1, "1")
+    says = {
+        Verdict.SUPPORTED: "Elsewhere it approaches the truth as training goes on",
+        Verdict.CONTRADICTED: "Elsewhere it moves away from the truth as training goes on",
+        Verdict.UNDECIDED: "Whether it approaches the truth elsewhere as training goes on is undecided",
+    }
+    phrase = "its error to the truth ends at {} times that of the first look"
+    return Judged(says[verdict], verdict, "curve_space_truth", estimate, interval_text(estimate), phrase, len(logs), "seeds", reason=reason)
+
+
 KEYS = (
     Key("inside_truth", "to the truth, on the shells of the rows", BLUE),
     Key("inside_empirical", "to the rows' score, on the shells", BLUE, (6, 4)),
@@ -230,6 +247,10 @@ def _by_dimension(results: xr.Dataset) -> list[Row]:
 RULE = (
     f"Ratio of mean errors in {PAPER} dimensions, paired over states of all seeds. Supported if its 95 % bootstrap interval lies below 1."
 )
+FALLS = (
+    f"Error to the truth on noised fresh draws in {PAPER} dimensions, at the end over at the first look (after a sixtieth), by seed. "
+    "Supported if the 95 % t interval of the geometric mean lies below 1, contradicted if above."
+)
 EXPERIMENT = Experiment(
     "fig10",
     100,
@@ -252,12 +273,17 @@ EXPERIMENT = Experiment(
             "the error to the empirical score goes on falling, that to the truth stays level (Fig. 10, blue)",
         ),
         Reading(
-            Claim("outside", 2, outside, "Elsewhere the network approaches the truth", RULE, ("space_truth",)),
+            Claim("outside", 2, outside, "Elsewhere the network is nearer to the truth than the rows' score is", RULE, ("space_truth",)),
+            "not reported",
+        ),
+        Reading(
+            Claim("falls", 3, falls, "Elsewhere the network approaches the truth as training goes on", FALLS, ("curve_space_truth",)),
             "over the whole distribution the learned score approaches the truth (Fig. 10, red)",
         ),
     ),
     {
         "desk": "The paper's own perceptron (10 layers of width 1000 without skips, a rate of 0.004) takes hours here; in 300 steps "
-        "its loss jumped to 340 and then stayed at 2.05, what always answering the mean would cost.",
+        "its loss jumped to 340 and then stayed at 2.05, what always answering the mean would cost. The third claim was added after the "
+        "curves were seen: the network stays nearer to the truth than its rows' score is, but does not approach it.",
     },
 )
