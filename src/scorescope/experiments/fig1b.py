@@ -27,7 +27,7 @@ EXPERIMENT = Experiment(
     caption("r_star"),
     (reading("leaves", "r* leaves 1 within the first steps of sampling (ImageNet latents, d = 4,096; Fig. 1b)"),),
     {
-        "desk": "In 784 dimensions the band of the shells is wider than in the paper's 4,096 (1 ± 0.065 for 1 ± 0.028), so that a path that "
-        "ends as far from every row is outside it later. Other data were not tried.",
+        "desk": "In 784 dimensions the band of the shells is wider than in the paper's 4,096 (1 ± 0.065 for 1 ± 0.028), so that a path "
+        "that ends as far from every row is outside it later. Other data were not tried.",
     },
 )
