@@ -14,41 +14,29 @@ from scorescope.claims import Judged
 from scorescope.claims.sizes import grows
 from scorescope.demo import MODELS
 from scorescope.denoiser import Denoiser
-from scorescope.experiments import shipped
+from scorescope.experiments import fashion, shipped
 from scorescope.experiments.examined import Look, caption, cell, figure, reading
 from scorescope.experiments.experiment import Cell, Experiment, Reading
 from scorescope.experiments.store import Store
-from scorescope.nets.sit import SiTSize
 from scorescope.results import models, provenance, with_provenance
-from scorescope.training.recipe import Recipe
 
 SHARED = "_shared"
 KEPT = ("score_error", "gaussian_error", "mean_to_nearest", "r_star", "label")
-SIZES = {
-    "xs": SiTSize(width=32, depth=2, heads=2, patch=4),
-    "s": SiTSize(width=48, depth=3, heads=3, patch=4),
-    "m": SiTSize(width=72, depth=4, heads=4, patch=4),
-    "l": SiTSize(width=96, depth=5, heads=6, patch=4),
-}
+SIZES = ("sit-xs", "sit-s", "sit-m", "sit-l")
 PROBES = ("score-error", "relative-distance")
-
-
-def recipe(name: str) -> Recipe[Any, Any]:
-    """The same training for every size."""
-    return Recipe(SIZES[name], steps=8_000, batch=64, rate=1e-3)
 
 
 def cells(scale: str) -> list[Cell]:
     """Each network on its own states, and all on those of the largest."""
     desk = scale == "desk"
-    names = tuple(SIZES) if desk else MODELS[:2]
-    bank, held = ("fashion", "fashion-held-out") if desk else ("digits", "digits-held-out")
+    names = SIZES if desk else MODELS[:2]
+    bank, held = (fashion.BANK, fashion.HELD_OUT) if desk else ("digits", "digits-held-out")
     size: dict[str, Any] = {} if desk else {"paths": 8, "times": 6, "solver": "heun", "steps": 6}
 
     def make(store: Store, name: str) -> Denoiser:
-        return store.trained(recipe(name), store.bank(bank)) if desk else shipped.make(store, name)
+        return fashion.make(store, fashion.recipe(name)) if desk else shipped.make(store, name)
 
-    about = {"recipes": {name: recipe(name).record() for name in names}} if desk else shipped.ABOUT
+    about = {"recipes": {name: fashion.recipe(name).record() for name in names}} if desk else shipped.ABOUT
     own = Look(bank, held, names, PROBES, minutes=90 if desk else 0.5, **size)
     shared = replace(own, shared_states=names[-1], minutes=15 if desk else 0.5)
     return [
@@ -94,7 +82,7 @@ EXPERIMENT = Experiment(
     "Inside the shells a larger network fits better; outside nothing asks it to, and what it does there is farther from a copier's.",
     {
         "smoke": "The demo's two smaller networks on their 4,500 digits, 8 paths at 6 times.",
-        "desk": "Four transformers of 40 to 890 thousand parameters, 8,000 steps of 64 examples each on the 60,000 images of "
+        "desk": "Four transformers of 52 to 898 thousand parameters, 4,000 steps of 64 examples each on the 60,000 images of "
         "Fashion-MNIST; 10,000 held out; 100 paths at 100 times. Above, each on the states that it samples itself; below, all on those "
         "of the largest.",
     },

@@ -18,6 +18,8 @@ from scorescope.denoiser import Denoiser
 from scorescope.errors import InputError
 from scorescope.examination import examine
 from scorescope.rows import Bank
+from scorescope.training.keep import Keep
+from scorescope.training.keep import place as kept
 from scorescope.training.loop import Progress, Watcher, train
 from scorescope.training.recipe import Recipe
 
@@ -61,6 +63,8 @@ class Store:
         bank: Bank,
         tell: Callable[[float], None] | None = None,
         watchers: Sequence[Watcher] = (),
+        keep: Sequence[int] = (),
+        step: int | None = None,
     ) -> Denoiser:
         """The EMA network of a recipe on a bank, trained unless it was.
 
@@ -69,6 +73,8 @@ class Store:
             bank: On what.
             tell: Told the share of the steps that is done.
             watchers: Look at the network while it is trained.
+            keep: Steps whose weights are kept.
+            step: Which of these is wanted; the last of all unless given.
         """
 
         def report(progress: Progress) -> None:
@@ -76,8 +82,10 @@ class Store:
                 tell(progress.step / progress.steps)
 
         place = self.place(recipe, bank)
-        model = load(train(recipe, bank, place, device=self.device, report=report, watchers=watchers))
-        return model.to(self.device)
+        if keep:
+            watchers = [*watchers, Keep(recipe, bank, keep)]
+        last = train(recipe, bank, place, device=self.device, report=report, watchers=watchers)
+        return load(last if step is None else kept(place, step)).to(self.device)
 
     def examined(self, models: Sequence[Denoiser], bank: str, held_out: str, plan: Mapping[str, Any]) -> xr.Dataset:
         """The results of an examination, which goes on if it was cut; experiments that ask for the same share it.
