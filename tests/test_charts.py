@@ -16,6 +16,7 @@ from jsonschema import ValidationError
 
 from scorescope import charts
 from scorescope.charts.grammar import REGIONS, Vertical, each, percent, words
+from scorescope.charts.tables import near_axis
 from scorescope.results import first_losses, models
 from scorescope.statistics import bootstrap_mean, chi_band, held_until, integrated_error, leaving_bracket, median_band, wilson
 from tests.synthetic import results
@@ -63,7 +64,7 @@ def test_every_chart_is_found_in_reading_order(drawn):
 
 
 def test_joined_panels_keep_to_the_schema(drawn):
-    for made in (drawn["r_star_small"].standalone, drawn["memorization"].spec):
+    for made in (drawn["r_star_small"].spec, drawn["memorization"].spec):
         schema = {"$ref": "#/definitions/TopLevelVConcatSpec"}
         validate_jsonschema(made, schema, rootschema=alt.VConcatChart._rootschema)
     with pytest.raises(ValidationError):
@@ -73,7 +74,7 @@ def test_joined_panels_keep_to_the_schema(drawn):
 @pytest.mark.parametrize("alone", [False, True])
 def test_specs_are_json_without_nan_and_draw(drawn, alone):
     for chart in drawn.values():
-        text = json.dumps(chart.standalone if alone else chart.spec, allow_nan=False)
+        text = json.dumps(chart.spec, allow_nan=False)
         assert "NaN" not in text
         picture = chart.svg(alone)
         ElementTree.fromstring(picture)
@@ -300,3 +301,19 @@ def test_words_are_for_reading():
     assert each({"a": "0.8", "b": "0.8"}) == "0.8"
     assert each({"a": "0.8", "b": "0.9"}) == "0.8 (a) and 0.9 (b)"
     assert each({k: f"−{k} %" for k in "12345"}) == "−5 % to −1 % (5 models)"
+
+
+def test_a_curve_far_outside_its_axis_is_left_out_but_for_its_neighbours():
+    rows = [{"model": "m", "t": t, "value": v} for t, v in enumerate([1.0, 1.1, 5.0, 6.0, 7.0, 1.05, 0.0, -3.0])]
+    kept = near_axis(rows, 0.9, 1.2, "value", ("model",))
+    assert [row["t"] for row in kept] == [0, 1, 2, 4, 5, 6]
+    assert near_axis(rows, -9, 9, "value", ("model",)) == rows
+
+
+def test_a_file_that_travels_alone_holds_the_very_picture_of_the_page(drawn):
+    chart = drawn["return_to_origin"]
+    alone, inside = chart.svg(alone=True), chart.svg()
+    assert inside.split(">", 1)[1] in alone
+    assert chart.title.split(";")[0][:20] in re.sub(r"<[^>]*>", " ", alone).replace("\u00a0", " ")
+    height = [float(re.search(r'height="([\d.]+)"', text)[1]) for text in (alone, inside)]
+    assert height[0] > height[1] + 30

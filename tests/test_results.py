@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from scorescope import charts, claims, report, results
 from scorescope.errors import InputError
@@ -98,3 +99,11 @@ def test_results_of_the_first_schema_are_read_as_they_are(tmp_path):
     assert (again.attrs["schema"], json.loads(again.attrs["provenance"])) == (1, provenance(WHOLE))
     assert again.identical(WHOLE)
     assert claims.records(again) == claims.records(WHOLE)
+
+
+def test_names_are_kept_whole_when_results_of_short_and_of_long_ones_are_joined(tmp_path):
+    for name in ("short", "much longer"):
+        results.save(xr.Dataset({"x": ("run", [1.0])}, {"run": [name]}), tmp_path / f"{len(name)}.nc")
+    joined = xr.concat([results.load(tmp_path / "5.nc"), results.load(tmp_path / "11.nc")], "run")
+    results.save(joined, tmp_path / "both.nc")
+    assert results.load(tmp_path / "both.nc")["run"].values.tolist() == ["short", "much longer"]

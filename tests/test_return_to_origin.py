@@ -60,14 +60,20 @@ def test_a_row_that_comes_back_again_is_found_out_near_the_change():
     """The known values, with what is inferred of them: a loss seen by the check is followed to where it begins and ends."""
     truth = np.array([1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], float)
     origins = return_to_origin.Origins.__new__(return_to_origin.Origins)
-    origins.returned, origins.times = np.full((1, 21), np.nan), return_to_origin.TIMES
-    origins.subject = Subject(None, None, None, None, None, Setting(np.ones(1), {}, 0, [], {}, {}, "search"))  # type: ignore[arg-type]
-    origins.measure = lambda which, k: origins.returned.__setitem__((which, k), truth[k])  # type: ignore[method-assign]
-    origins._fill(np.arange(21)[None] == 0)
-    origins._fill(np.arange(21)[None] == 9)
-    origins._halve()
-    origins._fill(return_to_origin._beside(origins.returned))
-    origins._halve()
+    origins.returned, origins.distance = np.full((1, 21), np.nan), np.full((1, 21), np.nan)
+    origins.times, origins.pictures = return_to_origin.TIMES, torch.empty(0)
+
+    def answer(search):
+        asked = next(search, None)
+        while asked is not None:
+            back = truth[np.searchsorted(return_to_origin.TIMES, asked[1])]
+            asked = return_to_origin._answered(search, (back, back, torch.empty(0)))
+
+    answer(origins._fill(np.arange(21)[None] == 0))
+    answer(origins._fill(np.arange(21)[None] == 9))
+    answer(origins._halve())
+    answer(origins._fill(return_to_origin._beside(origins.returned)))
+    answer(origins._halve())
     np.testing.assert_array_equal(return_to_origin.inferred(origins.returned)[0], truth)
     assert np.isnan(origins.returned).any()
 

@@ -183,11 +183,13 @@ class Subject:
         what: It is.
         make: It, with the bank and the held-out rows that it is examined with.
         told: Of each claim the verdicts that are right. A refusal is told of "reading".
+        probes: What is measured.
     """
 
     what: str
     make: Callable[[], tuple[ss.Denoiser, Banks]]
     told: dict[str, str]
+    probes: tuple[str, ...] = ("relative-distance", "leaving", "score-error", "supervision-loss", "memorization")
 
 
 def copier() -> ss.Denoiser:
@@ -228,6 +230,7 @@ ZOO = {
         "σ-CFDM: the exact score of 300 rows, averaged over states displaced by fixed noise of 0.3",
         lambda: (Smoothed(part(0, 300), 0.3), (part(0, 300), digits()[1])),
         {"departs": "supported"},
+        probes=("score-error",),
     ),
     "true-gaussian": Subject(
         "the true score of the Gaussian that the rows were drawn from",
@@ -277,9 +280,9 @@ def told(name: str) -> dict[str, dict[str, Any]]:
     """What a subject is told: records by claim; a refusal is the record of "reading"."""
     subject = ZOO[name]
     model, (bank, held) = subject.make()
-    probes = ["relative-distance", "leaving", "score-error", "supervision-loss", "memorization"]
+    probes = [*subject.probes, *["return-to-origin"] * ("returns" in subject.told)]
     try:
-        run = ss.examine(model, bank, probes + ["return-to-origin"] * ("returns" in subject.told), held_out=held, **OPTIONS)
+        run = ss.examine(model, bank, probes, held_out=held, **OPTIONS)
     except ss.InputError as problem:
         return {"reading": {"verdict": REFUSED, "text": str(problem).splitlines()[0]}}
     return {one["name"]: one for one in run.claims} | {"reading": {"verdict": "read", "text": "The model was read as it is"}}

@@ -354,7 +354,10 @@ class _Job:
 
             some([middle])  # what is made once is made now
             both = [len(times) // 4, 3 * len(times) // 4]
-            cell = forecast.timed(lambda: some(both)) / (len(both) * count)
+            took = forecast.timed(lambda: some(both))
+            if took > forecast.COMPILED:
+                took = min(took, forecast.timed(lambda: some(both)))
+            cell = took / (len(both) * count)
         left = sum(len(times) - len(list(self._cell(name, r, 0).parent.glob("time-*.npz"))) for name in self.models for r in self.regions)
         drawn = sum(len(list((self.folder / "states" / file_name(name)).glob("*.safetensors"))) for name in self.models)
         chunks = count * -(-paths // CHUNK) - drawn

@@ -12,6 +12,7 @@ from scorescope.progress import span
 
 ADAPTIVE = 70  # evaluations of dopri5 on one path: 60 to 80 for trained networks
 SHORT = 3.0  # seconds of a cell up to which some are timed; in longer ones the network takes nearly all
+COMPILED = 1.0  # seconds of a timed part from which on it is timed again: on a new machine loops may have been compiled in it
 LARGE = 0.3  # share of the whole from which on a stage is worth leaving out
 
 

@@ -283,7 +283,8 @@ def save(results: xr.Dataset, path: str | Path) -> Path:
     }
     # Made in memory first: on a full disk HDF5 itself would crash when it closes the file.
     written = io.BytesIO()
-    results.to_netcdf(written, engine="h5netcdf", encoding=packed)
+    whole = results.drop_encoding()  # of a file that it came from: it would cut words to their length there
+    whole.to_netcdf(written, engine="h5netcdf", encoding=packed)
     with replacing(path) as temporary:
         temporary.write_bytes(written.getbuffer())
     return Path(path)

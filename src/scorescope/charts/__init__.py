@@ -22,6 +22,7 @@ import xarray as xr
 
 from scorescope import registry
 from scorescope.charts import generic, page
+from scorescope.charts.frame import framed
 from scorescope.charts.grammar import Drawing, Key, Row
 from scorescope.charts.tables import csv_text, measured
 from scorescope.files import replacing
@@ -73,21 +74,16 @@ class Chart:
         return page.spec(self.drawing, self.description)
 
     @cached_property
-    def standalone(self) -> dict[str, Any]:
-        """Vega-Lite with title and legend, for a file that travels alone."""
-        return page.standalone(self.drawing, self.description)
+    def _picture(self) -> str:
+        return str(vl_convert.vegalite_to_svg(json.dumps(self.spec, allow_nan=False), vl_version=VEGA_LITE))
 
     def svg(self, alone: bool = False) -> str:
         """The chart as SVG; with `alone`, title and legend included."""
-        return self._alone if alone else str(vl_convert.vegalite_to_svg(json.dumps(self.spec, allow_nan=False), vl_version=VEGA_LITE))
-
-    @cached_property
-    def _alone(self) -> str:
-        return str(vl_convert.vegalite_to_svg(json.dumps(self.standalone, allow_nan=False), vl_version=VEGA_LITE))
+        return framed(self._picture, self.title, self.legend, self.drawing.width) if alone else self._picture
 
     def png(self, scale: float = 2) -> bytes:
         """The chart with title and legend as PNG."""
-        return bytes(vl_convert.svg_to_png(self._alone, scale=scale))
+        return bytes(vl_convert.svg_to_png(self.svg(alone=True), scale=scale))
 
     def csv(self) -> str:
         """The numbers drawn as CSV; an empty field is a value that was not measured."""

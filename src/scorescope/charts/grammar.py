@@ -3,7 +3,7 @@
 t runs from 0 ("image") to 1 ("noise"), left to right. Supervision is blue, solid, ●; extrapolation vermillion, dotted, ■; re-noised
 green, dashed, ▲; held-out rows purple, dash and dot, ◆; theory black. Lines are medians over paths, bands the middle 80 % (C.2). Words,
 not formulas, on axes; bands and lines of theory say what they are on the spot. A chart has neither title nor legend inside: a page sets
-both as text (`Key.swatch` draws the signs), and `page.standalone` adds them for files that travel alone.
+both as text (`Key.swatch` draws the signs), and `frame` adds them for files that travel alone.
 """
 
 from __future__ import annotations

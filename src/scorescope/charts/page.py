@@ -1,16 +1,13 @@
-"""Panels to pages: widths, grids, the common style, and what a chart gets when it travels alone: title and legend."""
+"""Panels to pages: widths, grids, the common style."""
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import altair as alt
 
-from scorescope.charts.grammar import FONT, WIDTH, Drawing, Key, Spec
-from scorescope.charts.layers import panel
+from scorescope.charts.grammar import FONT, WIDTH, Drawing, Spec
 
 COLUMNS, LEFT, GAP = 3, 66, 18
 CONFIG: dict[str, Any] = {
@@ -98,51 +95,3 @@ def facets(names: Sequence[str], kinds: Sequence[Callable[[str, int, bool], Any]
 def spec(drawing: Drawing, description: str) -> Spec:
     """The chart without title and legend; `description` is what a screen reader says."""
     return {"$schema": alt.SCHEMA_URL, "description": description, "config": CONFIG, **drawing.chart}
-
-
-def standalone(drawing: Drawing, description: str) -> Spec:
-    """The chart with its title and legend, for a file that is looked at alone."""
-    longest = drawing.width // 8
-    whole = re.sub(r"(?<=[=\d]) (?=[\d%−])| (?==)", "\u00a0", drawing.title)  # "t = 0.87" and "1 %" stay on one line
-    lines = textwrap.wrap(whole, min(longest, len(whole) // -(-len(whole) // longest) + 10))
-    title = {"text": lines, "anchor": "start", "fontSize": 15, "offset": 12, "frame": "bounds"}
-    made = join("vconcat", [*_legend(drawing.legend, drawing.width), drawing.chart], 12)
-    return {"$schema": alt.SCHEMA_URL, "description": description, "config": CONFIG, "title": title, **made}
-
-
-def _legend(keys: Sequence[Key], width: int) -> list[Any]:
-    """The legend as a strip of signs and words, broken into lines of at most the full width."""
-    if not keys:
-        return []
-    layers: list[Any] = []
-    x, y = 0.0, 9.0
-    for key in keys:
-        length = 40 + 5.7 * len(key.label)
-        if x and x + length > width - LEFT + 20:
-            x, y = 0.0, y + 18
-        layers += _entry(key, x, y)
-        x += length + 12
-    return [alt.layer(*layers).properties(width=width - LEFT, height=y + 9, view=alt.ViewBackground(stroke=None))]
-
-
-def _entry(key: Key, x: float, y: float) -> list[Any]:
-    here = panel([{"x": x, "end": x + 30, "middle": x + 15, "words": x + 36, "y": y, "top": y - 5, "bottom": y + 5, "label": key.label}])
-
-    def across(field: str) -> alt.X:
-        return alt.X(f"{field}:Q", scale=None, axis=None)
-
-    def down(field: str) -> alt.Y:
-        return alt.Y(f"{field}:Q", scale=None, axis=None)
-
-    text = here.mark_text(align="left", baseline="middle", color="#222222", aria=False).encode(
-        x=across("words"), y=down("y"), text="label:N"
-    )
-    if key.kind in ("band", "bar"):
-        box = here.mark_rect(color=key.colour, opacity=1, fillOpacity=0.25 if key.kind == "band" else 0.8, aria=False)
-        return [box.encode(x=across("x"), x2="end:Q", y=down("top"), y2="bottom:Q"), text]
-    line = here.mark_rule(color=key.colour, strokeWidth=0.8 if key.kind == "thin" else 2, strokeDash=list(key.dash), aria=False)
-    signs = [line.encode(x=across("x"), x2="end:Q", y=down("y"))]
-    if key.shape:
-        mark = here.mark_point(filled=True, size=38, opacity=1, color=key.colour, shape=key.shape, aria=False)
-        signs.append(mark.encode(x=across("middle"), y=down("y")))
-    return [*signs, text]

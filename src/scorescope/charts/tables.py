@@ -83,6 +83,25 @@ def single_paths(values: xr.DataArray) -> list[Row]:
     return rows
 
 
+def near_axis(rows: Sequence[Row], low: float, high: float, field: str, by: Sequence[str]) -> list[Row]:
+    """Rows of curves whose `field` is between `low` and `high`, or whose neighbour's is: what is far outside would be drawn unseen.
+
+    Args:
+        rows: In order of t.
+        low, high: Ends of the axis.
+        field: What is drawn.
+        by: What tells curves apart.
+    """
+    curves: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        curves.setdefault(tuple(row[name] for name in by), []).append(row)
+    kept = []
+    for points in curves.values():
+        inside = np.array([low <= row[field] <= high for row in points])
+        kept += [row for row, near in zip(points, np.convolve(inside, np.ones(3), "same") > 0, strict=True) if near]
+    return kept
+
+
 def _evenly(items: np.ndarray, count: int) -> np.ndarray:
     """At most `count` of the items, the first and the last among them."""
     return items[np.unique(np.linspace(0, len(items) - 1, min(len(items), count)).astype(int))] if len(items) else items

@@ -5,12 +5,13 @@ by bisection on C.4's 21 times: the middle of every stretch whose ends differ is
 the same between two times at which it is; this is checked two times further on each side, and where it fails the search goes on from
 there. Times in between are inferred: there `returned` has a value and `return_distance` has none.
 
-Rows that training never saw are asked the same, with the same noise: what comes back of them says how much of it is memory.
+Rows that training never saw are asked the same, with the same noise: what comes back of them says how much of it is memory. Both
+searches are generators, which say what they ask next, so that the model answers both in one batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,11 @@ ROUNDS, EACH = 9, 23  # how often most origins are denoised, and what the model 
 ADAPTIVE = 60  # evaluations of the run's solver, from a time in the middle
 
 
+Asked = tuple[np.ndarray, np.ndarray]  # which origins (M,), and to which times (M,) they are noised
+Found = tuple[np.ndarray, np.ndarray, Tensor]  # whether each returned, its distance, the outputs
+Search = Generator[Asked, Found, None]
+
+
 @dataclass
 class Origins:
     """Noised rows of one bank, and what is known of their return.
@@ -47,6 +53,7 @@ class Origins:
         pairs: Rows and noise.
         returned, distance: (P, T); NaN where nothing is known.
         pictures: (STRIP, T, *shape) outputs of the first few.
+        last, lost: (P,) between which times each row is first lost, once the search is over.
     """
 
     subject: Subject
@@ -57,6 +64,8 @@ class Origins:
     returned: np.ndarray = field(init=False)
     distance: np.ndarray = field(init=False)
     pictures: Tensor = field(init=False)
+    last: np.ndarray = field(init=False)
+    lost: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         setting = self.subject.setting
@@ -65,76 +74,101 @@ class Origins:
         self.returned, self.distance = np.full(shape, np.nan), np.full(shape, np.nan)
         self.pictures = torch.full((min(STRIP, shape[0]), shape[1], *self.bank.shape), torch.nan)
 
-    def measure(self, which: np.ndarray, k: np.ndarray) -> None:
-        """Fill in origins `which` (M,) at times `k` (M,)."""
-        self.returned[which, k], self.distance[which, k], outputs = self.denoised(which, self.times[k])
-        for place in np.flatnonzero(which < len(self.pictures)):
-            self.pictures[which[place], k[place]] = outputs[place]
-
-    def denoised(self, which: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        """Of origins `which` (M,) at `times` (M,): whether each returned, its distance per √d, and the outputs (M, *shape)."""
-        model, device = self.subject.model, self.subject.truth.device
-        chosen, x = torch.from_numpy(which), self.pairs.x[torch.from_numpy(which)]
-        t = torch.from_numpy(np.minimum(times, start_time(model)))
+    def states(self, which: np.ndarray, times: np.ndarray) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Origins `which` (M,) noised to `times` (M,): states, the times as far as the model reaches, labels."""
+        chosen, device = torch.from_numpy(which), self.subject.truth.device
+        x, t = self.pairs.x[chosen], torch.from_numpy(np.minimum(times, start_time(self.subject.model)))
         at = t.reshape(-1, *[1] * (x.ndim - 1))
         z = ((1 - at) * x.double() + at * self.pairs.eps[chosen].double()).to(x.dtype).to(device)
-        label = None if self.pairs.label is None else self.pairs.label[chosen].to(device)
-        outputs = self._sampled(z, t, label)
-        self.subject.tick(len(which))
+        return z, t, None if self.pairs.label is None else self.pairs.label[chosen].to(device)
+
+    def judged(self, which: np.ndarray, outputs: Tensor) -> Found:
+        """Of outputs (M, *shape) of origins `which`: whether each returned, its distance per √d, and the outputs."""
+        assert self.pairs.row is not None
+        x = self.pairs.x[torch.from_numpy(which)]
         original = squared(outputs.double().cpu() - x.double()).sqrt()
         index, nearest = (part[:, 0].cpu() for part in neighbours(self.bank, outputs, 1))
-        assert self.pairs.row is not None
         same = (index.numpy() == self.pairs.row[which]) | (original <= nearest).numpy()
         for other in self.others:
             same &= (nearest <= neighbours(other, outputs, 1)[1][:, 0].cpu()).numpy()
+        self.subject.tick(len(which))
         return same, (original / x[0].numel() ** 0.5).numpy(), outputs.float().cpu()
 
-    def _sampled(self, z: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-        """By a few Heun steps for the search; by the run's solver where every time is asked for."""
-        setting, model = self.subject.setting, self.subject.model
-        if setting.returns == "search":
-            return ends(model, z, t, label, batch=setting.solver.get("batch", len(z)))
-        outputs = z.clone()
-        for time in t.unique().tolist():
-            here = (t == time).nonzero().flatten().to(z.device)
-            tags = None if label is None else label[here]
-            if time > end_time(model):
-                outputs[here] = trajectory(model, z[here], [0.0], tags, start=time, seed=setting.seed, **setting.solver)[:, 0]
-        return outputs
-
-    def search(self) -> None:
-        """Measure where return changes, and around; at every time the rows whose pictures are shown, those of training."""
+    def search(self) -> Search:
+        """Ask where return changes, and around; at every time the rows whose pictures are shown, those of training; then finer."""
         origins, shown = np.arange(len(self.returned)), 0 if self.others else STRIP
         every = origins if self.subject.setting.returns != "search" else origins[:shown]
-        self._fill(np.isin(origins, every)[:, None] & np.ones(len(self.times), bool))
-        self._fill(np.arange(len(self.times)) == np.zeros((len(origins), 1)))
-        self._halve()
-        self._fill(_beside(self.returned))
-        self._halve()
+        yield from self._fill(np.isin(origins, every)[:, None] & np.ones(len(self.times), bool))
+        yield from self._fill(np.arange(len(self.times)) == np.zeros((len(origins), 1)))
+        yield from self._halve()
+        yield from self._fill(_beside(self.returned))
+        yield from self._halve()
+        yield from self._first_loss()
 
-    def _halve(self) -> None:
-        """Measure the middle of every stretch whose ends differ, until none is left; beyond the last time a row counts as lost."""
+    def _halve(self) -> Search:
+        """Ask the middle of every stretch whose ends differ, until none is left; beyond the last time a row counts as lost."""
         while (wanted := _middles(self.returned)).any():
-            self._fill(wanted)
+            yield from self._fill(wanted)
 
-    def _fill(self, wanted: np.ndarray) -> None:
-        """Measure where `wanted` (P, T) and nothing is known."""
+    def _fill(self, wanted: np.ndarray) -> Search:
+        """Ask where `wanted` (P, T) and nothing is known."""
         which, k = np.nonzero(wanted & np.isnan(self.returned))
         if len(which):
-            self.measure(which, k)
+            self.returned[which, k], self.distance[which, k], outputs = yield which, self.times[k]
+            for place in np.flatnonzero(which < len(self.pictures)):
+                self.pictures[which[place], k[place]] = outputs[place]
 
-    def first_loss(self) -> tuple[np.ndarray, np.ndarray]:
-        """(P,) the last time at which each row came back before it is first lost, and the first at which it is; NaN if it never is."""
+    def _first_loss(self) -> Search:
+        """`last` and `lost` (P,): the last time at which each row came back before it is first lost, and the first at which it is; NaN
+        if it never is.
+        """
         whole = inferred(self.returned)
         first = np.where((whole == 0).any(1), np.argmax(whole == 0, axis=1), whole.shape[1])
-        last, lost = self.times[np.maximum(first - 1, 0)], np.append(self.times, np.nan)[first]
+        self.last, self.lost = self.times[np.maximum(first - 1, 0)], np.append(self.times, np.nan)[first]
         for _ in range(HALVINGS if self.subject.setting.returns == "search" else 0):
-            which = np.flatnonzero(np.isfinite(lost) & (first > 0) & ((last + lost) / 2 > end_time(self.subject.model)))
+            middle = (self.last + self.lost) / 2
+            which = np.flatnonzero(np.isfinite(self.lost) & (first > 0) & (middle > end_time(self.subject.model)))
             if len(which):
-                middle = (last[which] + lost[which]) / 2
-                back = self.denoised(which, middle)[0].astype(bool)
-                last[which], lost[which] = np.where(back, middle, last[which]), np.where(back, lost[which], middle)
-        return last, lost
+                back = (yield which, middle[which])[0].astype(bool)
+                self.last[which], self.lost[which] = (
+                    np.where(back, middle[which], self.last[which]),
+                    np.where(back, self.lost[which], middle[which]),
+                )
+
+
+def carry_on(subject: Subject, every: Sequence[Origins]) -> None:
+    """All searches at once, whose rows all have labels or none: what they ask is denoised in one batch."""
+    running = [(origins, search, next(search, None)) for origins in every for search in [origins.search()]]
+    while asking := [(origins, search, asked) for origins, search, asked in running if asked is not None]:
+        states, times, labels = zip(*(origins.states(*asked) for origins, _, asked in asking), strict=True)
+        label = None if labels[0] is None else torch.cat(labels)
+        outputs = _denoised(subject, torch.cat(states), torch.cat(times), label).split([len(z) for z in states])
+        running = [
+            (origins, search, _answered(search, origins.judged(asked[0], output)))
+            for (origins, search, asked), output in zip(asking, outputs, strict=True)
+        ]
+
+
+def _answered(search: Search, found: Found) -> Asked | None:
+    """What a search asks next; None at its end."""
+    try:
+        return search.send(found)
+    except StopIteration:
+        return None
+
+
+def _denoised(subject: Subject, z: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+    """By a few Heun steps for the search; by the run's solver where every time is asked for."""
+    setting, model = subject.setting, subject.model
+    if setting.returns == "search":
+        return ends(model, z, t, label, batch=setting.solver.get("batch", len(z)))
+    outputs = z.clone()
+    for time in t.unique().tolist():
+        here = (t == time).nonzero().flatten().to(z.device)
+        tags = None if label is None else label[here]
+        if time > end_time(model):
+            outputs[here] = trajectory(model, z[here], [0.0], tags, start=time, seed=setting.seed, **setting.solver)[:, 0]
+    return outputs
 
 
 def _known(returned: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -174,20 +208,20 @@ def inferred(returned: np.ndarray) -> np.ndarray:
 def measure(subject: Subject) -> Mapping[str, Any]:
     """`returned` by the paper's criterion: the nearest row of the output is the original (its exact duplicates count as it)."""
     times = TIMES[(TIMES == 0) | ((end_time(subject.model) <= TIMES) & (start_time(subject.model) + NEAR >= TIMES))]
+    searches = {suffix: Origins(subject, bank, others, times) for suffix, bank, others in _banks(subject)}
+    alike = len({origins.pairs.label is None for origins in searches.values()}) == 1
+    for group in [list(searches.values())] if alike else [[origins] for origins in searches.values()]:
+        carry_on(subject, group)
     found: dict[str, Any] = {"origin_time": TIMES}
-    for suffix, bank, others in _banks(subject):
-        origins = Origins(subject, bank, others, times)
-        origins.search()
-        until, lost = origins.first_loss()
+    for suffix, origins in searches.items():
         found |= {
             f"returned{suffix}": _on_grid(inferred(origins.returned), times),
             f"return_distance{suffix}": _on_grid(origins.distance, times),
-            f"return_last{suffix}": until,
-            f"return_lost{suffix}": lost,
+            f"return_last{suffix}": origins.last,
+            f"return_lost{suffix}": origins.lost,
             f"origin_row{suffix}": origins.pairs.row,
         }
-        if not suffix:
-            found["return_image"] = _on_grid(origins.pictures.numpy(), times)
+    found["return_image"] = _on_grid(searches[""].pictures.numpy(), times)
     return found
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
 import math
+import os
 from collections.abc import Sequence
-from importlib import resources
+from importlib import metadata, resources
+from pathlib import Path
 from typing import Any
 
 import vl_convert
@@ -20,6 +23,7 @@ from scorescope.charts import VEGA_LITE, Chart
 from scorescope.claims import Finding, Verdict
 from scorescope.claims.fit import INTEGRALS, integrals
 from scorescope.claims.sizes import short_count
+from scorescope.files import write_text
 from scorescope.report import figures, gallery, scrubber
 from scorescope.report.pictures import Rows, painter
 from scorescope.results import largest, misread, models, not_measured, provenance, starts_from_rows
@@ -113,9 +117,16 @@ def asset(name: str) -> Markup:
 
 @functools.cache
 def bundle() -> Markup:
-    """Vega, Vega-Lite and vega-embed as one script."""
+    """Vega, Vega-Lite and vega-embed as one script; kept in the user's cache, since putting it together takes seconds."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "scorescope")
+    place = cache / f"vega-{VEGA_LITE}-{metadata.version('vl-convert-python')}.js"
+    with contextlib.suppress(OSError):
+        return Markup(place.read_text(encoding="utf-8"))
     script = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]  # its stub forgets that the snippet is optional
-    return Markup(script.replace("</script", "<\\/script"))
+    script = script.replace("</script", "<\\/script")
+    with contextlib.suppress(OSError):
+        write_text(place, script)
+    return Markup(script)
 
 
 # ---- what was examined --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from scorescope.errors import InputError, unknown
 from scorescope.registry import module, names
@@ -69,10 +70,19 @@ def filled(network: type[nn.Module], config: Any, weights: Weights) -> nn.Module
     Raises:
         InputError: Weights that do not fit.
     """
-    with torch.device("meta"):
+    with _Unfilled():
         net = network(config)
     try:
         net.load_state_dict(weights, assign=True)
     except RuntimeError as problem:
         raise InputError(f"its weights do not fit the network ({str(problem).splitlines()[-1].strip()})") from problem
     return net.eval()
+
+
+class _Unfilled(TorchFunctionMode):
+    """Parameters keep what their memory holds, which costs nothing; on PyTorch's meta device the first network takes seconds of imports."""
+
+    FILLS = frozenset({torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.zero_, torch.Tensor.fill_})
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in self.FILLS else func(*args, **(kwargs or {}))
