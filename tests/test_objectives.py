@@ -26,6 +26,7 @@ from scorescope.training.examples import batch
 from scorescope.training.interpolant import Interpolant
 from scorescope.training.loop import train
 from scorescope.training.objectives import Setting
+from scorescope.training.objectives.contrastive import Contrastive, ContrastiveLoss
 from scorescope.training.objectives.dispersive import Dispersive, dispersion
 from scorescope.training.objectives.dsm import DSM
 from scorescope.training.objectives.mismatch import Mismatch
@@ -517,3 +518,60 @@ def test_an_mlp_learns_vectors(tmp_path):
     curve = np.loadtxt(tmp_path / "loss.csv", delimiter=",", skiprows=1)
     assert curve[-1, 1] < 0.85 * curve[0, 1]
     assert ss.load(path)(torch.zeros(3, 2), 0.5).shape == (3, 2)
+
+
+# ---- contrastive flow matching ------------------------------------------------------------------------------------------------
+
+
+def test_the_contrastive_optimum_is_the_exact_velocity_moved_away_from_the_mean_one_by_a_known_amount():
+    rows = np.random.default_rng(0).standard_normal((12, 6)).astype(np.float32) + 1
+    points, weight = ss.Bank.from_arrays(rows, name="points"), 0.2
+    exact, examples = ss.EmpiricalScore(points), batch(points, 3, 0, 4096, 0.0)
+    examples = examples._replace(t=examples.t.clamp(0.02, 0.98))
+    other = -torch.from_numpy(rows).mean(0)  # E[ε̃ − x̃]
+
+    def moved(by):
+        def net(z, t, label=None):
+            velocity = (z - exact(z.double(), t.double()).to(z)) / t[:, None]
+            return velocity + by * (velocity - other)
+
+        return net
+
+    loss = ContrastiveLoss(Interpolant(), points, weight, 0)
+    at = [float(loss(moved(by), examples)["loss"]) for by in (0.0, 0.25, 0.5)]
+    curve = np.polyfit([0.0, 0.25, 0.5], at, 2)
+    assert -curve[1] / (2 * curve[0]) == pytest.approx(weight / (1 - weight), abs=0.03)
+
+
+def test_contrastive_examples_are_the_items_own(bank):
+    whole, made = batch(bank, 0, 0, 10, 0.0), setting(bank, Contrastive())
+    loss = Contrastive().loss(made)
+    for k, every in enumerate(loss.others(whole)):
+        part = loss.others(batch(bank, 0, 6, 4, 0.0))[k]
+        torch.testing.assert_close(every[6:], part)
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.0, math.nan])
+def test_a_contrastive_weight_without_a_minimum_is_refused(weight):
+    with pytest.raises(ss.InputError, match="without a minimum"):
+        Contrastive(weight).validate()
+
+
+# ---- encoders without weights -------------------------------------------------------------------------------------------------
+
+
+def test_oriented_gradients_follow_an_image_that_is_turned_and_know_an_edge():
+    hog, image = encoders.encoder_of("hog"), torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    edge = torch.zeros(1, 3, 8, 8)
+    edge[..., 4:] = 1
+    assert (hog(edge)[0, :, :9].argmax(1) == 0).all()
+    half = hog(image).reshape(4, 4, 4, 9), hog(image.rot90(2, (2, 3))).reshape(4, 4, 4, 9)
+    # turned by half a circle every gradient keeps its orientation; cells and blocks change places
+    torch.testing.assert_close(half[1].flip(0, 1, 2), half[0], rtol=1e-4, atol=1e-4)
+
+
+def test_the_random_encoder_is_always_the_same():
+    image = torch.rand(2, 3, 28, 28)
+    one, other = (encoders.encoder_of("random")(image) for _ in range(2))
+    torch.testing.assert_close(one, other)
+    assert one.shape == (2, 49, 36) == encoders.encoder_of("hog")(image).shape

@@ -154,7 +154,7 @@ class MakeFeatures:
     out: Annotated[str, arg(metavar="FOLDER")]
     """Folder of the features."""
     encoder: str = "lite0"
-    """lite0, timm:NAME, transformers:NAME, or FILE.py:FUNCTION that returns a torch module."""
+    """lite0, hog, random, timm:NAME, transformers:NAME, or FILE.py:FUNCTION that returns a torch module."""
     latents: Annotated[str | None, arg(metavar="Y.bank")] = None
     """The bank that will be trained on, where it holds latents of the same images in the same order."""
     device: str = "cpu"

@@ -47,6 +47,51 @@ class Lite0(nn.Module):
         return self.net.extract_features((255 * x - 127) / 128).flatten(2).mT
 
 
+class HOG(nn.Module):
+    """Histograms of oriented gradients (Dalal & Triggs 2005), without weights: 36 features of every cell of 4 × 4 pixels.
+
+    Nine unsigned orientations, votes shared by the two nearest, each cell normalized by the four blocks of 2 × 2 cells that it is in.
+    """
+
+    bins, cell = 9, 4
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, cells, 36) of images (B, 3, H, W) in [0, 1]."""
+        grey = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+        across, down = grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2], grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]
+        angle = torch.atan2(down, across) % torch.pi * (self.bins / torch.pi)
+        size, low = (across.square() + down.square()).sqrt(), angle.floor()
+        votes = size.new_zeros(len(size), self.bins, *size.shape[2:])
+        votes.scatter_add_(1, low.long() % self.bins, size * (1 - angle + low))
+        votes.scatter_add_(1, (low.long() + 1) % self.bins, size * (angle - low))
+        cells = F.avg_pool2d(votes, self.cell)
+        height, width = cells.shape[2:]
+        energy = F.avg_pool2d(F.pad(cells.square().sum(1, keepdim=True), (1, 1, 1, 1), mode="replicate"), 2, stride=1)
+        blocks = [energy[..., i : i + height, j : j + width] for i in (0, 1) for j in (0, 1)]
+        return torch.cat([cells / (block.sqrt() + 1e-3) for block in blocks], 1).flatten(2).mT
+
+
+class RandomConv(nn.Module):
+    """Convolutions with random weights, always the same ones: an encoder that knows nothing, as a control. 36 features, as of `HOG`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 32, 64, 36)
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, stride=k, padding=1) for a, b, k in zip(widths, widths[1:], (1, 2, 2), strict=False))
+        drawn = torch.Generator().manual_seed(0)
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight, generator=drawn)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, H/4 · W/4, 36) of images (B, 3, H, W) in [0, 1]."""
+        x = 2 * images - 1
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer(x))
+        found: Tensor = self.layers[-1](x)
+        return found.flatten(2).mT
+
+
 class Timm(nn.Module):
     """A vision model of timm, with the preprocessing that its weights want."""
 
@@ -92,6 +137,7 @@ class Transformers(nn.Module):
         return self.net(pixel_values=(x - self.mean) / self.std).last_hidden_state[:, -self.count :]
 
 
+OWN: dict[str, Callable[[], nn.Module]] = {"lite0": Lite0, "hog": HOG, "random": RandomConv}
 HUBS: dict[str, Callable[[str], nn.Module]] = {"timm": Timm, "transformers": Transformers}
 
 
@@ -103,8 +149,8 @@ def encoder_of(name: str) -> nn.Module:
     """
     hub, _, rest = name.partition(":")
     made: nn.Module
-    if name == "lite0":
-        made = Lite0()
+    if name in OWN:
+        made = OWN[name]()
     elif hub in HUBS:
         try:
             made = HUBS[hub](rest)
@@ -120,7 +166,7 @@ def encoder_of(name: str) -> nn.Module:
         if not isinstance(made, nn.Module):
             raise InputError(f"{name} returns no torch module", "a function that returns one")
     else:
-        raise unknown("encoder", name, ["lite0", *(f"{known}:NAME" for known in HUBS), "FILE.py:FUNCTION"])
+        raise unknown("encoder", name, [*OWN, *(f"{known}:NAME" for known in HUBS), "FILE.py:FUNCTION"])
     return made.eval().requires_grad_(False)
 
 

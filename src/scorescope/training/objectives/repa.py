@@ -31,8 +31,9 @@ class REPA(Objective):
         repa_weight: λ, of the alignment beside the DSM loss.
         repa_depth: Block whose output is aligned, counted from 1 (the paper: 8; the authors take 4 for B).
         repa_width: Hidden width of the projector.
-        encoder: lite0 (EfficientNet-Lite0, which pip installs), timm:NAME, transformers:NAME, or FILE.py:FUNCTION that returns a torch
-            module from images (B, 3, H, W) in [0, 1] to features (B, tokens, width).
+        encoder: lite0 (EfficientNet-Lite0, which pip installs), hog (oriented gradients), random (a control), timm:NAME,
+            transformers:NAME, or FILE.py:FUNCTION that returns a torch module from images (B, 3, H, W) in [0, 1] to features
+            (B, tokens, width).
         features: Folder of features computed before (`scorescope bank features`), instead of asking the encoder at every step.
     """
 
