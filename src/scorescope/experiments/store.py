@@ -18,6 +18,7 @@ from scorescope.denoiser import Denoiser
 from scorescope.errors import InputError
 from scorescope.examination import examine
 from scorescope.rows import Bank
+from scorescope.training.draws import subset
 from scorescope.training.keep import Keep
 from scorescope.training.keep import place as kept
 from scorescope.training.loop import Progress, Watcher, train
@@ -38,12 +39,16 @@ class Store:
         self.banks = {Path(path).name.removesuffix(".bank"): Path(path) for path in banks}
 
     def bank(self, name: str) -> Bank:
-        """The bank of that name: one of the folders given, or the demo's digits.
+        """The bank of that name: one of the folders given, or the demo's digits; of "NAME:100" the first hundred rows.
 
         Raises:
             InputError: No such bank was given.
         """
         from scorescope.demo import digits, held_out_digits
+
+        whole, _, count = name.partition(":")
+        if count:
+            return subset(self.bank(whole), np.arange(int(count)), f"{whole}-{count}")
 
         own: dict[str, Callable[[], Bank]] = {"digits": digits, "digits-held-out": held_out_digits}
         if name in self.banks:
@@ -98,7 +103,7 @@ class Store:
         identity = {"models": [model.identity() for model in models], "bank": bank, "held_out": held_out, "plan": dict(plan)}
         name = hashlib.sha256(json.dumps(identity, sort_keys=True, default=list).encode()).hexdigest()[:10]
         unseen = self.bank(held_out) if held_out else None
-        folder = self.folder.with_name("examinations") / f"{bank}-{name}"
+        folder = self.folder.with_name("examinations") / f"{bank.replace(':', '-')}-{name}"
         return examine(list(models), self.bank(bank), held_out=unseen, out=folder, device=self.device, **plan).results
 
 
