@@ -44,7 +44,7 @@ class Flops:
 
 def si(value: float) -> str:
     """1234567 as "1.23 M"."""
-    units = ["", "k", "M", "G", "T", "P"]
+    units = ["", "k", "M", "G", "T", "P", "E"]
     while value >= 999.5 and len(units) > 1:
         value, units = value / 1000, units[1:]
     return f"{value:.3g} {units[0]}"

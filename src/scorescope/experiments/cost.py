@@ -1,0 +1,93 @@
+"""What the networks of an experiment cost, before one is trained: operations, hours, memory and disk; and the command for each.
+
+    operations   3 · forward pass · batch · steps: a backward pass takes two forward ones (encoders and exact scores are not counted)
+    hours        operations / (peak of the device · the share of it that is reached)
+    memory       20 bytes a parameter: weights, gradients, Adam's two moments, the average; what layers keep for the backward pass is not
+                 counted
+    disk         16 bytes a parameter for a checkpoint, 4 more for each set of weights that is kept
+
+`python benchmarks/cost_model.py` times steps of the desk's networks against the first line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from scorescope import nets
+from scorescope.evaluate import flops
+from scorescope.evaluate.operations import si
+from scorescope.training.presets import presets
+from scorescope.training.recipe import Recipe
+
+BACKWARD = 3
+PEAK, REACHED = 312e12, 0.35
+"""An A100's bfloat16 operations a second, and the share that training transformers is commonly said to reach; not measured here."""
+RANKS = 4
+"""Devices of the paper (C.1)."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A network that an experiment needs.
+
+    Attributes:
+        name: In a few words.
+        recipe: Of it.
+        bank: Name of the bank that it is trained on.
+        shape, classes: Of the bank's rows.
+        keep: Steps whose weights are kept.
+    """
+
+    name: str
+    recipe: Recipe[Any, Any]
+    bank: str
+    shape: tuple[int, ...]
+    classes: int
+    keep: tuple[int, ...] = ()
+
+    def counted(self) -> tuple[int, float]:
+        """Parameters of the network, and operations of its training."""
+        with torch.random.fork_rng(devices=[]):
+            net = nets.build(self.recipe.net.on(self.shape, self.classes))
+        forward = flops(net, self.shape, 0 if self.classes else None).total
+        return sum(p.numel() for p in net.parameters()), float(BACKWARD) * forward * self.recipe.batch * self.recipe.steps
+
+    def command(self, out: str) -> str:
+        """How it is trained on the paper's devices, into the folder `out`."""
+        known = {name: one for name, one in presets().items() if one.family == self.recipe.family}
+        wanted = self.recipe.record()
+        others = {name: _differing(wanted, one.record()) for name, one in known.items()}
+        nearest = min(others, key=lambda name: len(others[name]))
+        words = [f"--{key.replace('_', '-')} {_words(value)}" for key, value in others[nearest].items() if value != ""]
+        start = f"torchrun --nproc-per-node {RANKS} -m scorescope train --preset {nearest} --bank {self.bank}.bank --device cuda"
+        kept = f"--keep {' '.join(map(str, self.keep))}" if self.keep else ""
+        return " ".join(part for part in (start, *words, kept, f"--out {out}") if part)
+
+
+def _differing(wanted: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in wanted.items() if known.get(key) != value and key != "family"}
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def table(trainings: Sequence[Training]) -> list[str]:
+    """A line a network, and one for all."""
+    counted = [one.counted() for one in trainings]
+    lines = [
+        f"{one.name:<26}{si(size):>8} parameters{si(work):>9}FLOP{_hours(work):>9.2f} h{20 * size / 1e9:>8.2f} GB"
+        f"{(16 + 4 * len(one.keep)) * size / 1e9:>8.2f} GB"
+        for one, (size, work) in zip(trainings, counted, strict=True)
+    ]
+    whole = sum(work for _, work in counted)
+    said = f"{len(lines)} networks: {si(whole)}FLOP, {_hours(whole):,.1f} hours of one A100 at {100 * REACHED:.0f} % of its bfloat16 peak"
+    return [*lines, f"{said}; memory of the training's state, disk"]
+
+
+def _hours(operations: float) -> float:
+    return operations / (PEAK * REACHED) / 3600
