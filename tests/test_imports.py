@@ -70,7 +70,7 @@ MAY_IMPORT = {
     ),
     "experiments": (
         *("denoiser", "rows", "empirical", "adapters", "training", "results", "statistics", "charts", "claims", "runs", "progress", "demo"),
-        *("examination", "report", "nets", "sampler"),
+        *("examination", "report", "nets", "sampler", "regions", "theories"),
     ),
     "cli": (
         *("process", "progress", "plan", "runs", "rows", "search", "adapters", "training", "demo", "examination", "results"),
