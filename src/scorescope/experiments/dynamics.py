@@ -497,7 +497,12 @@ def _against_noise(found: Reaches, keys: Sequence[Key], shown: int, table: list[
     shells = {key.name: found.on_shells(key.name)[shown] for key in keys}
     curves = {key.name: found.medians(key.name, "thick")[shown] / (shells[key.name] if relative else 1) for key in keys}
     low, high = (float(end([one[:, 0] for one in curves.values()])) for end in (np.min, np.max))
-    y = Vertical(low / 1.3, high * 1.3, "error over that on the shells" if relative else "error per dimension", log=True)
+    y = Vertical(
+        low / 1.3,
+        max(high, MULTIPLE if relative else 0) * 1.3,
+        "error over that on the shells" if relative else "error per dimension",
+        log=True,
+    )
     layers: list[Any] = [panel([{"x": 1}]).mark_rule(color=GREY, strokeWidth=0.8).encode(x=x)]
     if relative:
         layers.append(panel([{"value": MULTIPLE}]).mark_rule(color=BLACK, strokeDash=[1, 2]).encode(y=y.of("value")))
