@@ -509,9 +509,12 @@ def _against_noise(found: Reaches, keys: Sequence[Key], shown: int, table: list[
     for key in keys:
         rows = [_row(title, key.name, k, estimate(line)) for k, line in zip(found.factors, curves[key.name], strict=True)]
         table.extend(rows)
-        end = {"x": number(np.exp(found.noise(key.name)[shown, 0])), "value": number(MULTIPLE * (1 if relative else shells[key.name][0]))}
-        dot = panel([end]).mark_point(filled=True, size=45, opacity=1, color=key.colour, clip=True).encode(x=x, y=y.of("value"))
-        layers += [*_line(rows, key, x, y), dot]
+        layers += _line(rows, key, x, y)
+        ended = float(np.exp(found.noise(key.name)[shown, 0]))
+        if ended < found.factors[-1]:  # a curve that never exceeds the level has no dot
+            end = {"x": number(ended), "value": number(MULTIPLE * (1 if relative else shells[key.name][0]))}
+            dot = panel([end]).mark_point(filled=True, size=45, opacity=1, color=key.colour, clip=True)
+            layers.append(dot.encode(x=x, y=y.of("value")))
     return alt.layer(*layers).properties(width=WIDE, height=HIGH, title=title)
 
 
