@@ -54,12 +54,17 @@ MAY_IMPORT = {
         *("probes", "results", "statistics"),
     ),
     "sampled": ("rows", "search", "probes", "measure", "plan", "results"),
-    "charts": ("results", "statistics"),
     "claims": ("results", "statistics"),
+    "recipes": ("statistics", "claims"),
+    "charts": ("results", "statistics", "recipes"),
     "report": ("results", "charts", "claims", "copies"),
     "examination": (
         *("denoiser", "forecast", "sampler", "watched", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare"),
         *("progress", "runs", "results", "claims", "report", "copies", "sampled", "evaluate", "theories", "reading"),
+    ),
+    "compare": (
+        *("denoiser", "forecast", "rows", "empirical", "theories", "regions", "probes", "measure", "plan", "prepare", "examination"),
+        *("evaluate", "reading", "statistics", "claims", "recipes", "charts", "results", "runs", "progress"),
     ),
     "monitor": (
         *("denoiser", "sampler", "rows", "empirical", "regions", "results", "probes", "training", "measure", "theories", "statistics"),
@@ -74,12 +79,25 @@ MAY_IMPORT = {
     ),
     "cli": (
         *("process", "progress", "plan", "runs", "rows", "search", "adapters", "training", "demo", "examination", "results"),
-        *("charts", "claims", "report", "bench", "evaluate", "monitor", "distributed", "copies", "reading", "prepare"),
+        *(
+            "charts",
+            "claims",
+            "recipes",
+            "compare",
+            "report",
+            "bench",
+            "evaluate",
+            "monitor",
+            "distributed",
+            "copies",
+            "reading",
+            "prepare",
+        ),
         "experiments",
     ),
     "__main__": ("cli",),
 }
-OF_RESULTS_ALONE = ("charts", "claims", "report", "results", "statistics")
+OF_RESULTS_ALONE = ("charts", "claims", "recipes", "report", "results", "statistics")
 
 
 def part_of(name):
