@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "sampled": ("rows", "search", "probes", "measure", "plan", "results"),
     "claims": ("results", "statistics"),
     "recipes": ("statistics", "claims"),
-    "charts": ("results", "statistics", "recipes"),
+    "charts": ("results", "statistics", "claims", "recipes"),
     "report": ("results", "charts", "claims", "copies"),
     "examination": (
         *("denoiser", "forecast", "sampler", "watched", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare"),

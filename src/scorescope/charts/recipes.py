@@ -18,6 +18,7 @@ from scorescope.charts.grammar import BLACK, GREY, Drawing, Key, Row, Vertical, 
 from scorescope.charts.layers import colour, dashes, panel, rule
 from scorescope.charts.page import grid, width_of
 from scorescope.charts.tables import number
+from scorescope.claims import Verdict
 from scorescope.errors import InputError
 from scorescope.recipes.lines import Line
 from scorescope.statistics import Estimate
@@ -57,7 +58,7 @@ def draw(tables: Mapping[str, xr.Dataset], title: str = "") -> Drawing:
     barred = any(row["score_low"] is not None for row in rows)
     legend = [*keys, *([Key("bars", "95 % intervals", GREY, kind="thin")] if barred else [])]
     if len({row["compute"] for row in rows} - {None}) > 1:
-        legend.append(Key("size", "the larger, the more training compute", GREY, (0.01, 9), "circle"))
+        legend.append(Key("size", "the larger, the more training compute", GREY, (0, 99), "circle"))
     legend += [Key("floor", "real rows against real rows", BLACK, (4, 3))] if floors else []
     shared = any(_common(runs) is not None for runs in tables.values())
     legend += [Key("common", "losses that all recipes have", BLACK, kind="band")] if shared else []
@@ -65,10 +66,14 @@ def draw(tables: Mapping[str, xr.Dataset], title: str = "") -> Drawing:
 
 
 def _fact(tables: Mapping[str, xr.Dataset]) -> str:
-    """The first thing that the tables say."""
+    """The most that the tables say: which recipe extrapolates better, else what is straight, else the slope."""
     said = [one for runs in tables.values() for one in recipes.findings(runs)]
-    two = [one for one in said if one.claim.name == "extrapolates"] or said
-    return two[0].text
+    two = [one for one in said if one.claim.name == "extrapolates"]
+    told = [one for one in said if one.judged.verdict in (Verdict.SUPPORTED, Verdict.CONTRADICTED)]
+    if two or told:
+        return (two or told)[0].text
+    runs = next(iter(tables.values()))
+    return recipes.described(runs, recipes.usable(runs)[0])
 
 
 def _rows(runs: xr.Dataset) -> list[Row]:
@@ -125,7 +130,7 @@ def _ends(rows: list[Row], name: str, log: bool) -> list[float]:
 def _score_panel(runs: xr.Dataset, rows: list[Row], keys: list[Key], width: int, name: str) -> Any:
     log, floor = recipes.logarithmic(runs), _floor(runs)
     y = _vertical([*_ends(rows, "score", log), *([] if floor is None else [floor])], runs.attrs["score"], log)
-    low, high = _span(_ends(rows, "loss", False), False)
+    low, high = _span(_ends(rows, "loss", False), False, 0.15 if len(rows) <= NAMED else 0.08)
     axis = alt.Axis(title=f"{runs.attrs['loss']}  (← better fit)", tickCount=5)
 
     def x(field: str) -> alt.X:
@@ -148,7 +153,7 @@ def _score_panel(runs: xr.Dataset, rows: list[Row], keys: list[Key], width: int,
 def _compute_panel(runs: xr.Dataset, rows: list[Row], keys: list[Key], width: int) -> Any:
     rows = [row for row in rows if row["compute"] is not None]
     y = _vertical(_ends(rows, "loss", True), runs.attrs["loss"], True)
-    low, high = _span([row["compute"] for row in rows], True)
+    low, high = _span([row["compute"] for row in rows], True, 0.2 if len(rows) <= NAMED else 0.08)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [step * 10.0**power for power in powers for step in (1, 2, 5) if low <= step * 10.0**power <= high]
     axis = alt.Axis(title="training compute (FLOP, log)", format=".0e", labelOverlap="greedy", values=ticks)
@@ -201,6 +206,6 @@ def _marks(rows: list[Row], curves: list[Row], keys: list[Key], x: Any, y: Verti
     marks = panel(rows).mark_point(filled=True, opacity=1, stroke="white", strokeWidth=0.7, **({} if size else {"size": 90}))
     layers.append(marks.encode(x=x(across), y=y.of(up), color=tint, shape=form, tooltip=told, **size))
     if len(rows) <= NAMED:
-        names = panel(rows).mark_text(align="left", baseline="top", dx=7, dy=5, color="#333333", aria=False)
+        names = panel(rows).mark_text(align="left", baseline="top", dx=10, dy=5, color="#333333", aria=False)
         layers.append(names.encode(x=x(across), y=y.of(up), text="name:N"))
     return layers

@@ -86,9 +86,9 @@ def main(argv: list[str]) -> int:
 
     settings, out, measure = _of_table(told, table[0]) if table else _of_runs(told)
     with claimed(out, KIND, settings, force=told.force):
-        found = measure(out)
-        chosen = found if table else by(found, told.loss)
-        places = written(chosen, out)
+        found, loss = measure(out), "loss" if table else told.loss
+        places = written(found, out, loss)
+    chosen = by(found, loss)
     if told.json:
         print(json.dumps(record(chosen) | {name: str(path) for name, path in places.items()}))
         return 0

@@ -80,13 +80,14 @@ def by(runs: xr.Dataset, loss: str) -> xr.Dataset:
     return runs.assign(moved).assign_attrs(loss="share of the Gaussian's loss" if loss == "share" else loss)
 
 
-def written(runs: xr.Dataset, out: str | Path) -> dict[str, Path]:
-    """Write points, numbers, results and the chart; returns where they are."""
+def written(runs: xr.Dataset, out: str | Path, loss: str = "loss") -> dict[str, Path]:
+    """Write points, numbers, results and the chart, drawn by one of the table's losses; returns where they are."""
     folder = Path(out)
-    drawing = draw({"": runs})
+    chosen = by(runs, loss)
+    drawing = draw({"": chosen})
     chart = Chart(CHART, "Recipes compared (Fig. 7)", (CAPTION, "", ""), drawing)
     write_text(folder / POINTS, points_csv(runs))
-    write_json(folder / RECORD, {**recipes.record(runs), "floor": _number(runs), "floor_of": runs.attrs.get("floor_of", "")})
+    write_json(folder / RECORD, {**recipes.record(chosen), "floor": _number(runs), "floor_of": runs.attrs.get("floor_of", "")})
     results.save(runs, folder / RESULTS)
     for suffix, content in (("svg", chart.svg(alone=True).encode()), ("png", chart.png())):
         with replacing(folder / f"{CHART}.{suffix}") as temporary:
@@ -124,7 +125,7 @@ def _field(value: float) -> str:
 
 def shown(runs: xr.Dataset) -> str:
     """The runs as a table for people, and under it what they say."""
-    with_share = "share" in runs
+    with_share = "share" in runs and not np.array_equal(runs["share"], runs["loss"])
     lines = [["recipe", "run", runs.attrs["loss"], *(["of the Gaussian's"] if with_share else []), "compute", runs.attrs["score"]]]
     for k in range(runs.sizes["run"]):
         one = runs.isel(run=k)

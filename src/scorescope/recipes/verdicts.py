@@ -102,7 +102,7 @@ def judge_straighter(runs: xr.Dataset, recipe: str) -> Judged:
         Verdict.CONTRADICTED: f"{recipe}: {title} itself is the straighter line of the loss",
         Verdict.UNDECIDED: f"{recipe}: whether {title} or ln {title} is the straighter line of the loss can't be told",
     }[verdict]
-    turned, about = verdict is Verdict.CONTRADICTED, f"{title} is off its line by {{}} times as much as ln {title}"
+    turned, about = found.ratio.value < 1, f"{title} is off its line by {{}} times as much as ln {title}"
     shown = Estimate(1 / found.ratio.value, 1 / found.ratio.high, 1 / found.ratio.low) if turned else found.ratio
     if turned:
         least, most, about = 1 / most, 1 / least, f"ln {title} is off its line by {{}} times as much as {title}"
