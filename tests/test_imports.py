@@ -75,25 +75,12 @@ MAY_IMPORT = {
     ),
     "experiments": (
         *("denoiser", "rows", "empirical", "adapters", "training", "results", "statistics", "charts", "claims", "runs", "progress", "demo"),
-        *("examination", "report", "nets", "sampler"),
+        *("examination", "report", "nets", "sampler", "regions", "evaluate", "recipes", "compare"),
     ),
     "cli": (
         *("process", "progress", "plan", "runs", "rows", "search", "adapters", "training", "demo", "examination", "results"),
-        *(
-            "charts",
-            "claims",
-            "recipes",
-            "compare",
-            "report",
-            "bench",
-            "evaluate",
-            "monitor",
-            "distributed",
-            "copies",
-            "reading",
-            "prepare",
-        ),
-        "experiments",
+        *("charts", "claims", "report", "bench", "evaluate", "monitor", "distributed", "copies", "reading", "prepare"),
+        *("experiments", "recipes", "compare"),
     ),
     "__main__": ("cli",),
 }
