@@ -54,12 +54,17 @@ MAY_IMPORT = {
         *("probes", "results", "statistics"),
     ),
     "sampled": ("rows", "search", "probes", "measure", "plan", "results"),
-    "charts": ("results", "statistics"),
     "claims": ("results", "statistics"),
+    "recipes": ("statistics", "claims"),
+    "charts": ("results", "statistics", "claims", "recipes"),
     "report": ("results", "charts", "claims", "copies"),
     "examination": (
         *("denoiser", "forecast", "sampler", "watched", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare"),
         *("progress", "runs", "results", "claims", "report", "copies", "sampled", "evaluate", "theories", "reading"),
+    ),
+    "compare": (
+        *("denoiser", "forecast", "rows", "empirical", "theories", "regions", "probes", "measure", "plan", "prepare", "examination"),
+        *("evaluate", "reading", "statistics", "claims", "recipes", "charts", "results", "runs", "progress"),
     ),
     "monitor": (
         *("denoiser", "sampler", "rows", "empirical", "regions", "results", "probes", "training", "measure", "theories", "statistics"),
@@ -70,16 +75,16 @@ MAY_IMPORT = {
     ),
     "experiments": (
         *("denoiser", "rows", "empirical", "adapters", "training", "results", "statistics", "charts", "claims", "runs", "progress", "demo"),
-        *("examination", "report", "nets", "sampler", "regions", "theories"),
+        *("examination", "report", "nets", "sampler", "regions", "theories", "evaluate", "recipes", "compare"),
     ),
     "cli": (
         *("process", "progress", "plan", "runs", "rows", "search", "adapters", "training", "demo", "examination", "results"),
         *("charts", "claims", "report", "bench", "evaluate", "monitor", "distributed", "copies", "reading", "prepare"),
-        "experiments",
+        *("experiments", "recipes", "compare"),
     ),
     "__main__": ("cli",),
 }
-OF_RESULTS_ALONE = ("charts", "claims", "report", "results", "statistics")
+OF_RESULTS_ALONE = ("charts", "claims", "recipes", "report", "results", "statistics")
 
 
 def part_of(name):

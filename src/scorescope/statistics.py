@@ -232,7 +232,7 @@ def bootstrap_mean(values: ArrayLike, axis: int = 0, seed: int = 0, level: float
         Arrays without `axis`; the interval is NaN where fewer than two paths were measured.
     """
     moved = np.moveaxis(np.asarray(values, float), axis, 0)
-    return _summary(moved, _resampled(moved, seed, draws), _mean(moved), level)
+    return _summary(moved, resampled_means(moved, seed, draws), _mean(moved), level)
 
 
 def paired_bootstrap(
@@ -252,7 +252,7 @@ def paired_bootstrap(
             return after - before
         return np.divide(after - before, before, out=np.full(np.shape(before), np.nan), where=before != 0)
 
-    drawn = change(_resampled(a, seed, draws), _resampled(b, seed, draws))
+    drawn = change(resampled_means(a, seed, draws), resampled_means(b, seed, draws))
     return _summary(a, drawn, change(_mean(a), _mean(b)), level)
 
 
@@ -261,8 +261,8 @@ def _mean(values: Values) -> Values:
     return np.divide(np.nansum(values, axis=0), count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
-def _resampled(values: Values, seed: int, draws: int) -> Values:
-    """Means (draws, …) of resamples of the first axis, all from the same draws for the same seed and number of paths."""
+def resampled_means(values: Values, seed: int = 0, draws: int = 2000) -> Values:
+    """Means (draws, …) of resamples of the first axis, all from the same draws for the same seed and number of paths; NaN is left out."""
     n = len(values)
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
     known = np.isfinite(values).reshape(n, -1)

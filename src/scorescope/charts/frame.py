@@ -47,7 +47,7 @@ def framed(picture: str, title: str, legend: Sequence[Key], broken: int) -> str:
 def _lines(title: str, longest: int) -> list[str]:
     """Lines of about the same length; "t = 0.87" and "1 %" stay on one."""
     whole = re.sub(r"(?<=[=\d]) (?=[\d%−])| (?==)", "\u00a0", title)
-    return textwrap.wrap(whole, min(longest, len(whole) // -(-len(whole) // longest) + 10)) or [""]
+    return textwrap.wrap(whole, min(longest, len(whole) // -(-len(whole) // longest) + 10), break_on_hyphens=False) or [""]
 
 
 def _text(x: float, y: float, words: str, look: str) -> str:

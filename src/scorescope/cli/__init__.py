@@ -22,6 +22,7 @@ VERBS = {
     "train": "train a diffusion model on a bank",
     "sample": "draw samples of a model: arrays and a picture",
     "evaluate": "compare samples with a bank: Fréchet distance, precision and recall",
+    "compare": "set training recipes side by side: supervision loss against Fréchet distance",
     "report": "draw the report of a finished run again",
     "reproduce": "run the paper's experiments: a figure and a verdict each",
     "bench": "compare the exact empirical score, or training steps, with what else one could use",

@@ -5,6 +5,14 @@
 what FID is, squared as in all publications. With Σ = FᵀF the last trace is the nuclear norm of F₁F₂ᵀ, the sum of its singular values:
 the eigenvalues of Σ₁Σ₂ are their squares. No root of a matrix is taken, so nothing depends on small negative eigenvalues, nothing is
 added to the diagonal, and n ≤ d costs n² d: then F is the centred features themselves.
+
+How one sample moves it is its influence, the derivative of FD² along its weight. With c = f − μ₁ and A the optimal map from the first
+Gaussian to the second, A = Σ₂^½ (Σ₂^½ Σ₁ Σ₂^½)^−½ Σ₂^½,
+
+    ψ = 2 (μ₁ − μ₂)·c + cᵀ(I − A)c − tr Σ₁(I − A)
+
+and cᵀAc = (n − 1) Σ_k s_k ⟨q, u_k⟩², where F₁F₂ᵀ = U S Vᵀ and the centred features are √(n − 1) Q F₁, q a row of Q. To first order FD² of
+a resample is FD² + mean ψ over it: a bootstrap without its bias, at the price of one distance.
 """
 
 from __future__ import annotations
@@ -74,3 +82,20 @@ def frechet_distance(a: Moments | Tensor, b: Moments | Tensor) -> float:
         raise InputError(f"features of {len(one.mean)} and {len(two.mean)} numbers can't be compared", "the same extractor for both")
     shared = float(torch.linalg.svdvals(one.factor @ two.factor.T).sum())
     return max(0.0, float((one.mean - two.mean).square().sum()) + one.trace + two.trace - 2 * shared)
+
+
+def influence(features: Tensor, other: Moments) -> tuple[float, Tensor]:
+    """FD² of features (n, d) from another set, and the influence of each of them (n,), whose mean is 0; float64.
+
+    Raises:
+        InputError: As for `frechet_distance`.
+    """
+    own = Moments.of(features)
+    value = frechet_distance(own, other)
+    away, scale = features.double() - own.mean, (len(features) - 1) ** 0.5
+    u, s, _ = torch.linalg.svd(own.factor @ other.factor.T, full_matrices=False)
+    # Rows of Q U: the features solved for their own factor, where that is no square of full rank by least squares.
+    along = u if len(own.factor) == len(features) else torch.linalg.lstsq(own.factor.T, away.T / scale).solution.T @ u
+    mapped = (len(features) - 1) * along.square() @ s
+    found = 2 * away @ (own.mean - other.mean) + away.square().sum(1) - mapped
+    return value, found - found.mean()
