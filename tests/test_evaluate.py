@@ -23,7 +23,7 @@ from scorescope.evaluate.inception_net import Inception
 from scorescope.evaluate.manifold import precision_recall
 from scorescope.evaluate.operations import flops
 from scorescope.evaluate.samples import as_rows, holds_samples, open_samples
-from scorescope.files import sha256
+from scorescope.files import cache_folder, sha256
 from scorescope.nets.sit import SiT, SiTConfig
 from scorescope.registry import names
 
@@ -265,11 +265,11 @@ def test_floats_are_seen_in_the_range_of_the_real_rows(tmp_path):
 
 
 def test_the_cache_folder(monkeypatch, tmp_path):
-    assert features.cache_folder("given").name == "given"
-    assert features.cache_folder() == tmp_path / "cache"
+    assert cache_folder("given").name == "given"
+    assert cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("SCORESCOPE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert features.cache_folder() == tmp_path / "scorescope"
+    assert cache_folder() == tmp_path / "scorescope"
 
 
 def vectors(n, seed=0, shift=0.0):

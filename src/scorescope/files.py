@@ -154,3 +154,12 @@ def sha256(path: str | Path) -> str:
     """Hash of a file's bytes."""
     with open(path, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def cache_folder(given: str | Path | None = None) -> Path:
+    """Where what can be made again is kept: `given`, $SCORESCOPE_CACHE, or the user's own."""
+    if given is not None:
+        return Path(given)
+    if os.environ.get("SCORESCOPE_CACHE"):
+        return Path(os.environ["SCORESCOPE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scorescope"

@@ -71,7 +71,8 @@ def _fact(tables: Mapping[str, xr.Dataset]) -> str:
     two = [one for one in said if one.claim.name == "extrapolates"]
     told = [one for one in said if one.judged.verdict in (Verdict.SUPPORTED, Verdict.CONTRADICTED)]
     if two or told:
-        return (two or told)[0].text
+        text = (two or told)[0].text
+        return text[0].upper() + text[1:]
     runs = next(iter(tables.values()))
     return recipes.described(runs, recipes.usable(runs)[0])
 

@@ -30,12 +30,12 @@ from scorescope.empirical import EmpiricalScore
 from scorescope.evaluate.comparison import check
 from scorescope.evaluate.drawing import generate, settings_of
 from scorescope.evaluate.extractors import Extractor
-from scorescope.evaluate.features import Features, cache_folder
+from scorescope.evaluate.features import Features
 from scorescope.evaluate.frechet import frechet_distance, influence
 from scorescope.evaluate.options import Sampling
 from scorescope.evaluate.samples import open_samples
 from scorescope.examination import file_name
-from scorescope.files import replacing
+from scorescope.files import cache_folder, replacing
 from scorescope.measure import cells
 from scorescope.plan import Plan
 from scorescope.prepare import Prepared, prepare

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from scorescope import __version__
 from scorescope.errors import InputError
 from scorescope.evaluate.extractors import Extractor, Options, extractor
-from scorescope.evaluate.features import PART, Features, Tick, cache_folder
+from scorescope.evaluate.features import PART, Features, Tick
 from scorescope.evaluate.frechet import frechet_distance
 from scorescope.evaluate.grid import drawable
 from scorescope.evaluate.manifold import K, precision_recall
 from scorescope.evaluate.samples import as_rows
-from scorescope.files import write_json
+from scorescope.files import cache_folder, write_json
 from scorescope.probes import memorization
 from scorescope.results import COPY
 from scorescope.rows import Bank

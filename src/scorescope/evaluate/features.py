@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,15 +29,6 @@ from scorescope.rows.pixels import images, value_range
 SCHEMA = 1
 PART = 1024
 Tick = Callable[[int], None]
-
-
-def cache_folder(given: str | Path | None = None) -> Path:
-    """Where features are kept."""
-    if given is not None:
-        return Path(given)
-    if os.environ.get("SCORESCOPE_CACHE"):
-        return Path(os.environ["SCORESCOPE_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scorescope"
 
 
 class Features:

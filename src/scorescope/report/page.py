@@ -7,10 +7,8 @@ import functools
 import itertools
 import json
 import math
-import os
 from collections.abc import Sequence
 from importlib import metadata, resources
-from pathlib import Path
 from typing import Any
 
 import vl_convert
@@ -23,7 +21,7 @@ from scorescope.charts import VEGA_LITE, Chart
 from scorescope.claims import Finding, Verdict
 from scorescope.claims.fit import INTEGRALS, integrals
 from scorescope.claims.sizes import short_count
-from scorescope.files import write_text
+from scorescope.files import cache_folder, write_text
 from scorescope.report import figures, gallery, scrubber
 from scorescope.report.pictures import Rows, painter
 from scorescope.results import largest, misread, models, not_measured, provenance, starts_from_rows
@@ -118,8 +116,7 @@ def asset(name: str) -> Markup:
 @functools.cache
 def bundle() -> Markup:
     """Vega, Vega-Lite and vega-embed as one script; kept in the user's cache, since putting it together takes seconds."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "scorescope")
-    place = cache / f"vega-{VEGA_LITE}-{metadata.version('vl-convert-python')}.js"
+    place = cache_folder() / f"vega-{VEGA_LITE}-{metadata.version('vl-convert-python')}.js"
     with contextlib.suppress(OSError):
         return Markup(place.read_text(encoding="utf-8"))
     script = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]  # its stub forgets that the snippet is optional
