@@ -24,8 +24,8 @@ from scorescope.training.presets import presets
 from scorescope.training.recipe import Recipe
 
 BACKWARD = 3
-PEAK, REACHED = 312e12, 0.35
-"""An A100's bfloat16 operations a second, and the share that training transformers is commonly said to reach; not measured here."""
+PEAK, REACHED = 989e12, 0.35
+"""An H100's bfloat16 operations a second (the paper has four, C.1), and the share that training transformers is commonly said to reach; not measured here."""
 RANKS = 4
 """Devices of the paper (C.1)."""
 
@@ -85,7 +85,7 @@ def table(trainings: Sequence[Training]) -> list[str]:
         for one, (size, work) in zip(trainings, counted, strict=True)
     ]
     whole = sum(work for _, work in counted)
-    said = f"{len(lines)} networks: {si(whole)}FLOP, {_hours(whole):,.1f} hours of one A100 at {100 * REACHED:.0f} % of its bfloat16 peak"
+    said = f"{len(lines)} networks: {si(whole)}FLOP, {_hours(whole):,.1f} hours of one H100 at {100 * REACHED:.0f} % of its bfloat16 peak"
     return [*lines, f"{said}; memory of the training's state, disk"]
 
 
