@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ from scorescope.claims import Claim, Judged, Verdict
 from scorescope.cli import main
 from scorescope.errors import InputError
 from scorescope.experiments import chosen, experiments, fig10, run
-from scorescope.experiments.experiment import Cell, Experiment, Reading
+from scorescope.experiments.experiment import SCALES, Cell, Experiment, Reading
 from scorescope.experiments.publish import publish
 from scorescope.experiments.store import Store, normal
 from scorescope.progress import Board
+from scorescope.rows import Bank
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def test_every_experiment_runs_in_seconds_and_is_judged_and_drawn(name, root, ca
 
 def test_what_an_experiment_says_of_itself():
     for one in experiments().values():
-        assert set(one.setting) == {"smoke", "desk"}
+        assert {"smoke", "desk"} <= set(one.setting) <= set(SCALES)
         assert set(one.settled) <= set(one.setting)
         assert one.question.endswith("?")
         names = [cell.name for cell in one.cells("desk")]
@@ -172,3 +174,49 @@ def test_the_truth_has_no_error_and_the_rows_score_none_to_itself():
     assert states.errors(lambda z, t: fig10.truth(z, float(t[0])), "space", "truth").max() == pytest.approx(0, abs=1e-12)
     assert states.errors(exact, "inside", "empirical").max() < 1e-9
     assert states.errors(exact, "inside", "truth").mean() > 0.01
+
+
+# ---- cost ---------------------------------------------------------------------------------------------------------------------
+
+
+def trainings(scale):
+    return {str(one.recipe.record()): one for experiment in experiments().values() for one in experiment.trainings(scale)}.values()
+
+
+def test_operations_are_those_that_papers_give():
+    """SiT-B/2: 23.0 G multiply-accumulates a forward pass, 130 M parameters; 400,000 steps of 256."""
+    one = next(one for one in trainings("paper") if one.name == "sit-b")
+    parameters, operations = one.counted()
+    assert parameters == pytest.approx(130.5e6, rel=0.002)
+    assert operations == pytest.approx(3 * 2 * 23.0e9 * 256 * 400_000, rel=0.005)
+
+
+@pytest.mark.parametrize("scale", ["desk", "paper"])
+def test_the_command_of_a_training_trains_that_recipe_where_experiments_look_for_it(scale, monkeypatch, tmp_path):
+    told = []
+
+    def noted(recipe, bank, out, **options):
+        told.append((recipe, out, [step for one in options["watchers"] for step in sorted(one.steps)]))
+        raise InputError("noted")
+
+    monkeypatch.setattr("scorescope.training.loop.train", noted)
+    every = list(trainings(scale))
+    assert len(every) > 5
+    shape = every[0].shape
+    rows = np.random.default_rng(0).integers(0, 256, (20, *shape), dtype=np.uint8)
+    Bank.from_arrays(rows, np.arange(20) % 10).save(tmp_path / "few.bank")
+    for one in every:
+        words = shlex.split(one.command("there").replace(f"{one.bank}.bank", str(tmp_path / "few.bank")).replace("cuda", "cpu"))
+        assert words[:4] == ["torchrun", "--nproc-per-node", "4", "-m"]
+        assert main(words[5:]) == 2
+        assert told.pop() == (one.recipe, "there", list(one.keep))
+
+
+def test_a_dry_run_says_what_networks_cost_and_does_nothing(capsys, tmp_path):
+    assert main(["reproduce", "fig3", "--scale", "paper", "--dry-run", "--runs", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "4 networks: 140 EFLOP" in said
+    assert said.count("torchrun") == 4
+    assert not list(tmp_path.iterdir())
+    assert main(["reproduce", "fig9", "--scale", "paper"]) == 2
+    assert "fig9 has no scale paper" in capsys.readouterr().err

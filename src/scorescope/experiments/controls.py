@@ -20,9 +20,9 @@ from scorescope.claims import Claim, Judged, Verdict, every
 from scorescope.claims.claim import interval_text
 from scorescope.denoiser import Denoiser, on_linear_axis
 from scorescope.empirical import EmpiricalScore
-from scorescope.experiments import fashion
 from scorescope.experiments.examined import Look, cell, figure
 from scorescope.experiments.experiment import Cell, Experiment, Reading
+from scorescope.experiments.shared import FASHION
 from scorescope.experiments.store import Store
 from scorescope.nets.sit import SiTSize
 from scorescope.statistics import Estimate
@@ -63,7 +63,7 @@ SCALES = {
         *("digits", "digits-held-out", "digits:40", Recipe(SiTSize(16, 2, 2, 7), steps=20, batch=16, rate=1e-3)),
         {"paths": 8, "times": 6, "solver": "heun", "steps": 6}, 8, 3,
     ),
-    "desk": Scale(fashion.BANK, fashion.HELD_OUT, f"{fashion.BANK}:100", fashion.recipe("sit-s"), {}, 100, 12),
+    "desk": Scale(FASHION.bank, FASHION.held_out, f"{FASHION.bank}:100", FASHION.recipe("sit-s"), {}, 100, 12),
 }  # fmt: skip
 
 
@@ -85,8 +85,8 @@ def cells(scale: str) -> list[Cell]:
 
 
 def _trained(store: Store, recipe: Recipe[Any, Any], bank: str) -> Denoiser:
-    whole = recipe.steps == fashion.LENGTHS[-1]
-    return store.trained(recipe, store.bank(bank), keep=fashion.LENGTHS if whole else ())
+    whole = recipe.steps == FASHION.lengths[-1]
+    return store.trained(recipe, store.bank(bank), keep=FASHION.lengths if whole else ())
 
 
 def _moved(store: Store, tell: Callable[[float], None], setting: Scale) -> xr.Dataset:

@@ -20,12 +20,16 @@ import torch
 from scorescope import nets
 from scorescope.evaluate import flops
 from scorescope.evaluate.operations import si
+from scorescope.progress import span
 from scorescope.training.presets import presets
 from scorescope.training.recipe import Recipe
 
 BACKWARD = 3
 PEAK, REACHED = 989e12, 0.35
-"""An H100's bfloat16 operations a second (the paper has four, C.1), and the share that training transformers is commonly said to reach; not measured here."""
+"""An H100's bfloat16 operations a second (the paper has four, C.1), and the share that training is commonly said to reach; not measured
+here."""
+CORE = 15e9
+"""What a processor's core does of the desk's networks: 9 to 26 G a second, by `benchmarks/cost_model.py`."""
 RANKS = 4
 """Devices of the paper (C.1)."""
 
@@ -65,7 +69,7 @@ class Training:
         words = [f"--{key.replace('_', '-')} {_words(value)}" for key, value in others[nearest].items() if value != ""]
         start = f"torchrun --nproc-per-node {RANKS} -m scorescope train --preset {nearest} --bank {self.bank}.bank --device cuda"
         kept = f"--keep {' '.join(map(str, self.keep))}" if self.keep else ""
-        return " ".join(part for part in (start, *words, kept, f"--out {out}") if part)
+        return " ".join(part for part in (start, "--watch-every 0", *words, kept, f"--out {out}") if part)
 
 
 def _differing(wanted: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
@@ -76,18 +80,13 @@ def _words(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def table(trainings: Sequence[Training]) -> list[str]:
-    """A line a network, and one for all."""
+def table(trainings: Sequence[Training], paper: bool) -> list[str]:
+    """A line a network, and one for all; time is that of an H100 at the paper's scale, else that of a processor's core."""
+    speed = PEAK * REACHED if paper else CORE
     counted = [one.counted() for one in trainings]
-    lines = [
-        f"{one.name:<26}{si(size):>8} parameters{si(work):>9}FLOP{_hours(work):>9.2f} h{20 * size / 1e9:>8.2f} GB"
-        f"{(16 + 4 * len(one.keep)) * size / 1e9:>8.2f} GB"
-        for one, (size, work) in zip(trainings, counted, strict=True)
-    ]
-    whole = sum(work for _, work in counted)
-    said = f"{len(lines)} networks: {si(whole)}FLOP, {_hours(whole):,.1f} hours of one H100 at {100 * REACHED:.0f} % of its bfloat16 peak"
-    return [*lines, f"{said}; memory of the training's state, disk"]
-
-
-def _hours(operations: float) -> float:
-    return operations / (PEAK * REACHED) / 3600
+    lines = []
+    for one, (size, work) in zip(trainings, counted, strict=True):
+        state, kept = si(20 * size), si((16 + 4 * len(one.keep)) * size)
+        lines.append(f"{one.name:<36}{si(size):>8} parameters{si(work):>9}FLOP{span(work / speed):>14}{state:>9}B{kept:>9}B")
+    whole, on = sum(work for _, work in counted), "an H100 at 35 % of its bfloat16 peak" if paper else "one core of a processor"
+    return [*lines, f"{len(lines)} networks: {si(whole)}FLOP, {span(whole / speed)} of {on}; then memory of the training's state, and disk"]

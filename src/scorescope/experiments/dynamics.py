@@ -28,9 +28,10 @@ from scorescope.claims.claim import Verdict, above, interval_text, number_text
 from scorescope.demo import MODELS
 from scorescope.denoiser import Denoiser
 from scorescope.empirical import EmpiricalScore
-from scorescope.experiments import fashion, shipped
+from scorescope.experiments import shipped
 from scorescope.experiments.experiment import Cell, Experiment, Reading
 from scorescope.experiments.reach import estimate, medians, reach
+from scorescope.experiments.shared import FASHION
 from scorescope.experiments.store import Store
 from scorescope.nets.sit import SiTSize
 from scorescope.rows import Bank
@@ -68,7 +69,7 @@ class Size:
 
 SIZES = {
     "smoke": Size("digits", MODELS[:2], (8_000,), 16, (0.3, 0.7), 5, 3, 40, {"method": "heun", "steps": 6}),
-    "desk": Size(fashion.BANK, ("sit-xs", "sit-s", "sit-m", "sit-l"), fashion.LENGTHS, 100, (0.1, 0.3, 0.5, 0.7, 0.9), 17, 11, 100, {}),
+    "desk": Size(FASHION.bank, ("sit-xs", "sit-s", "sit-m", "sit-l"), FASHION.lengths, 100, (0.1, 0.3, 0.5, 0.7, 0.9), 17, 11, 100, {}),
 }
 
 
@@ -104,8 +105,8 @@ def subjects(scale: str) -> list[Subject]:
 def _sized(scale: str, name: str, step: int) -> Subject:
     if scale == "smoke":
         return Subject(f"{name}@{step}", lambda store, tell: shipped.make(store, name), {"weights": shipped.ABOUT["weights"][name]})
-    recipe = fashion.recipe(name)
-    return Subject(f"{name}@{step}", lambda store, tell: fashion.make(store, recipe, step), {"recipe": recipe.record(), "step": step})
+    recipe = FASHION.recipe(name)
+    return Subject(f"{name}@{step}", lambda store, tell: FASHION.make(store, recipe, step), {"recipe": recipe.record(), "step": step})
 
 
 def _gaussian(scale: str, few: bool) -> Subject:
@@ -115,7 +116,7 @@ def _gaussian(scale: str, few: bool) -> Subject:
 
 def _control(scale: str, name: str, objective: Mismatch | Region) -> Subject:
     """A network that learned the score of few rows, which it has room for: on their shells, on thicker ones, or on those of all rows."""
-    plain: Recipe[Any, Any] = fashion.recipe("sit-s", objective)
+    plain: Recipe[Any, Any] = FASHION.recipe("sit-s", objective)
     if scale == "smoke":
         plain = replace(plain, net=SiTSize(width=16, depth=1, heads=2, patch=7), steps=10, batch=16)
     recipe = replace(plain, interpolant=Interpolant(prediction="x"), condition="none")

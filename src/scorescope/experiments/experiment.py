@@ -10,11 +10,12 @@ import xarray as xr
 
 from scorescope.charts.grammar import Drawing
 from scorescope.claims import Claim
+from scorescope.experiments.cost import Training
 
 if TYPE_CHECKING:
     from scorescope.experiments.store import Store
 
-SCALES = ("smoke", "desk")
+SCALES = ("smoke", "desk", "paper")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Experiment:
         caption: What the figure shows, in a sentence or two.
         readings: Claims.
         settled: What did not come out, and what was tried; by scale. Empty where there is nothing to say.
+        trainings: The networks that a scale trains, for their cost.
     """
 
     name: str
@@ -78,3 +80,4 @@ class Experiment:
     caption: str
     readings: tuple[Reading, ...]
     settled: Mapping[str, str] = field(default_factory=dict)
+    trainings: Callable[[str], Sequence[Training]] = lambda scale: ()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from scorescope.experiments.examined import caption, cell, figure, only, reading
 from scorescope.experiments.experiment import Cell, Experiment
-from scorescope.experiments.shipped import ABOUT, LOOKS, SETTING, make
+from scorescope.experiments.shipped import LOOKS, SETTING, about, make, trainings
 
 
 def cells(scale: str) -> list[Cell]:
     """One examination."""
     probes = ("relative-distance", "leaving", "score-error")
-    return [cell(LOOKS[scale](probes), make, ("r_star", "left_outside", "left_inside", "label"), ABOUT)]
+    return [cell(LOOKS[scale](probes), make, ("r_star", "left_outside", "left_inside", "label"), about(scale))]
 
 
 EXPERIMENT = Experiment(
@@ -30,4 +30,5 @@ EXPERIMENT = Experiment(
         "desk": "In 784 dimensions the band of the shells is wider than in the paper's 4,096 (1 ± 0.065 for 1 ± 0.028), so that a path "
         "that ends as far from every row is outside it later. Other data were not tried.",
     },
+    trainings=trainings,
 )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from scorescope.experiments.examined import caption, cell, figure, only, reading
 from scorescope.experiments.experiment import Cell, Experiment
-from scorescope.experiments.shipped import ABOUT, LOOKS, SETTING, make
+from scorescope.experiments.shipped import LOOKS, SETTING, about, make, trainings
 
 
 def cells(scale: str) -> list[Cell]:
     """One examination."""
-    return [cell(LOOKS[scale](("guidance-gap",)), make, ("gap_empirical", "gap_learned", "score_norm", "label"), ABOUT)]
+    return [cell(LOOKS[scale](("guidance-gap",)), make, ("gap_empirical", "gap_learned", "score_norm", "label"), about(scale))]
 
 
 EXPERIMENT = Experiment(
@@ -30,4 +30,5 @@ EXPERIMENT = Experiment(
         "size do not fit the empirical score closely enough for it to vanish there, so that this alone does not show what makes guidance "
         "work.",
     },
+    trainings=trainings,
 )

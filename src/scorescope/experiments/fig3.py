@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import xarray as xr
 
@@ -14,50 +13,57 @@ from scorescope.claims import Judged
 from scorescope.claims.sizes import grows
 from scorescope.demo import MODELS
 from scorescope.denoiser import Denoiser
-from scorescope.experiments import fashion, shipped
+from scorescope.experiments import shipped
+from scorescope.experiments.cost import Training
 from scorescope.experiments.examined import Look, caption, cell, figure, reading
 from scorescope.experiments.experiment import Cell, Experiment, Reading
+from scorescope.experiments.shared import SHARED
 from scorescope.experiments.store import Store
 from scorescope.results import models, provenance, with_provenance
 
-SHARED = "_shared"
+SUFFIX = "_shared"
 KEPT = ("score_error", "gaussian_error", "mean_to_nearest", "r_star", "label")
-SIZES = ("sit-xs", "sit-s", "sit-m", "sit-l")
+SIZES = {"smoke": MODELS[:2], "desk": ("sit-xs", "sit-s", "sit-m", "sit-l"), "paper": ("sit-s", "sit-b", "sit-l", "sit-xl")}
 PROBES = ("score-error", "relative-distance")
 
 
 def cells(scale: str) -> list[Cell]:
     """Each network on its own states, and all on those of the largest."""
-    desk = scale == "desk"
-    names = SIZES if desk else MODELS[:2]
-    bank, held = (fashion.BANK, fashion.HELD_OUT) if desk else ("digits", "digits-held-out")
-    size: dict[str, Any] = {} if desk else {"paths": 8, "times": 6, "solver": "heun", "steps": 6}
+    names, known = SIZES[scale], SHARED.get(scale)
+    bank, held = (known.bank, known.held_out) if known else ("digits", "digits-held-out")
+    size = {"desk": {}, "paper": {"paths": 1000}}.get(scale, {"paths": 8, "times": 6, "solver": "heun", "steps": 6})
 
     def make(store: Store, name: str) -> Denoiser:
-        return fashion.make(store, fashion.recipe(name)) if desk else shipped.make(store, name)
+        return known.make(store, known.recipe(name)) if known else shipped.make(store, name)
 
-    about = {"recipes": {name: fashion.recipe(name).record() for name in names}} if desk else shipped.ABOUT
-    own = Look(bank, held, names, PROBES, minutes=90 if desk else 0.5, **size)
-    shared = replace(own, shared_states=names[-1], minutes=15 if desk else 0.5)
+    about = {"recipes": {name: known.recipe(name).record() for name in names}} if known else shipped.ABOUT
+    minutes = {"smoke": 0.5, "desk": 15, "paper": 3_000}[scale]
+    own = Look(bank, held, names, PROBES, minutes=minutes, **size)
+    shared = replace(own, shared_states=names[-1])
     return [
         replace(cell(own, make, KEPT, about), name="own"),
         replace(cell(shared, make, KEPT, about), name="shared"),
     ]
 
 
+def trainings(scale: str) -> list[Training]:
+    """All sizes."""
+    return [SHARED[scale].training(name) for name in SIZES[scale]] if scale in SHARED else []
+
+
 def gather(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
     """What was measured on own states, and beside it that on shared ones."""
     return found["own"].merge(
-        found["shared"].rename({name: f"{name}{SHARED}" for name in found["shared"].data_vars}), combine_attrs="override"
+        found["shared"].rename({name: f"{name}{SUFFIX}" for name in found["shared"].data_vars}), combine_attrs="override"
     )
 
 
 def on_shared(results: xr.Dataset) -> xr.Dataset:
     """The part on shared states under its usual names."""
-    part = results[[name for name in results.data_vars if str(name).endswith(SHARED)]]
+    part = results[[name for name in results.data_vars if str(name).endswith(SUFFIX)]]
     record = provenance(results)
     record = record | {"settings": record.get("settings", {}) | {"shared_states": models(results)[-1]}}
-    return with_provenance(part.rename({name: str(name).removesuffix(SHARED) for name in part.data_vars}), record)
+    return with_provenance(part.rename({name: str(name).removesuffix(SUFFIX) for name in part.data_vars}), record)
 
 
 def draw(results: xr.Dataset) -> Drawing:
@@ -85,6 +91,7 @@ EXPERIMENT = Experiment(
         "desk": "Four transformers of 52 to 898 thousand parameters, 4,000 steps of 64 examples each on the 60,000 images of "
         "Fashion-MNIST; 10,000 held out; 100 paths at 100 times. Above, each on the states that it samples itself; below, all on those "
         "of the largest.",
+        "paper": "SiT-S/2, B/2, L/2 and XL/2 on the latents of ImageNet, 400,000 steps of 256 (C.1); 1,000 paths at 100 times.",
     },
     cells,
     gather,
@@ -98,4 +105,5 @@ EXPERIMENT = Experiment(
             "not reported",
         ),
     ),
+    trainings=trainings,
 )

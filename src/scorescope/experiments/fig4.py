@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scorescope.experiments.examined import caption, cell, figure, only, reading
 from scorescope.experiments.experiment import Cell, Experiment
-from scorescope.experiments.shipped import ABOUT, LOOKS, SETTING, make
+from scorescope.experiments.shipped import LOOKS, SETTING, about, make, trainings
 
 KEPT = (
     *("returned", "returned_held_out", "return_last", "return_lost", "return_last_held_out", "return_lost_held_out"),
@@ -15,7 +15,7 @@ KEPT = (
 
 def cells(scale: str) -> list[Cell]:
     """One examination."""
-    return [cell(LOOKS[scale](("return-to-origin", "shell-overlap")), make, KEPT, ABOUT)]
+    return [cell(LOOKS[scale](("return-to-origin", "shell-overlap")), make, KEPT, about(scale))]
 
 
 EXPERIMENT = Experiment(
@@ -40,4 +40,5 @@ EXPERIMENT = Experiment(
         "desk": "Rows that the networks never saw come back as far as training rows do: here the return is what any good denoiser does, "
         "not memory. Among 4,500 digits two ones are 2.5 apart, so that their shells meet early."
     },
+    trainings=trainings,
 )

@@ -20,8 +20,9 @@ from scorescope.charts.tables import bands
 from scorescope.claims import Claim, Judged
 from scorescope.claims.claim import above, interval_text
 from scorescope.denoiser import Denoiser, on_linear_axis
-from scorescope.experiments import fashion
+from scorescope.experiments.cost import Training
 from scorescope.experiments.experiment import Cell, Experiment, Reading
+from scorescope.experiments.shared import SHARED
 from scorescope.experiments.store import Store
 from scorescope.nets.sit import SiTSize
 from scorescope.sampler import start_time, trajectory
@@ -30,14 +31,17 @@ from scorescope.training.objectives.repa import REPA
 from scorescope.training.recipe import Recipe
 
 SIDES = ("supervision", "extrapolation")
-SIZE = "sit-s"
+SIZE = {"desk": "sit-s", "paper": "sit-b"}
 KINDS = ("REPA", "REPA, random encoder", "another seed", "shorter training")
 DRAWS = 2000
 
 
-def repa(size: str, weight: float = 0.5, encoder: str = "hog") -> REPA:
-    """REPA's terms for one of the transformers on Fashion-MNIST: the block two thirds of the way."""
-    return REPA(repa_weight=weight, repa_depth=max(1, fashion.NETS[size].depth * 2 // 3), repa_width=256, encoder=encoder)
+def repa(scale: str, size: str, weight: float = 0.5, encoder: str = "") -> REPA:
+    """REPA's terms for one of the transformers: the paper's (C.8), or on a desk the block two thirds of the way."""
+    if scale == "paper":
+        return REPA(repa_weight=weight, encoder=encoder or "transformers:facebook/dinov2-base")
+    depth = max(1, SHARED[scale].recipes[size].net.depth * 2 // 3)
+    return REPA(repa_weight=weight, repa_depth=depth, repa_width=256, encoder=encoder or "hog")
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class Network:
 def pairs(scale: str, seed: int) -> dict[str, tuple[Network, Network]]:
     """Of each kind, the plain network of a seed and the other; all pairs share the first's initial weights but for another seed's."""
     make: Callable[..., Recipe[Any, Any]]
-    if scale == "desk":
-        make, wanted, short = partial(fashion.recipe, SIZE), repa(SIZE), fashion.LENGTHS[1]
+    if scale in SHARED:
+        size = SIZE[scale]
+        make, wanted, short = partial(SHARED[scale].recipe, size), repa(scale, size), SHARED[scale].lengths[1]
     else:
 
         def make(objective: Any = None, seed: int = 0) -> Recipe[Any, Any]:
@@ -72,14 +77,13 @@ def pairs(scale: str, seed: int) -> dict[str, tuple[Network, Network]]:
 
 def cells(scale: str) -> list[Cell]:
     """One for each seed."""
-    seeds, bank, paths, times = ((0, 1), fashion.BANK, 100, 30) if scale == "desk" else ((0,), "digits", 12, 5)
+    seeds, bank, paths, times = ((0, 1), SHARED[scale].bank, 100, 30) if scale in SHARED else ((0,), "digits", 12, 5)
     return [_cell(scale, seed, bank, paths, times) for seed in seeds]
 
 
 def _cell(scale: str, seed: int, bank_name: str, paths: int, times: int) -> Cell:
     wanted = pairs(scale, seed)
-    keep = fashion.LENGTHS if scale == "desk" else (10, 20)
-    networks = {pair[k].recipe.record()["seed"]: pair for pair in wanted.values() for k in (0, 1)}
+    keep = SHARED[scale].lengths if scale in SHARED else (10, 20)
     about = {
         "recipes": {kind: [[one.recipe.record(), one.step] for one in pair] for kind, pair in wanted.items()},
         "paths": paths,
@@ -116,7 +120,19 @@ def _cell(scale: str, seed: int, bank_name: str, paths: int, times: int) -> Cell
             {"model": list(KINDS), "region": list(SIDES), "path": [f"{seed}-{p}" for p in range(paths)], "time": asked},
         )
 
-    return Cell(f"seed-{seed}", about, compute, minutes=12 * len(networks) if scale == "desk" else 0.2)
+    return Cell(f"seed-{seed}", about, compute, minutes={"smoke": 0.2, "desk": 45, "paper": 60}[scale])
+
+
+def trainings(scale: str) -> list[Training]:
+    """The networks of both seeds, each once."""
+    if scale not in SHARED:
+        return []
+    known, every = SHARED[scale], dict[str, tuple[str, Recipe[Any, Any]]]()
+    for seed in (0, 1):
+        for kind, (plain, other) in pairs(scale, seed).items():
+            for name, one in (("plain", plain), (kind, other)):
+                every.setdefault(str(one.recipe.record()), (f"{SIZE[scale]}, {name}, seed {one.recipe.seed}", one.recipe))
+    return [known.training(name, recipe) for name, recipe in every.values()]
 
 
 def gather(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
@@ -208,6 +224,8 @@ EXPERIMENT = Experiment(
         "desk": "Transformers of 150 thousand parameters, 4,000 steps on Fashion-MNIST, two seeds; REPA with weight 0.5 on the second of "
         "three blocks, to histograms of oriented gradients (no self-supervised encoder is at hand here), or to random convolutions; "
         "shorter: 2,500 steps. 100 noised rows and 100 paths of the plain network a seed, at 30 times.",
+        "paper": "SiT-B/2 on the latents of ImageNet, 400,000 steps, two seeds (the paper names neither size nor seeds); REPA with weight "
+        "0.5 after block 8 to DINOv2-B, or to random convolutions; shorter: 300,000 steps.",
     },
     cells,
     gather,
@@ -239,4 +257,5 @@ EXPERIMENT = Experiment(
             "not reported; the paper has no scale",
         ),
     ),
+    trainings=trainings,
 )

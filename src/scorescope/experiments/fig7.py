@@ -16,9 +16,10 @@ from scorescope.claims.claim import NotJudged
 from scorescope.compare.measure import Measuring, measured
 from scorescope.evaluate.extractors import extractor
 from scorescope.evaluate.options import Sampling
-from scorescope.experiments import fashion
+from scorescope.experiments.cost import Training
 from scorescope.experiments.experiment import Cell, Experiment, Reading
 from scorescope.experiments.fig6 import repa
+from scorescope.experiments.shared import FASHION, IMAGENET, SHARED
 from scorescope.experiments.store import Store
 from scorescope.nets.sit import SiTSize
 from scorescope.nets.unet import UNetSize
@@ -31,8 +32,11 @@ PLAIN = "no REPA"
 PANELS = {"repa": "REPA, by weight λ", "architecture": "architectures"}
 KINDS = {"sit": "transformer", "unet": "U-Net", "conv": "U-Net, convolutions alone"}
 SIZES = {
-    "repa": ("sit-xs", "sit-s"),
-    "architecture": ("sit-xs", "sit-s", "sit-m", "unet-xs", "unet-s", "conv-xs", "conv-s"),
+    "desk": {"repa": ("sit-xs", "sit-s"), "architecture": ("sit-xs", "sit-s", "sit-m", "unet-xs", "unet-s", "conv-xs", "conv-s")},
+    "paper": {
+        "repa": ("sit-s", "sit-b"),
+        "architecture": ("sit-s", "sit-b", "sit-l", *(f"unet{kind}-{size}" for kind in ("", "-conv") for size in ("xs", "s", "b", "l"))),
+    },
 }
 
 
@@ -61,7 +65,8 @@ class Scale:
 
 SCALES = {
     "smoke": Scale("digits", (10, 20, 40), Sampling(n=64, solver="euler", steps=3, batch=64), "pixels", 8, 4, 200, 0.2),
-    "desk": Scale(fashion.BANK, fashion.LENGTHS, Sampling(n=5_000, solver="euler", steps=20, batch=250), "lite0", 200, 25, 10_000, 60),
+    "desk": Scale(FASHION.bank, FASHION.lengths, Sampling(n=5_000, solver="euler", steps=20, batch=250), "lite0", 200, 25, 10_000, 60),
+    "paper": Scale(IMAGENET.bank, IMAGENET.lengths, Sampling(n=50_000, batch=250), "inception", 1000, 100, 1_281_167, 600),
 }
 
 
@@ -79,11 +84,22 @@ def runs(scale: str, panel: str) -> list[Run]:
         return [Run(PLAIN, "xs", plain), Run(weighted(0.5), "xs-0.5", other)] if panel == "repa" else [
             Run(KINDS["sit"], "sit", plain), Run(KINDS["conv"], "conv", unet)
         ]  # fmt: skip
+    known, sizes = SHARED[scale], SIZES[scale][panel]
     if panel == "architecture":
-        return [Run(KINDS[size.partition("-")[0]], size, fashion.recipe(size)) for size in SIZES[panel]]
+        return [Run(_kind(size), size, known.recipe(size)) for size in sizes]
     objectives: dict[str, Callable[[str], Objective | None]] = {PLAIN: lambda size: None}
-    objectives |= {weighted(w): lambda size, w=w: repa(size, w) for w in WEIGHTS}  # type: ignore[misc]
-    return [Run(kind, f"{size}, {kind}", fashion.recipe(size, make(size))) for kind, make in objectives.items() for size in SIZES[panel]]
+    objectives |= {weighted(w): lambda size, w=w: repa(scale, size, w) for w in WEIGHTS}  # type: ignore[misc]
+    return [Run(kind, f"{size}, {kind}", known.recipe(size, make(size))) for kind, make in objectives.items() for size in sizes]
+
+
+def _kind(size: str) -> str:
+    return KINDS["conv" if "conv" in size else size.partition("-")[0]]
+
+
+def trainings(scale: str) -> list[Training]:
+    """All networks, each once."""
+    every = {str(run.recipe.record()): run for panel in PANELS for run in runs(scale, panel)} if scale in SHARED else {}
+    return [SHARED[scale].training(run.name, run.recipe) for run in every.values()]
 
 
 def cells(scale: str) -> list[Cell]:
@@ -158,6 +174,9 @@ EXPERIMENT = Experiment(
         "desk": "Fashion-MNIST: transformers of 52, 150 and 419 thousand parameters, U-Nets of 51 and 201, without attention 47 and 184, "
         "each after 1,500, 2,500 and 4,000 steps of 64; REPA to histograms of oriented gradients on the two smaller transformers. Loss at "
         "200 noised rows and 25 times; FD-lite0 of 5,000 samples by Euler's method in 20 steps against 10,000 rows. One seed.",
+        "paper": "The latents of ImageNet (C.8): SiT-S, B and L, U-Nets XS, S, B and L with and without attention, each after 200,000, "
+        "300,000 and 400,000 steps of 256; REPA to DINOv2-B after block 8 of SiT-S and B. FID of 50,000 samples needs the published "
+        "Inception weights, and samples decoded to pixels.",
     },
     cells,
     gather,
@@ -188,4 +207,5 @@ EXPERIMENT = Experiment(
             )
         ),
     ),
+    trainings=trainings,
 )
