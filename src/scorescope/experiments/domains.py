@@ -64,7 +64,7 @@ def recipe(scale: str, domain: str, name: str) -> Recipe[Any, Any]:
     """A transformer of 64 tokens; the same training in every domain."""
     patch = 4 if domain == "log-mel" else 1
     if scale == "smoke":
-        return Recipe(SiTSize(width=16, depth=1, heads=1, patch=patch), steps=120, batch=16, rate=1e-2)
+        return Recipe(SiTSize(width=16, depth=1, heads=1, patch=patch), steps=60, batch=8, rate=1e-2)
     width, depth, heads = SIZES[name]
     return Recipe(SiTSize(width=width, depth=depth, heads=heads, patch=patch), steps=STEPS[name], batch=64, rate=1e-3)
 
@@ -196,7 +196,7 @@ def relative_error(part: xr.Dataset, model: str, region: str) -> str:
 def _shells(part: xr.Dataset, results: xr.Dataset, domain: str) -> str:
     low, high = chi_band(dimension(part))
     filled = float(results["effective_dimension"].sel(domain=domain))
-    return f"{dimension(part):,} dimensions, a band from {low:.3f} to {high:.3f}; the rows fill {filled:,.0f} of them."
+    return f"{dimension(part):,} dimensions, a band from {low:.3f} to {high:.3f}; effective dimension {filled:,.0f}."
 
 
 def _fit(part: xr.Dataset, results: xr.Dataset, domain: str) -> str:
@@ -277,7 +277,7 @@ def draw(results: xr.Dataset) -> Drawing:
         low, high = chi_band(dimension(part))
         filled = float(results["effective_dimension"].sel(domain=domain))
         heads = [
-            alt.TitleParams(title, subtitle=f"{dimension(part):,} dimensions, {filled:,.0f} filled"),
+            alt.TitleParams(title, subtitle=f"{dimension(part):,} dimensions (effective: {filled:,.0f})"),
             alt.TitleParams(" ", subtitle="1: the Gaussian denoiser in training"),
             alt.TitleParams(" ", subtitle=f"{int(provenance(part)['bank']['rows']):,} training rows"),
         ]
@@ -357,9 +357,9 @@ PAPER = {
     "returns": "on ImageNet latents up to about 0.8, without a control of unseen rows (Fig. 4); other domains not reported",
 }
 RULE = (
-    "Longest substring that occurs in a training window, mean over the larger network's samples less that over as many held-out "
-    f"windows, in characters. Supported if the 95 % bootstrap interval lies below {LONGER:g}, contradicted if above; undecided where less than half of "
-    "the samples' whole words occur in the training text."
+    "Longest substring that occurs in a training window, mean over the larger network's samples less that over as many held-out windows, "
+    f"in characters. Supported if the 95 % bootstrap interval lies below {LONGER:g}, contradicted if above; undecided where less than half "
+    "of the samples' whole words occur in the training text."
 )
 EXPERIMENT = Experiment(
     "domains",
@@ -369,7 +369,7 @@ EXPERIMENT = Experiment(
     "The argument asks for thin shells and rows that are far apart, and for nothing else of pictures. Sampling should leave the shells in "
     "every domain, later where they are thick (64 dimensions). Silence brings rows close, so that their shells overlap early.",
     {
-        "smoke": "A tiny transformer, 120 steps, on made-up sounds and words and on scikit-learn's digits; 4 paths at 4 times.",
+        "smoke": "A tiny transformer, 60 steps, on made-up sounds and words and on scikit-learn's digits; 4 paths at 4 times.",
         "desk": "Two transformers of 64 tokens without classes, of width 32 with 2 blocks (3,000 steps of 64 examples) and of width 72 "
         "with 4 (2,500 steps). Spoken digits: 2,250 recordings, cut from the onset of speech, as log-mel spectra of 32×32 (an eighth of "
         "which is silence after the end) and as 2,048 samples; held out are every tenth take of a speaker's digit, and a sixth speaker. "
@@ -382,7 +382,7 @@ EXPERIMENT = Experiment(
     draw,
     "For each domain, of the larger network: r* of states in training, of held-out rows and while sampling, median and 10–90 % of paths; "
     "the mean score error, where 1 is that of the Gaussian denoiser in training, averaged over t from 0.1 to 1; the share of noised rows "
-    "that come back as their own nearest row. Rows fill (tr C)²/tr C² dimensions, C their covariance.",
+    "that come back as their own nearest row. The effective dimension is (tr C)²/tr C², C the covariance of the rows.",
     (
         *(_reading(name, domain, paper) for name, paper in PAPER.items() for domain in DOMAINS),
         Reading(
