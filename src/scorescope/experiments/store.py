@@ -39,7 +39,7 @@ class Store:
         self.banks = {Path(path).name.removesuffix(".bank"): Path(path) for path in banks}
 
     def bank(self, name: str) -> Bank:
-        """The bank of that name: one of the folders given, the demo's digits, or one of `domain_banks`; of "NAME:100" the first hundred rows.
+        """The bank of that name: of the folders given, of the demo, or of `domain_banks`; of "NAME:100" the first hundred rows.
 
         Raises:
             InputError: No such bank was given.
