@@ -39,12 +39,13 @@ class Store:
         self.banks = {Path(path).name.removesuffix(".bank"): Path(path) for path in banks}
 
     def bank(self, name: str) -> Bank:
-        """The bank of that name: one of the folders given, or the demo's digits; of "NAME:100" the first hundred rows.
+        """The bank of that name: of the folders given, of the demo, or of `domain_banks`; of "NAME:100" the first hundred rows.
 
         Raises:
             InputError: No such bank was given.
         """
         from scorescope.demo import digits, held_out_digits
+        from scorescope.experiments import domain_banks
 
         whole, _, count = name.partition(":")
         if count:
@@ -55,6 +56,8 @@ class Store:
             return Bank.open(self.banks[name])
         if name in own:
             return own[name]()
+        if (found := domain_banks.own(name)) is not None:
+            return found
         raise InputError(f"this experiment needs the bank {name}", f"scorescope bank build … --out {name}.bank, then --banks {name}.bank")
 
     def place(self, recipe: Recipe[Any, Any], bank: Bank) -> Path:
