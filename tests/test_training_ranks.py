@@ -25,7 +25,24 @@ def bank(tmp_path_factory):
     return path
 
 
-RECIPE = ["--preset", "sit-desk", "--width", "8", "--depth", "1", "--heads", "2", "--patch", "2", "--batch", "8", "--rate", "3e-3"]
+RECIPE = [
+    "--watch-every",
+    "0",
+    "--preset",
+    "sit-desk",
+    "--width",
+    "8",
+    "--depth",
+    "1",
+    "--heads",
+    "2",
+    "--patch",
+    "2",
+    "--batch",
+    "8",
+    "--rate",
+    "3e-3",
+]
 
 
 def run(ranks, out, *words):
@@ -40,24 +57,31 @@ def curve(out):
     return np.loadtxt(out / "loss.csv", delimiter=",", skiprows=1)
 
 
-def test_any_number_of_ranks_goes_through_the_same_losses(tmp_path, bank):
-    for ranks, words in ((1, ()), (2, ("--accumulate", 2)), (4, ())):
-        done = run(ranks, tmp_path / str(ranks), "--bank", bank, *words)
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, bank):
+    """Where runs of 2 and of 4 ranks are, in folders of these names."""
+    root = tmp_path_factory.mktemp("ranks")
+    for ranks, words in ((2, ("--accumulate", 2)), (4, ())):
+        done = run(ranks, root / str(ranks), "--bank", bank, *words)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("weights ") == 1
+    return root
+
+
+def test_any_number_of_ranks_goes_through_the_same_losses(root, bank):
+    assert main(["train", *RECIPE, "--steps", "60", "--out", str(root / "1"), "--bank", str(bank)]) == 0
     for ranks in (2, 4):
-        np.testing.assert_allclose(curve(tmp_path / str(ranks)), curve(tmp_path / "1"), rtol=1e-4)
-        one, many = (json.loads((tmp_path / name / "recipe.json").read_text()) for name in ("1", str(ranks)))
+        np.testing.assert_allclose(curve(root / str(ranks)), curve(root / "1"), rtol=1e-4)
+        one, many = (json.loads((root / name / "recipe.json").read_text()) for name in ("1", str(ranks)))
         assert one["recipe"] | {"accumulate": 0} == many["recipe"] | {"accumulate": 0}
         z, t = torch.randn(8, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.full((8,), 0.5)
         with torch.no_grad():
-            torch.testing.assert_close(ss.load(tmp_path / str(ranks))(z, t, 1), ss.load(tmp_path / "1")(z, t, 1), rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(ss.load(root / str(ranks))(z, t, 1), ss.load(root / "1")(z, t, 1), rtol=1e-3, atol=1e-3)
 
 
-def test_a_run_may_go_on_with_another_number_of_ranks(tmp_path, bank):
-    straight, cut = tmp_path / "straight", tmp_path / "cut"
-    assert run(2, cut, "--bank", bank).returncode == 0
-    for out, words in ((straight, ()), (tmp_path / "rest", ("--fork", str(cut)))):
+def test_a_run_may_go_on_with_another_number_of_ranks(tmp_path, root, bank):
+    straight = tmp_path / "straight"
+    for out, words in ((straight, ()), (tmp_path / "rest", ("--fork", str(root / "2")))):
         assert main(["train", *RECIPE, "--bank", str(bank), "--steps", "120", "--out", str(out), *words]) == 0
     np.testing.assert_allclose(curve(tmp_path / "rest"), curve(straight), rtol=1e-4)
     assert load_file(tmp_path / "rest" / "model.safetensors").keys() == load_file(straight / "model.safetensors").keys()
