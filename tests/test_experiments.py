@@ -17,7 +17,7 @@ from scorescope.charts.page import grid
 from scorescope.claims import Claim, Judged, Verdict
 from scorescope.cli import main
 from scorescope.errors import InputError
-from scorescope.experiments import chosen, experiments, fig10, run
+from scorescope.experiments import chosen, experiments, fig5, fig10, run
 from scorescope.experiments.experiment import SCALES, Cell, Experiment, Reading
 from scorescope.experiments.publish import publish
 from scorescope.experiments.store import Store, normal
@@ -220,3 +220,42 @@ def test_a_dry_run_says_what_networks_cost_and_does_nothing(capsys, tmp_path):
     assert not list(tmp_path.iterdir())
     assert main(["reproduce", "fig9", "--scale", "paper"]) == 2
     assert "fig9 has no scale paper" in capsys.readouterr().err
+
+
+# ---- fig5 ---------------------------------------------------------------------------------------------------------------------
+
+
+def memorizing(shares: dict[int, float]) -> xr.Dataset:
+    """What fig5 reads, of two seeds of one family whose samples are copies, or as unseen images, in given shares."""
+    runs = []
+    for factor, share in shares.items():
+        for seed in range(2):
+            ratio = np.where(np.arange(100) < 100 * share, 0.0, 0.5)
+            values = {"ratio": ("sample", ratio), "ratio_second": ("sample", ratio), "unseen_ratio": ("unseen", np.linspace(0.2, 0.8, 101))}
+            error = ("shells", "denoiser", "time"), np.ones((3, 3, 2))
+            one = xr.Dataset(values | {"error": error}, coords={"shells": list(fig5.SHELLS), "denoiser": ["network", "gaussian", "mean"]})
+            one = one.expand_dims(run=[f"sit {factor} {seed}"])
+            runs.append(one.assign(family=("run", ["sit"]), factor=("run", [factor]), seed=("run", [seed])))
+    return xr.concat(runs, "run")
+
+
+@pytest.mark.parametrize(
+    ("last", "verdict"), [(0.6, Verdict.SUPPORTED), (0.1, Verdict.UNDECIDED), (0.0, Verdict.CONTRADICTED)], ids=["more", "as many", "fewer"]
+)
+def test_more_copies_at_the_widest_region_are_what_is_claimed(last, verdict):
+    judged = fig5.judge(memorizing({1: 0.1, 8: 0.05, 27: last}), "sit")
+    assert judged.verdict == verdict
+    assert judged.estimate.value == pytest.approx(last - 0.1)
+    assert "Memorized at 1, 8, 27 ×: 10 %, 5.0 %" in judged.note
+    assert "It does not rise at every step" in judged.note
+
+
+def test_a_copier_of_few_rows_has_no_error_on_any_shell():
+    rng = np.random.default_rng(0)
+    many = Bank.from_arrays(rng.standard_normal((60, 4)).astype(np.float32))
+    few = Bank.from_arrays(np.asarray(many.rows[:6]))
+    shells, exact = fig5.Shells(few), fig5.EmpiricalScore(few)
+    for rows in (few, many):
+        copier, gaussian, mean = shells.errors(exact, rows, 40, fig5.generator(0)).mean(1)
+        assert copier < 1e-9 < gaussian
+        assert mean > 0.1

@@ -75,7 +75,7 @@ MAY_IMPORT = {
     ),
     "experiments": (
         *("denoiser", "rows", "empirical", "adapters", "training", "results", "statistics", "charts", "claims", "runs", "progress", "demo"),
-        *("examination", "report", "nets", "sampler", "regions", "theories", "evaluate", "recipes", "compare"),
+        *("examination", "report", "nets", "sampler", "regions", "theories", "evaluate", "recipes", "compare", "probes"),
     ),
     "cli": (
         *("process", "progress", "plan", "runs", "rows", "search", "adapters", "training", "demo", "examination", "results"),
