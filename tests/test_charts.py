@@ -16,7 +16,7 @@ from jsonschema import ValidationError
 
 from scorescope import charts
 from scorescope.charts.grammar import REGIONS, Vertical, each, percent, words
-from scorescope.charts.tables import near_axis
+from scorescope.charts.tables import cut
 from scorescope.results import first_losses, models
 from scorescope.statistics import bootstrap_mean, chi_band, held_until, integrated_error, leaving_bracket, median_band, wilson
 from tests.synthetic import results
@@ -303,11 +303,16 @@ def test_words_are_for_reading():
     assert each({k: f"−{k} %" for k in "12345"}) == "−5 % to −1 % (5 models)"
 
 
-def test_a_curve_far_outside_its_axis_is_left_out_but_for_its_neighbours():
-    rows = [{"model": "m", "t": t, "value": v} for t, v in enumerate([1.0, 1.1, 5.0, 6.0, 7.0, 1.05, 0.0, -3.0])]
-    kept = near_axis(rows, 0.9, 1.2, "value", ("model",))
-    assert [row["t"] for row in kept] == [0, 1, 2, 4, 5, 6]
-    assert near_axis(rows, -9, 9, "value", ("model",)) == rows
+def test_a_curve_is_cut_where_it_leaves_the_axis_and_parted_where_it_comes_back():
+    def shown(values):
+        rows = [{"model": "m", "t": float(t), "value": v} for t, v in enumerate(values)]
+        return [(round(row["t"], 6), row["value"]) for row in cut(rows, 1.0, 2.0, "value", ("model",))]
+
+    assert shown([1.0, 1.5, 2.0]) == [(0, 1.0), (1, 1.5), (2, 2.0)]
+    assert shown([1.5, 2.5, 3.0]) == [(0, 1.5), (0.5, 2.0)]
+    assert shown([1.5, 2.5, 3.0, 1.0]) == [(0, 1.5), (0.5, 2.0), (2, None), (2.5, 2.0), (3, 1.0)]
+    assert shown([0.5, 2.5]) == [(0.25, 1.0), (0.75, 2.0)]
+    assert shown([5.0, 6.0]) == []
 
 
 def test_a_file_that_travels_alone_holds_the_very_picture_of_the_page(drawn):

@@ -80,7 +80,7 @@ class Plan:
 
 PRESETS = {
     "default": Plan(),
-    "quick": Plan(paths=24, times=10, origins=8, nulls=100),
+    "quick": Plan(paths=24, times=10, origins=6, nulls=100),
     "demo": Plan(paths=64, times=25, origins=24),
     "paper": Plan(paths=1000, times=100, origins=200, returns="grid", nulls=1000),  # C.3 to C.5
 }

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from scorescope.charts.grammar import BAND_FIELDS, BLACK, Key, Row, Spec, Vertical, repeated, time_axis
-from scorescope.charts.tables import csv_text, near_axis, number, thinned, told
+from scorescope.charts.tables import csv_text, cut, number, thinned, told
 
 
 def data(rows: Iterable[Row]) -> alt.InlineData:
@@ -63,8 +63,8 @@ def curves(
     if band:
         area = panel(drawn, model).mark_area(opacity=1, fillOpacity=0.18, aria=False, clip=clip)
         layers.append(area.encode(x=x, y=y.of("low"), y2="high:Q", color=tint))
-    inside = near_axis(drawn, y.low, y.high, "median", ("model", field)) if clip else drawn
-    line = panel(inside, model).mark_line(strokeWidth=2, aria=False, clip=clip)
+    held = y.holds(drawn, ("median",))
+    line = panel(drawn if held else cut(drawn, y.low, y.high, "median", ("model", field)), model).mark_line(strokeWidth=2, aria=False)
     layers.append(line.encode(x=x, y=y.of("median"), color=tint, strokeDash=dashes(keys, field)))
     if marked := [k for k in keys if k.shape]:
         names = [k.name for k in marked]

@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 
 from scorescope.charts.grammar import PATH, Drawing, Vertical, each, repeated
-from scorescope.charts.layers import colour, curves, dashes, note, panel, rule, scrub_rule, scrub_signal, strip, time_axis
+from scorescope.charts.layers import colour, curves, note, panel, rule, scrub_rule, scrub_signal, strip, time_axis
 from scorescope.charts.page import facets
-from scorescope.charts.tables import bands, near_axis, region_keys, single_paths
+from scorescope.charts.tables import bands, cut, region_keys, single_paths
 from scorescope.results import dimension, models
 from scorescope.statistics import chi_band, leaving_bracket, proposition_band
 
@@ -38,10 +38,9 @@ def draw(results: xr.Dataset) -> Drawing:
     near = Vertical(min(0.9, 1 - 1.5 * (1 - low)), max(1.2, 1 + 1.5 * (high - 1)), "r*, close to 1 (linear)")
 
     def lines(y: Vertical, model: str) -> list[Any]:
-        clip = not y.holds(paths, ["value"])
-        inside = near_axis(paths, y.low, y.high, "value", ("model", "region", "path")) if clip else paths
-        shown = panel(inside, model).mark_line(strokeWidth=0.7, strokeOpacity=0.3, aria=False, clip=clip)
-        inks = {"color": colour(keys, "region"), "strokeDash": dashes(keys, "region"), "detail": "path:N"}
+        inside = paths if y.holds(paths, ["value"]) else cut(paths, y.low, y.high, "value", ("model", "region", "path"))
+        shown = panel(inside, model).mark_line(strokeWidth=0.7, strokeOpacity=0.3, aria=False)
+        inks = {"color": colour(keys, "region"), "detail": "path:N"}
         return [shown.encode(x=time_axis(), y=y.of("value"), **inks), *curves(rows, keys, y, model=model, band=False)]
 
     def whole(model: str, width: int, first: bool) -> Any:

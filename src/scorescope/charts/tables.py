@@ -83,23 +83,41 @@ def single_paths(values: xr.DataArray) -> list[Row]:
     return rows
 
 
-def near_axis(rows: Sequence[Row], low: float, high: float, field: str, by: Sequence[str]) -> list[Row]:
-    """Rows of curves whose `field` is between `low` and `high`, or whose neighbour's is: what is far outside would be drawn unseen.
+def cut(rows: Sequence[Row], low: float, high: float, field: str, by: Sequence[str]) -> list[Row]:
+    """Curves cut where they leave the axis, so that nothing outside is drawn; where one comes back, a row without a value parts it.
 
     Args:
-        rows: In order of t.
+        rows: With "t", in its order.
         low, high: Ends of the axis.
-        field: What is drawn.
+        field: What is drawn; straight between rows.
         by: What tells curves apart.
     """
     curves: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         curves.setdefault(tuple(row[name] for name in by), []).append(row)
-    kept = []
+    kept: list[Row] = []
     for points in curves.values():
-        inside = np.array([low <= row[field] <= high for row in points])
-        kept += [row for row, near in zip(points, np.convolve(inside, np.ones(3), "same") > 0, strict=True) if near]
+        whole, first = True, len(kept)
+        for a, b in itertools.pairwise(points):
+            rise = b[field] - a[field]
+            ends = sorted((end - a[field]) / rise for end in (low, high)) if rise else [0.0, 1.0] if low <= a[field] <= high else [1.0, 0.0]
+            start, stop = max(0.0, ends[0]), min(1.0, ends[1])
+            if start >= stop:
+                whole = False
+                continue
+            if len(kept) == first or not whole or start:
+                kept += [{**a, field: None}] if len(kept) > first else []
+                kept.append(_between(a, b, start, field))
+            kept.append(_between(a, b, stop, field))
+            whole = stop == 1
     return kept
+
+
+def _between(a: Row, b: Row, share: float, field: str) -> Row:
+    """A point of the segment from a to b."""
+    if share in (0, 1):
+        return b if share else a
+    return {**a, **{name: a[name] + share * (b[name] - a[name]) for name in ("t", field)}}
 
 
 def _evenly(items: np.ndarray, count: int) -> np.ndarray:

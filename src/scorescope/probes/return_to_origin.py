@@ -32,7 +32,7 @@ NEAR = 0.005  # a time this little beyond the model's range is measured at its e
 STRIP = 3  # rows whose outputs are kept as pictures: they are measured at every time
 ABOUT = 2  # times beyond the change at which it is checked
 HALVINGS = 2  # of the stretch in which a row is first lost: to 0.0125
-ROUNDS, EACH = 9, 23  # how often most origins are denoised, and what the model is asked each time
+ROUNDS, EACH = 10, 23  # how often most origins are denoised, and what the model is asked each time
 ADAPTIVE = 60  # evaluations of the run's solver, from a time in the middle
 
 
