@@ -72,7 +72,7 @@ def _fact(tables: Mapping[str, xr.Dataset]) -> str:
     told = [one for one in said if one.judged.verdict in (Verdict.SUPPORTED, Verdict.CONTRADICTED)]
     if two or told:
         text = (two or told)[0].text
-        return text[0].upper() + text[1:]
+        return f"W{text[1:]}" if text.startswith(("which ", "whether ")) else text  # else it begins with a recipe's name
     runs = next(iter(tables.values()))
     return recipes.described(runs, recipes.usable(runs)[0])
 

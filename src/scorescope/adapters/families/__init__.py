@@ -70,8 +70,13 @@ def filled(network: type[nn.Module], config: Any, weights: Weights) -> nn.Module
     Raises:
         InputError: Weights that do not fit.
     """
-    with _Unfilled():
-        net = network(config)
+    try:
+        with _Unfilled():
+            net = network(config)
+    except (MemoryError, RuntimeError) as problem:
+        if isinstance(problem, RuntimeError) and "allocate" not in str(problem):
+            raise
+        raise InputError("the network that it describes is larger than memory") from problem
     try:
         net.load_state_dict(weights, assign=True)
     except RuntimeError as problem:
