@@ -69,13 +69,13 @@ def curve(rows: Sequence[Row], model: str, region: str, field: str = "median") -
     return np.array([row["t"] for row in part], float), np.array([row[field] for row in part], float)
 
 
-def single_paths(values: xr.DataArray) -> list[Row]:
-    """A few paths of each model and region, at a few times: evenly chosen among those measured."""
+def single_paths(values: xr.DataArray, most: int = PATHS_A_REGION) -> list[Row]:
+    """Some paths of each model and region, at a few times: evenly chosen among those measured."""
     rows: list[Row] = []
     for region in (r for r in REGIONS if r in values["region"].values):
         for model in values["model"].values:
             part = values.sel(model=model, region=region).transpose("path", "time").values.astype(float)
-            for p in _evenly(np.flatnonzero(np.isfinite(part).any(1)), max(6, PATHS_A_REGION // values.sizes["model"])):
+            for p in _evenly(np.flatnonzero(np.isfinite(part).any(1)), max(6, most // values.sizes["model"])):
                 for k in _evenly(np.flatnonzero(np.isfinite(part[p])), TIMES_A_PATH):
                     rows.append(
                         {"model": str(model), "region": region, "path": int(p), "t": number(values["time"][k]), "value": number(part[p, k])}

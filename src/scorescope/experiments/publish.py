@@ -22,6 +22,7 @@ from scorescope.progress import span
 from scorescope.report.figures import static_svg
 from scorescope.report.page import asset
 
+NOT_REPORTED = "not reported"  # what a claim of our own has in place of the paper's finding
 HEAD = "# The paper's experiments, run here\n"
 
 
@@ -84,7 +85,7 @@ def page(told: list[dict[str, Any]], out: Path) -> str:
     environment = Environment(
         loader=PackageLoader("scorescope", "experiments"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    verdicts = [claim["verdict"] for one in told for claim in one["claims"]]
+    verdicts = [claim["verdict"] for one in told for claim in one["claims"] if not claim["paper"].startswith(NOT_REPORTED)]
     shown = [
         {**one, "took": span(one["seconds"]), "svg": static_svg((out / f"{one['name']}.svg").read_text(encoding="utf-8"), one["name"])}
         for one in told
