@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from scorescope.cli import main
 from scorescope.errors import InputError
 from scorescope.experiments import chosen, experiments, fig5, fig10, run
 from scorescope.experiments.experiment import SCALES, Cell, Experiment, Reading
-from scorescope.experiments.publish import publish
+from scorescope.experiments.publish import publish, records, summary, table
 from scorescope.experiments.store import Store, normal
 from scorescope.progress import Board
 from scorescope.rows import Bank
@@ -174,6 +175,17 @@ def test_the_truth_has_no_error_and_the_rows_score_none_to_itself():
     assert states.errors(lambda z, t: fig10.truth(z, float(t[0])), "space", "truth").max() == pytest.approx(0, abs=1e-12)
     assert states.errors(exact, "inside", "empirical").max() < 1e-9
     assert states.errors(exact, "inside", "truth").mean() > 0.01
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_readme_shows_the_verdicts_that_were_published():
+    told = records(ROOT / "docs" / "results")
+    assert told
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- results -->\n")[1].split("<!-- /results -->")[0]
+    assert shown == summary(told, "docs/results"), "scorescope reproduce … --out docs/results, then python benchmarks/readme_results.py"
+    assert (ROOT / "docs" / "results" / "README.md").read_text(encoding="utf-8") == table(told)
 
 
 # ---- cost ---------------------------------------------------------------------------------------------------------------------

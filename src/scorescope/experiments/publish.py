@@ -96,6 +96,17 @@ def page(told: list[dict[str, Any]], out: Path) -> str:
     )
 
 
+def summary(told: list[dict[str, Any]], where: str) -> str:
+    """The paper's own claims and their verdicts in a few lines, for a page that links to the folder `where`."""
+    lines = ["| claim of the paper | here, at the scale of a desk |", "|---|---|"]
+    for one in told:
+        for claim in one["claims"]:
+            if not claim["paper"].startswith(NOT_REPORTED):
+                symbol = Verdict(claim["verdict"]).symbol
+                lines.append(f"| [{one['name']}]({where}/README.md#{one['name']}): {claim['claim']} | {symbol} {claim['verdict']} |")
+    return "\n".join(lines) + "\n"
+
+
 def table(told: list[dict[str, Any]]) -> str:
     """README.md of a folder of results."""
     scales = sorted({one["scale"] for one in told})
