@@ -29,7 +29,7 @@ PEAK, REACHED = 989e12, 0.35
 """An H100's bfloat16 operations a second (the paper has four, C.1), and the share that training is commonly said to reach; not measured
 here."""
 CORE = 25e9
-"""What a processor's core does of the desk's networks: 11 to 36 G a second in two runs, by `benchmarks/cost_model.py` (docs/cost-model.md)."""
+"""What a processor's core does of the desk's networks: 11 to 36 G a second in two runs of `benchmarks/cost_model.py`."""
 RANKS = 4
 """Devices of the paper (C.1)."""
 
