@@ -83,16 +83,19 @@ class Store:
             watchers: Look at the network while it is trained.
             keep: Steps whose weights are kept.
             step: Which of these is wanted; the last of all unless given.
+
+        Raises:
+            InputError: The training is finished, and a step was not kept.
         """
 
         def report(progress: Progress) -> None:
             if tell is not None:
                 tell(progress.step / progress.steps)
 
-        place = self.place(recipe, bank)
-        if keep:
-            watchers = [*watchers, Keep(recipe, bank, keep)]
-        last = train(recipe, bank, place, device=self.device, report=report, watchers=watchers)
+        place, keeper = self.place(recipe, bank), Keep(recipe, bank, keep) if keep else None
+        last = train(recipe, bank, place, device=self.device, report=report, watchers=[*watchers, *([keeper] if keeper else [])])
+        if keeper:
+            keeper.check(place)
         return load(last if step is None else kept(place, step)).to(self.device)
 
     def examined(self, models: Sequence[Denoiser], bank: str, held_out: str, plan: Mapping[str, Any]) -> xr.Dataset:

@@ -136,7 +136,7 @@ class Origins:
                 )
 
 
-def carry_on(subject: Subject, every: Sequence[Origins]) -> None:
+def answered_together(subject: Subject, every: Sequence[Origins]) -> None:
     """All searches at once, whose rows all have labels or none: what they ask is denoised in one batch."""
     running = [(origins, search, next(search, None)) for origins in every for search in [origins.search()]]
     while asking := [(origins, search, asked) for origins, search, asked in running if asked is not None]:
@@ -211,7 +211,7 @@ def measure(subject: Subject) -> Mapping[str, Any]:
     searches = {suffix: Origins(subject, bank, others, times) for suffix, bank, others in _banks(subject)}
     alike = len({origins.pairs.label is None for origins in searches.values()}) == 1
     for group in [list(searches.values())] if alike else [[origins] for origins in searches.values()]:
-        carry_on(subject, group)
+        answered_together(subject, group)
     found: dict[str, Any] = {"origin_time": TIMES}
     for suffix, origins in searches.items():
         found |= {
