@@ -63,7 +63,7 @@ SCALES = {
         *("digits", "digits-held-out", "digits:40", Recipe(SiTSize(16, 2, 2, 7), steps=20, batch=16, rate=1e-3)),
         {"paths": 8, "times": 6, "solver": "heun", "steps": 6}, 8, 3,
     ),
-    "desk": Scale(FASHION.bank, FASHION.held_out, f"{FASHION.bank}:100", FASHION.recipe("sit-s"), {}, 100, 12),
+    "desk": Scale(FASHION.bank, FASHION.held_out, f"{FASHION.bank}:20", FASHION.recipe("sit-s"), {}, 100, 12),
 }  # fmt: skip
 
 
@@ -208,7 +208,7 @@ EXPERIMENT = Experiment(
     "than the empirical score, off by a known amount.",
     {
         "smoke": "A transformer of width 16, 20 steps on the demo's digits or on 40 of them; 8 paths at 6 times.",
-        "desk": "A transformer of 150 thousand parameters, 4,000 steps on the 60,000 images of Fashion-MNIST, or on 100 of them; 100 paths "
+        "desk": "A transformer of 150 thousand parameters, 4,000 steps on the 60,000 images of Fashion-MNIST, or on 20 of them; 100 paths "
         f"at 100 times, 10,000 rows held out. The same by contrastive flow matching with λ = {WEIGHT}, at 100 noised rows and 12 times.",
     },
     cells,
@@ -238,4 +238,9 @@ EXPERIMENT = Experiment(
             "not reported",
         ),
     ),
+    {
+        "desk": "First 100 rows were taken for few: after 4,000 steps such a network still had a denoising loss of 0.26 a dimension on "
+        "them, where a copier has none, so that it was no memorizer and nothing of it was published. 20 were taken then. The contrastive "
+        "network is found moved by 0.20: by 0.24 at t = 0.9, by 0.16 at t = 0.1, where networks of this size and length fit least.",
+    },
 )

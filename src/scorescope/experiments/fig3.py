@@ -22,6 +22,7 @@ from scorescope.experiments.store import Store
 from scorescope.results import models, provenance, with_provenance
 
 SUFFIX = "_shared"
+NEEDED = ("score_error", "gaussian_error", "mean_to_nearest")
 KEPT = ("score_error", "gaussian_error", "mean_to_nearest", "r_star", "label")
 SIZES = {"smoke": MODELS[:2], "desk": ("sit-xs", "sit-s", "sit-m", "sit-l"), "paper": ("sit-s", "sit-b", "sit-l", "sit-xl")}
 PROBES = ("score-error", "relative-distance")
@@ -53,9 +54,9 @@ def trainings(scale: str) -> list[Training]:
 
 def gather(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
     """What was measured on own states, and beside it that on shared ones."""
-    return found["own"].merge(
-        found["shared"].rename({name: f"{name}{SUFFIX}" for name in found["shared"].data_vars}), combine_attrs="override"
-    )
+    regions = [name for name in found["own"]["region"].values if name != "renoised"]
+    own, shared = (found[name][[v for v in NEEDED if v in found[name]]].sel(region=regions) for name in ("own", "shared"))
+    return own.merge(shared.rename({name: f"{name}{SUFFIX}" for name in shared.data_vars}), combine_attrs="override")
 
 
 def on_shared(results: xr.Dataset) -> xr.Dataset:
@@ -105,5 +106,11 @@ EXPERIMENT = Experiment(
             "not reported",
         ),
     ),
+    {
+        "desk": "The networks fit weakly: inside, the largest still leaves three quarters of what the Gaussian denoiser leaves, and the "
+        "smallest more than it does. On their own states the smaller ones are farther from all rows, which alone raises their error. At "
+        "the same states the error outside falls by 7 % where that inside falls by 41 %: most of what a larger network gains it gains "
+        "inside, but a rise is not seen. Longer training, larger networks and other data were not tried.",
+    },
     trainings=trainings,
 )
