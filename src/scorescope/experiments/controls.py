@@ -219,7 +219,7 @@ EXPERIMENT = Experiment(
     (
         _about(
             *("copies", MEMORIZER, "A network trained for long on few rows is found to copy them", "alarm"),
-            "networks of small sets memorize (cited in section 2)",
+            "not reported; that small sets are memorized is known",
         ),
         _about(*("copies", ORDINARY, "A network of many rows is found to copy none", "supported"), "not reported"),
         _about(*("remembers", MEMORIZER, "A network of few rows is found to know them from unseen ones", "supported"), "not reported"),
