@@ -166,33 +166,34 @@ def _sizes(results: xr.Dataset) -> str:
     return f"Mean change per dimension on the shells and along sampling: {'; '.join(told)}."
 
 
+def _judged(results: xr.Dataset, estimate: Estimate, says: tuple[str, str, str], phrase: str, note: str) -> Judged:
+    """A ratio held against 1, with what is said where it lies above, below, or on both sides."""
+    verdict, reason = above(estimate, 1, "1")
+    said = dict(zip(("supported", "contradicted", "undecided"), says, strict=True))[verdict.value]
+    n = results.sizes["path"]
+    return Judged(said, verdict, "score_change", estimate, interval_text(estimate), phrase, n, "paths", reason=reason, note=note)
+
+
 def outside(results: xr.Dataset, model: str) -> Judged:
     """REPA's change along sampling over that on the shells."""
-    estimate = outside_over_inside(results, "REPA")
-    verdict, reason = above(estimate, 1, "1")
-    says = {
-        "supported": "REPA changes the score more along sampling than on the shells",
-        "contradicted": "REPA changes the score more on the shells than along sampling",
-        "undecided": "REPA changes the score alike on the shells and along sampling",
-    }[verdict.value]
-    phrase = "{} times the change on the shells"
-    n = results.sizes["path"]
-    return Judged(says, verdict, "score_change", estimate, interval_text(estimate), phrase, n, "paths", reason=reason, note=_sizes(results))
+    says = (
+        "REPA changes the score more along sampling than on the shells",
+        "REPA changes the score more on the shells than along sampling",
+        "REPA changes the score alike on the shells and along sampling",
+    )
+    return _judged(results, outside_over_inside(results, "REPA"), says, "{} times the change on the shells", _sizes(results))
 
 
 def own(results: xr.Dataset, model: str) -> Judged:
     """That ratio as a multiple of the one that another seed gives."""
+    says = (
+        "REPA's change leans to the outside more than that of another seed",
+        "REPA's change leans to the outside less than that of another seed",
+        "REPA's change leans to the outside as much as that of another seed",
+    )
+    note = f"Over that of REPA with a random encoder: {interval_text(outside_over_inside(results, 'REPA', 'REPA, random encoder'))}."
     estimate = outside_over_inside(results, "REPA", "another seed")
-    verdict, reason = above(estimate, 1, "1")
-    says = {
-        "supported": "REPA's change leans to the outside more than that of another seed",
-        "contradicted": "REPA's change leans to the outside less than that of another seed",
-        "undecided": "REPA's change leans to the outside as much as that of another seed",
-    }[verdict.value]
-    n, control = results.sizes["path"], outside_over_inside(results, "REPA", "REPA, random encoder")
-    note = f"Over that of REPA with a random encoder: {interval_text(control)}."
-    phrase = "outside over inside is {} times that of another seed"
-    return Judged(says, verdict, "score_change", estimate, interval_text(estimate), phrase, n, "paths", reason=reason, note=note)
+    return _judged(results, estimate, says, "outside over inside is {} times that of another seed", note)
 
 
 def draw(results: xr.Dataset) -> Drawing:
