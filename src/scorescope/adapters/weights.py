@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from scorescope.adapters.families import Weights, family_of
+from scorescope.adapters.families import Checkpoint, family_of
 from scorescope.denoiser import Denoiser
 from scorescope.errors import InputError
 from scorescope.files import sha256
@@ -60,40 +60,38 @@ def zipped(path: Path) -> bool:
 
 def load(path: Path, options: dict[str, Any]) -> Denoiser:
     """The model of a state dict; `family` and what else the dict cannot tell are keywords."""
-    weights, part = read(path)
+    checkpoint = read(path)
     own = {name: value for name, value in options.items() if name != "family"}
     try:
-        module = family_of(weights, options.get("family"))
+        module = family_of(checkpoint, options.get("family"))
         family = module.__name__.rpartition(".")[2]
-        model: Denoiser = module.build(weights, own)
+        model: Denoiser = module.build(checkpoint, own)
     except InputError as problem:
         raise InputError(f"{path}: {problem.problem}", problem.hint) from problem
     except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as problem:  # shapes or options that no network has
         reason = str(problem).splitlines()[0]
         raise InputError(f"{path}: its weights make no network of family {family} ({reason})", "an undamaged copy") from problem
     model.name = path.stem
-    model.about = {"family": family, "weights": part, "options": own, "file": str(path), "sha256": sha256(path)}
+    model.about = {"family": family, "weights": checkpoint.part, "options": own, "file": str(path), "sha256": sha256(path)}
     return model
 
 
-def read(path: Path) -> tuple[Weights, str]:
-    """The tensors, and which part of the file they are: "ema" before "model", or "all"."""
+def read(path: Path) -> Checkpoint:
+    """The tensors and what else the file holds; of its parts "ema" before "model"."""
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as opened:
             found: Mapping[str, Any] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     else:
         found = unpickled(path) or {}
-    part = "all"
-    for name in PARTS:
-        if isinstance(found.get(name), Mapping):
-            found, part = found[name], name
-            break
+    part = next((name for name in PARTS if isinstance(found.get(name), Mapping)), "all")
+    rest = {name: value for name, value in found.items() if not isinstance(value, (Mapping, Tensor))}
+    found = found if part == "all" else found[part]
     weights = {
         bare(name): value.float() if value.is_floating_point() else value for name, value in found.items() if isinstance(value, Tensor)
     }
     if not weights:
         raise InputError(f"{path} holds no weights", "a state dict, or {'model': …, 'ema': …}")
-    return weights, part
+    return Checkpoint(weights, part, rest)
 
 
 def bare(name: str) -> str:

@@ -2,10 +2,10 @@
 
 A family's module has
 
-    PROOF          (names, prefix): a state dict with a name that begins so is of this family and of no other; "" where no name tells
-    FITS           a name that every state dict of the family has
-    OPTIONS        {keyword: what it is} of what a state dict cannot tell
-    build(weights, options) -> Denoiser
+    MARK                   what every checkpoint of the family has, for the line that says what is missing
+    belongs(checkpoint)    True where names and shapes are of this family and of no other, None where they may be, False where they are not
+    OPTIONS                {keyword: what it is} of what a checkpoint cannot tell
+    build(checkpoint, options) -> Denoiser
 
 Time, sign and scale are the family's own inside, and the paper's outside: they are converted here and nowhere else.
 """
@@ -13,6 +13,7 @@ Time, sign and scale are the family's own inside, and the paper's outside: they 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,28 +26,46 @@ from scorescope.registry import module, names
 Weights = dict[str, Tensor]
 
 
-def family_of(weights: Mapping[str, Tensor], asked: str | None) -> Any:
-    """The family of a state dict: the one asked for, or the one that its names prove.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        weights: Tensors by name, without what wrappers put before the names; float32 where they are floating-point.
+        part: Which part of the file they are: "ema", "model", …, or "all".
+        rest: What else is in the file, by name: plain values, as `args`, `step`, `config`.
+    """
+
+    weights: Weights
+    part: str = "all"
+    rest: Mapping[str, Any] = field(default_factory=dict)
+
+    def has(self, *prefixes: str) -> bool:
+        """Whether for each of the prefixes there is a weight whose name begins so."""
+        return all(any(name.startswith(prefix) for name in self.weights) for prefix in prefixes)
+
+
+def family_of(checkpoint: Checkpoint, asked: str | None) -> Any:
+    """The family of a checkpoint: the one asked for, or the one that its names prove.
 
     Raises:
         InputError: An unknown family, one that the names contradict, or names that leave the choice open.
     """
     known = {name: module(__name__, name, "family") for name in names(__name__)}
+    first = next(iter(checkpoint.weights), "nothing")
     if asked is not None:
-        module(__name__, asked, "family")
-    fitting = [name for name, family in known.items() if any(key.startswith(family.FITS) for key in weights)]
-    proven = [name for name in fitting if known[name].PROOF and any(key.startswith(known[name].PROOF) for key in weights)]
-    if asked is not None:
-        if asked not in fitting:
-            raise InputError(
-                f"a state dict of family {asked} has {known[asked].FITS}…, this one begins with {next(iter(weights), 'nothing')}"
-            )
-        return known[asked]
-    if proven:
+        family = module(__name__, asked, "family")
+        if family.belongs(checkpoint) is False:
+            raise InputError(f"a state dict of family {asked} has {family.MARK}, this one begins with {first}")
+        return family
+    told = {name: family.belongs(checkpoint) for name, family in known.items()}
+    proven, fitting = [name for name in told if told[name]], [name for name in told if told[name] is not False]
+    if len(proven) == 1:
         return known[proven[0]]
     if not fitting:
         raise InputError(
-            f"its names ({', '.join(list(weights)[:3])}, …) are of no known family", "my_model.py:build, a function that builds the network"
+            f"its names ({', '.join(list(checkpoint.weights)[:3])}, …) are of no known family",
+            "my_model.py:build, a function that builds the network",
         )
     choices = " or ".join(f'family="{name}"' for name in fitting)
     raise InputError(f"its names do not tell which code it belongs to ({' or '.join(fitting)})", choices)

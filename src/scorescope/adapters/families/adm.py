@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from scorescope.adapters.families import Weights, checked, filled
+from scorescope.adapters.families import Checkpoint, Weights, checked, filled
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError, unknown
 from scorescope.nets.unet import ORDERS, UNet, UNetConfig
 from scorescope.schedule import DiscreteSchedule
 
-PROOF = FITS = "input_blocks.0.0.weight"
+MARK = "input_blocks.0.0.weight"
 OPTIONS = {
     "head_width": "channels of an attention head (num_head_channels)",
     "order": "new or legacy: how the channels of qkv lie",
@@ -43,7 +43,12 @@ def cosine_betas() -> np.ndarray:
 BETAS = {"linear": linear_betas, "cosine": cosine_betas}
 
 
-def build(weights: Weights, options: Mapping[str, Any]) -> Denoiser:
+def belongs(checkpoint: Checkpoint) -> bool | None:
+    """By its first convolution."""
+    return checkpoint.has(MARK)
+
+
+def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     """The model; without a label only where it is unconditional."""
     told = checked(options, OPTIONS, "adm")
     missing = [name for name in NEEDED if name not in told]
@@ -54,8 +59,8 @@ def build(weights: Weights, options: Mapping[str, Any]) -> Denoiser:
         raise unknown("schedule of family adm", str(told["schedule"]), BETAS)
     if told["order"] not in ORDERS:
         raise unknown("order of family adm", str(told["order"]), ORDERS)
-    config = shape_of(weights, int(told["head_width"]), told["order"], told.get("size"))
-    net = filled(UNet, config, weights)
+    config = shape_of(checkpoint.weights, int(told["head_width"]), told["order"], told.get("size"))
+    net = filled(UNet, config, checkpoint.weights)
     schedule = DiscreteSchedule(np.cumprod(1 - BETAS[told["schedule"]]()).tolist())
     shape = config.shape if "size" in told else None
     return NetworkDenoiser(net, schedule, "eps", time="steps", classes=config.classes, shape=shape, name="adm")

@@ -7,20 +7,26 @@ from typing import Any
 
 from torch import nn
 
-from scorescope.adapters.families import Weights, checked
-from scorescope.adapters.families.sit import FITS, OPTIONS, network
+from scorescope.adapters.families import Checkpoint, Weights, checked
+from scorescope.adapters.families.sit import MARK, OPTIONS, network
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 
-PROOF = "projectors."
+PROJECTORS = "projectors."
 
-__all__ = ["FITS", "OPTIONS", "PROOF", "build"]
+__all__ = ["MARK", "OPTIONS", "belongs", "build"]
 
 
-def build(weights: Weights, options: Mapping[str, Any]) -> Denoiser:
+def belongs(checkpoint: Checkpoint) -> bool | None:
+    """By its projectors, which some leave out."""
+    return checkpoint.has(MARK) and (checkpoint.has(PROJECTORS) or None)
+
+
+def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     """The model; its network keeps the projectors as `net.projectors`, each a perceptron on the tokens of a block."""
-    own = {name: value for name, value in weights.items() if not name.startswith(PROOF)}
+    weights = checkpoint.weights
+    own = {name: value for name, value in weights.items() if not name.startswith(PROJECTORS)}
     net, classes, null = network(own, checked(options, OPTIONS, "repa"), "repa")
-    net.projectors = projectors({name[len(PROOF) :]: value for name, value in weights.items() if name.startswith(PROOF)})
+    net.projectors = projectors({name[len(PROJECTORS) :]: value for name, value in weights.items() if name.startswith(PROJECTORS)})
     return NetworkDenoiser(net, prediction="v", classes=classes, null_label=null, shape=net.config.shape, name="repa")
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scorescope.adapters.families import Weights, checked, filled
+from scorescope.adapters.families import Checkpoint, Weights, checked, filled
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.nets.sit import SiT, SiTConfig
 
-PROOF, FITS = "", "blocks.0.adaLN_modulation.1.weight"
+MARK = "blocks.0.adaLN_modulation.1.weight"
 OPTIONS = {
     "heads": "attention heads, where the width is none of the presets'",
     "classes": "number of classes, where no row is the null label",
@@ -25,9 +25,14 @@ OPTIONS = {
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # of S, B, L, XL
 
 
-def build(weights: Weights, options: Mapping[str, Any]) -> Denoiser:
+def belongs(checkpoint: Checkpoint) -> bool | None:
+    """Its names are REPA's, too, if no projector is among them."""
+    return None if checkpoint.has(MARK) and not checkpoint.has("projectors.") else False
+
+
+def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     """The model on the paper's axis."""
-    net, classes, null = network(weights, checked(options, OPTIONS, "sit"), "sit")
+    net, classes, null = network(checkpoint.weights, checked(options, OPTIONS, "sit"), "sit")
     return NetworkDenoiser(Reversed(net), prediction="v", classes=classes, null_label=null, shape=net.config.shape, name="sit")
 
 
