@@ -66,7 +66,7 @@ class Training:
         wanted = self.recipe.record()
         others = {name: _differing(wanted, one.record()) for name, one in known.items()}
         nearest = min(others, key=lambda name: len(others[name]))
-        words = [f"--{key.replace('_', '-')} {_words(value)}" for key, value in others[nearest].items() if value != ""]
+        words = [f"--{key.replace('_', '-')} {_words(value)}".strip() for key, value in others[nearest].items() if value not in ("", False)]
         start = f"torchrun --nproc-per-node {RANKS} -m scorescope train --preset {nearest} --bank {self.bank}.bank --device cuda"
         kept = f"--keep {' '.join(map(str, self.keep))}" if self.keep else ""
         return " ".join(part for part in (start, "--watch-every 0", *words, kept, f"--out {out}") if part)
@@ -77,7 +77,8 @@ def _differing(wanted: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _words(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    """An option's value; a flag has none."""
+    return "" if value is True else " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def table(trainings: Sequence[Training], paper: bool) -> list[str]:

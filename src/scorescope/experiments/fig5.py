@@ -28,7 +28,9 @@ from scorescope.claims import Claim, Judged
 from scorescope.claims.claim import Verdict, above, below, interval_text
 from scorescope.denoiser import Denoiser
 from scorescope.empirical import EmpiricalScore
+from scorescope.experiments.cost import Training
 from scorescope.experiments.experiment import Cell, Experiment, Reading
+from scorescope.experiments.shared import IMAGENET
 from scorescope.experiments.store import Store, generator
 from scorescope.nets.sit import SiTSize
 from scorescope.nets.unet import UNetSize
@@ -44,6 +46,7 @@ from scorescope.training.objectives.region import Region
 from scorescope.training.recipe import Recipe
 
 FACTORS = (1, 2, 4, 8, 27)  # |D_region| / |D_score|
+WHOLE = 1_281_167 / 100_000  # the paper's largest: all images of ImageNet
 SIDE = 8  # of the images, pooled
 SHOWN = 10  # samples of a network that are kept as pictures
 RARE = 0.01  # share of unseen images that count as memorized
@@ -54,25 +57,47 @@ FAMILIES: dict[str, str] = {"sit": "transformer", "unet": "U-Net"}
 
 @dataclass(frozen=True)
 class Size:
-    """What a scale runs: |D_score|, multiples, seeds, networks and their steps, samples a network, how, states a time for the error."""
+    """What a scale runs.
 
+    Attributes:
+        banks: Names of the bank, and of that of unseen images.
+        rows: |D_score|.
+        factors: |D_region| / |D_score|; the last of the paper's is the whole bank.
+        nets: A training for each family, whose objective is replaced.
+        seeds: Of each network.
+        samples, solver: Of each network, and how.
+        states: For the error, at each time.
+    """
+
+    banks: tuple[str, str]
     rows: int
-    factors: tuple[int, ...]
+    factors: tuple[float, ...]
+    nets: Mapping[str, Recipe[Any, Any]]
     seeds: int
-    nets: Mapping[str, tuple[Any, int]]
     samples: int
     solver: Mapping[str, Any]
     states: int
 
 
-NETS: dict[str, dict[str, tuple[Any, int]]] = {
-    "smoke": {"sit": (SiTSize(16, 1, 1, 4), 10), "unet": (UNetSize(2, (1, 2), 1, (), 4), 6)},
-    "desk": {"sit": (SiTSize(128, 3, 4, 4), 4_000), "unet": (UNetSize(16, (1, 2), 1, (2,), 16), 2_500)},
-}
+def _small(net: Any, steps: int) -> Recipe[Any, Any]:
+    return Recipe(net, steps=steps, batch=64, rate=3e-3, condition="none")
+
+
+DIGITS = ("digits", "digits-held-out")
 SIZES = {
-    "smoke": Size(60, (1, 27), 1, NETS["smoke"], 12, {"method": "heun", "steps": 6}, 8),
-    "desk": Size(166, FACTORS, 3, NETS["desk"], 256, {"method": "dopri5"}, 256),
-}
+    "smoke": Size(
+        DIGITS, 60, (1, 27), {"sit": _small(SiTSize(16, 1, 1, 4), 10), "unet": _small(UNetSize(2, (1, 2), 1, (), 4), 6)},
+        1, 12, {"method": "heun", "steps": 6}, 8,
+    ),
+    "desk": Size(
+        DIGITS, 166, FACTORS, {"sit": _small(SiTSize(128, 3, 4, 4), 4_000), "unet": _small(UNetSize(16, (1, 2), 1, (2,), 16), 2_500)},
+        3, 256, {"method": "dopri5"}, 256,
+    ),
+    "paper": Size(
+        (IMAGENET.bank, f"{IMAGENET.bank}-held-out"), 100_000, (1, 2, 4, 8, WHOLE),
+        {"sit": IMAGENET.recipes["sit-l"], "unet": IMAGENET.recipes["unet-b"]}, 1, 256, {"method": "dopri5"}, 256,
+    ),
+}  # fmt: skip
 
 
 # ---- data and networks --------------------------------------------------------------------------------------------------------
@@ -86,12 +111,25 @@ def pooled(bank: Bank) -> Bank:
     return Bank.from_arrays(np.rint(small).astype(np.uint8), bank.labels, name=f"{bank.name}-{SIDE}")
 
 
-def recipe(scale: str, family: str, factor: int, seed: int) -> Recipe[Any, Any]:
-    """One network's training: x is predicted, as C.7 does, without classes, from the closed form of Eq. 6."""
+def recipe(scale: str, family: str, factor: float, seed: int) -> Recipe[Any, Any]:
+    """One network's training: x is predicted, as C.7 does; on few rows from the closed form of Eq. 6, without classes."""
     size = SIZES[scale]
-    aim = Region(score_rows=size.rows, region_rows=factor * size.rows, closed_form=True)
-    net, steps = size.nets[family]
-    return Recipe(net, aim, Interpolant(prediction="x"), steps=steps, batch=64, rate=3e-3, condition="none", seed=seed)
+    aim = Region(score_rows=size.rows, region_rows=round(factor * size.rows), closed_form=scale != "paper")
+    return replace(size.nets[family], objective=aim, interpolant=Interpolant(prediction="x"), seed=seed)
+
+
+def banks(scale: str, store: Store) -> tuple[Bank, Bank]:
+    """The bank and that of unseen images; digits are pooled."""
+    bank, unseen = (store.bank(name) for name in SIZES[scale].banks)
+    return (bank, unseen) if scale == "paper" else (pooled(bank), pooled(unseen))
+
+
+def trainings(scale: str) -> list[Training]:
+    """A network for each family, factor and seed."""
+    size = SIZES[scale]
+    on = (IMAGENET.bank, IMAGENET.shape, IMAGENET.classes) if scale == "paper" else (f"digits-{SIDE}", (1, SIDE, SIDE), 0)
+    every = itertools.product(range(size.seeds), FAMILIES, size.factors)
+    return [Training(f"{f}, {k:.3g} ×, seed {seed}", recipe(scale, f, k, seed), *on) for seed, f, k in every]
 
 
 # ---- measuring ----------------------------------------------------------------------------------------------------------------
@@ -121,14 +159,14 @@ def cells(scale: str) -> list[Cell]:
     return [_cell(scale, family, factor, seed) for seed in range(size.seeds) for family in FAMILIES for factor in size.factors]
 
 
-def _cell(scale: str, family: str, factor: int, seed: int) -> Cell:
+def _cell(scale: str, family: str, factor: float, seed: int) -> Cell:
     trained, size = recipe(scale, family, factor, seed), SIZES[scale]
 
     def compute(store: Store, tell: Callable[[float], None]) -> xr.Dataset:
-        bank, unseen = pooled(store.bank("digits")), pooled(store.bank("digits-held-out"))
+        bank, unseen = banks(scale, store)
         model = store.trained(trained, bank, lambda share: tell(0.9 * share))
         own, shown = trained.learned(bank), trained.shown(bank)
-        widest = replace(trained.objective, region_rows=max(size.factors) * size.rows)
+        widest = recipe(scale, family, max(size.factors), seed).objective
         shells = (own, trained.objective.rows(shown, seed), widest.rows(shown, seed))
         samples = sample(model, size.samples, seed=seed, device=store.device, **size.solver).cpu()
         near, real = (memorization.nearest(own, x) for x in (samples, unseen[np.arange(len(unseen))]))
@@ -147,12 +185,13 @@ def _cell(scale: str, family: str, factor: int, seed: int) -> Cell:
                 },
                 coords={"shells": list(SHELLS), "denoiser": ["network", "gaussian", "mean"], "time": TIMES, "what": ["sample", "row"]},
             )
-            .expand_dims(run=[f"{family} {factor} {seed}"])
+            .expand_dims(run=[f"{family} {factor:.3g} {seed}"])
             .assign(family=("run", [family]), factor=("run", [factor]), seed=("run", [seed]), parameters=("run", [model.parameters_count]))
         )
 
     about = {"recipe": trained.record(), "side": SIDE, "samples": size.samples, **size.solver, "states": size.states}
-    return Cell(f"{family}-{factor}x-seed{seed}", about, compute, minutes=0.05 if scale == "smoke" else 3.0 if family == "sit" else 4.5)
+    minutes = {"smoke": 0.05, "desk": 3.0 if family == "sit" else 4.5, "paper": 600}[scale]
+    return Cell(f"{family}-{factor:.3g}x-seed{seed}", about, compute, minutes)
 
 
 def gather(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
@@ -163,14 +202,14 @@ def gather(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
 # ---- reading ------------------------------------------------------------------------------------------------------------------
 
 
-def of(results: xr.Dataset, family: str, factor: int) -> xr.Dataset:
+def of(results: xr.Dataset, family: str, factor: float) -> xr.Dataset:
     """The networks of a family and a factor, one a seed, in the seeds' order."""
     return results.isel(run=np.flatnonzero((results["family"].values == family) & (results["factor"].values == factor))).sortby("seed")
 
 
-def factors(results: xr.Dataset) -> list[int]:
+def factors(results: xr.Dataset) -> list[float]:
     """The multiples that were run."""
-    return sorted({int(factor) for factor in results["factor"].values})
+    return sorted({float(factor) for factor in results["factor"].values})
 
 
 def limits(part: xr.Dataset) -> np.ndarray:
@@ -258,9 +297,9 @@ def judge(results: xr.Dataset, family: str, name: str) -> Judged:
     )
 
 
-def _told(parts: list[xr.Dataset], name: str, known: list[int]) -> str:
+def _told(parts: list[xr.Dataset], name: str, known: list[float]) -> str:
     """A sign's numbers at all regions, in words."""
-    at = f"at {', '.join(map(str, known))} ×"
+    at = f"at {', '.join(f'{factor:.3g}' for factor in known)} ×"
     if name == "copies":
         thirds = ", ".join(percent(float((part["ratio_second"] < COPY).mean())) for part in parts)
         shares = ", ".join(percent(float(memorized(part).mean())) for part in parts)
@@ -315,9 +354,8 @@ def draw(results: xr.Dataset) -> Drawing:
         rows += here
         medians, shares = ([SIGNS[sign].number(SIGNS[sign].values(part)) for part in ends] for sign in SIGNS)
         said.append(f"{medians[0]:.2f} to {medians[1]:.2f} ({name}; memorized: {percent(shares[0])} to {percent(shares[1])})")
-    title = (
-        f"As the region grows from {known[0]} to {known[-1]} times D_score, the median calibrated ratio goes from {', from '.join(said)}"
-    )
+    grown = f"As the region grows from {known[0]:.3g} to {known[-1]:.3g} times D_score"
+    title = f"{grown}, the median calibrated ratio goes from {', from '.join(said)}"
     return Drawing(title, join("hconcat", columns, GAP), rows, KEYS)
 
 
@@ -362,7 +400,7 @@ def _rows(results: xr.Dataset, family: str) -> list[Row]:
 def _across(rows: list[Row], title: str | None) -> alt.X:
     """The axis of |D_region| / |D_score|."""
     ticks = sorted({row["factor"] for row in rows})
-    axis = alt.Axis(values=ticks, format="d", title=title, grid=False, labelOverlap=False)
+    axis = alt.Axis(values=ticks, format=".3~g", title=title, grid=False, labelOverlap=False)
     return alt.X("factor:Q", scale=alt.Scale(type="log", base=2, domain=[0.9, 30], nice=False), axis=axis)
 
 
@@ -404,7 +442,7 @@ def _left(rows: list[Row]) -> Any:
     return alt.layer(*layers).properties(width=width_of(2), height=110)
 
 
-def _strip(part: xr.Dataset, factor: int) -> Any:
+def _strip(part: xr.Dataset, factor: float) -> Any:
     """Samples of the first seed above their nearest rows, in one picture."""
     tiles = part["picture"].values[0]  # (2, shown, y, x)
     framed = np.pad(tiles, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=255)
@@ -414,7 +452,9 @@ def _strip(part: xr.Dataset, factor: int) -> Any:
     height = round(width * sheet.shape[0] / sheet.shape[1])
     mark = panel([{"x": width / 2, "y": height / 2}]).mark_image(width=width, height=height, url=picture, aria=False)
     image = mark.encode(x=alt.X("x:Q", scale=None, axis=None), y=alt.Y("y:Q", scale=None, axis=None))
-    title = alt.TitleParams(f"{factor} ×: samples, and below each its nearest row of D_score", fontSize=11.5, fontWeight="normal", offset=3)
+    title = alt.TitleParams(
+        f"{factor:.3g} ×: samples, and below each its nearest row of D_score", fontSize=11.5, fontWeight="normal", offset=3
+    )
     return image.properties(width=width, height=height, title=title, view=alt.ViewBackground(stroke=None))
 
 
@@ -431,6 +471,8 @@ EXPERIMENT = Experiment(
         "many, up to 4,482. A transformer (978 thousand parameters, 4,000 steps) and a U-Net (208 thousand, 2,500 steps), without classes, "
         "64 examples a step at a rate of 0.003, from the closed form of Eq. 6. 256 samples each by dopri5; unseen images are 500 digits "
         "held out.",
+        "paper": "D_score: 100 images of each of ImageNet's classes; D_region: 1, 2, 4 and 8 times as many, and all. SiT-L/2 and U-Net-B "
+        "on their latents, 400,000 steps of 256, from draws (Eq. 7); 256 samples each; unseen are the images of the validation set (C.7).",
     },
     cells,
     gather,
@@ -450,4 +492,5 @@ EXPERIMENT = Experiment(
         "training was not tried. Eq. 6 and Eq. 7 have the same gradient in expectation; the closed form has less noise and costs no more "
         "on so few rows.",
     },
+    trainings=trainings,
 )
