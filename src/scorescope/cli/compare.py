@@ -57,6 +57,8 @@ class Compare:
     """Of inception."""
     size: int | None = None
     """Pixels of lite0's images; 128."""
+    decode: Annotated[str | None, arg(metavar="FOLDER")] = None
+    """An autoencoder saved by diffusers: rows are its latents, and features those of what it makes of them."""
     reference: int = 10_000
     """Most rows of the bank to compare samples with."""
     cache: Annotated[str | None, arg(metavar="FOLDER")] = None
@@ -115,6 +117,7 @@ def _of_runs(told: Compare) -> Work:
     from scorescope.compare.measure import Comparing, Measuring
     from scorescope.demo import named_bank
     from scorescope.evaluate.comparison import default_extractor
+    from scorescope.evaluate.decoded import decoded
     from scorescope.evaluate.extractors import Options, extractor
 
     runs, named = list(told.runs), list[str]()
@@ -134,7 +137,8 @@ def _of_runs(told: Compare) -> Work:
         raise InputError(f"--loss {told.loss} is no loss that is measured", "--loss loss, or --loss share")
     check_device(told.device)
     bank = named_bank(told.bank)
-    chosen = extractor(default_extractor(bank.shape) if told.extractor == "auto" else told.extractor, Options(told.weights, told.size))
+    features = default_extractor(bank.shape, told.decode) if told.extractor == "auto" else told.extractor
+    chosen = decoded(extractor(features, Options(told.weights, told.size)), told.decode)
     models = [load(path, bank=bank) for path in runs]
     how = Measuring(told.sampling, chosen, told.paths, told.times, told.reference, told.cache, told.device)
     comparing = Comparing(models, bank, how, named or None)

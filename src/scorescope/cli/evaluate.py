@@ -38,6 +38,8 @@ class Evaluate:
     """Of inception; with the published file the distance is called FID."""
     size: int | None = None
     """Pixels of lite0's images; 128."""
+    decode: Annotated[str | None, arg(metavar="FOLDER")] = None
+    """An autoencoder saved by diffusers: rows are its latents, and features those of what it makes of them."""
     reference: int = 50_000
     """Most rows of the bank to compare with."""
     k: int = 3
@@ -68,6 +70,7 @@ def main(argv: list[str]) -> int:
     from scorescope.cli.common import check_device, default_out
     from scorescope.demo import named_bank
     from scorescope.evaluate.comparison import KIND, RESULT, check, compare, default_extractor, work
+    from scorescope.evaluate.decoded import decoded
     from scorescope.evaluate.drawing import generate, settings_of
     from scorescope.evaluate.extractors import Options, extractor
     from scorescope.evaluate.samples import holds_samples, open_samples
@@ -76,7 +79,8 @@ def main(argv: list[str]) -> int:
 
     check_device(told.device)
     bank = named_bank(told.bank)
-    chosen = extractor(default_extractor(bank.shape) if told.extractor == "auto" else told.extractor, Options(told.weights, told.size))
+    features = default_extractor(bank.shape, told.decode) if told.extractor == "auto" else told.extractor
+    chosen = decoded(extractor(features, Options(told.weights, told.size)), told.decode)
     about: dict[str, Any] = {
         "command": shlex.join(["scorescope", "evaluate", *argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

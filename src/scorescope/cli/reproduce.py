@@ -39,6 +39,8 @@ class Reproduce:
     """Where results go; RUNS/SCALE/results unless given."""
     banks: Annotated[tuple[str, ...], arg(metavar="BANK")] = ()
     """Folders of banks that experiments ask for by name."""
+    files: Annotated[tuple[str, ...], arg(metavar="NAME=PATH")] = ()
+    """What else they ask for by name at the paper's scale: inception=WEIGHTS autoencoder=FOLDER."""
     device: str = "cpu"
     """cpu or cuda."""
     dry_run: bool = False
@@ -70,7 +72,7 @@ def main(argv: list[str]) -> int:
     if told.dry_run:
         print("\n".join(_planned(wanted, told)))
         return 0
-    store = Store(Path(told.runs) / NETWORKS, told.device, told.banks)
+    store = Store(Path(told.runs) / NETWORKS, told.device, told.banks, _files(told.files))
     out = Path(told.out or Path(told.runs) / told.scale / "results")
     with Board() as board:
         for one in wanted:
@@ -78,6 +80,17 @@ def main(argv: list[str]) -> int:
                 board.say(line)
     print(f"results  {out / 'README.md'}")
     return 0
+
+
+def _files(words: tuple[str, ...]) -> dict[str, str]:
+    """Paths by name."""
+    found = {}
+    for word in words:
+        name, equal, path = word.partition("=")
+        if not (name and equal and path):
+            raise InputError(f"--files {word!r} is not of the form NAME=PATH", "--files inception=WEIGHTS autoencoder=FOLDER")
+        found[name] = path
+    return found
 
 
 def _planned(wanted: list[Experiment], told: Reproduce) -> list[str]:

@@ -132,9 +132,9 @@ def _digits(value: float) -> str:
     return f"{value:.2f}" if value >= 10 else f"{value:.3g}"
 
 
-def default_extractor(shape: tuple[int, ...]) -> str:
-    """lite0 for images, pixels for anything else."""
-    return "lite0" if drawable(shape) else "pixels"
+def default_extractor(shape: tuple[int, ...], decode: str | None = None) -> str:
+    """lite0 for images, and for latents that are decoded; pixels for anything else."""
+    return "lite0" if decode or drawable(shape) else "pixels"
 
 
 def work(n: int, total: int, reference: int = REFERENCE) -> int:

@@ -14,7 +14,8 @@ from scorescope.charts.grammar import Drawing
 from scorescope.claims import Claim, Judged
 from scorescope.claims.claim import NotJudged
 from scorescope.compare.measure import Measuring, measured
-from scorescope.evaluate.extractors import extractor
+from scorescope.evaluate.decoded import decoded
+from scorescope.evaluate.extractors import Options, extractor
 from scorescope.evaluate.options import Sampling
 from scorescope.experiments.cost import Training
 from scorescope.experiments.experiment import Cell, Experiment, Reading
@@ -112,6 +113,9 @@ def _cell(scale: str, panel: str) -> Cell:
     about = {"recipes": [[run.kind, run.recipe.record()] for run in wanted], "size": repr(size)}
 
     def compute(store: Store, tell: Callable[[float], None]) -> xr.Dataset:
+        paper = scale == "paper"
+        told, autoencoder = (Options(store.file("inception")), store.file("autoencoder")) if paper else (None, None)
+        features = decoded(extractor(size.features, told), autoencoder)
         bank, models, named = store.bank(size.bank), [], []
         for k, run in enumerate(wanted):
             for step in size.keep:
@@ -120,7 +124,7 @@ def _cell(scale: str, panel: str) -> Cell:
                 models.append(model)
                 named.append(run.kind)
             tell(0.5 * (k + 1) / len(wanted))
-        how = Measuring(size.sampling, extractor(size.features), size.paths, size.times, size.reference, device=store.device, quiet=True)
+        how = Measuring(size.sampling, features, size.paths, size.times, size.reference, device=store.device, quiet=True)
         return measured(models, bank, how, store.folder.with_name("comparisons") / f"{scale}-{panel}", named)
 
     return Cell(panel, about, compute, size.minutes * len(wanted) / 7)
@@ -175,8 +179,8 @@ EXPERIMENT = Experiment(
         "each after 1,500, 2,500 and 4,000 steps of 64; REPA to histograms of oriented gradients on the two smaller transformers. Loss at "
         "200 noised rows and 25 times; FD-lite0 of 5,000 samples by Euler's method in 20 steps against 10,000 rows. One seed.",
         "paper": "The latents of ImageNet (C.8): SiT-S, B and L, U-Nets XS, S, B and L with and without attention, each after 200,000, "
-        "300,000 and 400,000 steps of 256; REPA to DINOv2-B after block 8 of SiT-S and B. FID of 50,000 samples needs the published "
-        "Inception weights, and samples decoded to pixels.",
+        "300,000 and 400,000 steps of 256; REPA to DINOv2-B after block 8 of SiT-S and B. FID of 50,000 samples of decoded "
+        "latents needs the published Inception weights and the latents' autoencoder (--files inception=FILE autoencoder=FOLDER).",
     },
     cells,
     gather,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,24 @@ class Store:
         folder: Where networks are kept; a training that was cut goes on.
         device: Where networks are trained.
         banks: Folders of banks that experiments may ask for by name, beside what comes with the package.
+        files: Paths of other things that they may ask for.
     """
 
-    def __init__(self, folder: str | Path, device: str = "cpu", banks: Sequence[str | Path] = ()) -> None:
-        self.folder, self.device = Path(folder), device
+    def __init__(
+        self, folder: str | Path, device: str = "cpu", banks: Sequence[str | Path] = (), files: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        self.folder, self.device, self.files = Path(folder), device, files
         self.banks = {Path(path).name.removesuffix(".bank"): Path(path) for path in banks}
+
+    def file(self, name: str) -> str:
+        """The path of that name.
+
+        Raises:
+            InputError: None was given.
+        """
+        if name not in self.files:
+            raise InputError(f"this experiment needs {name}", f"--files {name}=PATH")
+        return self.files[name]
 
     def bank(self, name: str) -> Bank:
         """The bank of that name: of the folders given, of the demo, or of `domain_banks`; of "NAME:100" the first hundred rows.
