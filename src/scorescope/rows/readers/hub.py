@@ -7,7 +7,6 @@ taken like an array: the library would stop at the first bad row without saying 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,27 @@ from typing import Any
 import numpy as np
 
 from scorescope.errors import InputError, unknown
-from scorescope.rows.arrays import LABEL_NAMES, Raw, array_source, choose_names, label_file, number_labels, read_labels, read_names
+from scorescope.rows.arrays import MIRRORED, array_source, is_mirrored, with_mirrored
 from scorescope.rows.images import Item, image_source
-from scorescope.rows.names import check_names
 from scorescope.rows.options import Options
+from scorescope.rows.raw import Raw
+from scorescope.rows.readers.table import chosen_columns
 from scorescope.rows.storage import Progress, Source, refuse_special
+from scorescope.rows.tags import LABEL_NAMES, Said, read_tags
 
 INSTALL = "pip install 'scorescope[hf]'"
+SUFFIXES = frozenset({".parquet"})
 
 
-def is_saved_dataset(path: Path) -> bool:
-    """Whether a folder was written by `save_to_disk`."""
-    return any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+def accepts(path: Path) -> bool:
+    """NAME.parquet, or a folder that `save_to_disk` wrote."""
+    return path.suffix.lower() in SUFFIXES or any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
-def saved_source(path: Path, options: Options, progress: Progress) -> Source:
-    """The rows of a dataset that `save_to_disk` wrote."""
+def source(path: Path, options: Options, progress: Progress) -> Source:
+    """The rows of a column, or of several columns of numbers."""
+    if path.suffix.lower() in SUFFIXES:
+        return several([path], str(path), options, progress)
     datasets = _library(path)
     try:
         found = datasets.load_from_disk(str(path))
@@ -44,7 +48,7 @@ def saved_source(path: Path, options: Options, progress: Progress) -> Source:
     return _source(found, len(found), str(path), options, progress)
 
 
-def parquet_source(files: list[Path], where: str, options: Options, progress: Progress) -> Source:
+def several(files: list[Path], where: str, options: Options, progress: Progress) -> Source:
     """The rows of parquet files of one split, in the order of their names."""
     datasets = _library(files[0])
     splits = sorted({file.stem.split("-")[0] for file in files})
@@ -80,32 +84,45 @@ def _source(data: Any, total: int, where: str, options: Options, progress: Progr
         raise InputError(f"{where} is empty: it has no rows", "a source with rows")
     n, features = min(total, options.limit or total), data.features
     label = _label_column(features, where, options)
+    told = {name: _column(data, name, total, where) for name in features}
+    names = getattr(features[label], "names", None) if label is not None else None
+    said = Said(told, told.get(label) if label is not None else None, tuple(names) if names else None, kind="column")
+    tags = read_tags(where, total, options, said)
+    if options.columns is not None:
+        options.refuse(where, "columns of numbers", "array")
+        chosen = chosen_columns(options.columns, list(features), where)
+        return array_source(_numbers(data, chosen, total, where), options, tags)
     column = _row_column(features, label, where, options)
-    labels, names = _labels(data, label, n, total, where, options)
-    if isinstance(features[column], datasets.Image):
-        encoded = data.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    if not isinstance(features[column], datasets.Image):
+        found = array_source(_numbers(data, [column], total, where), options, tags)
+        if options.array is None and column + MIRRORED in features:
+            return with_mirrored(found, array_source(_numbers(data, [column + MIRRORED], total, where), options))
+        return found
+    encoded = data.select_columns([column]).cast_column(column, datasets.Image(decode=False))
 
-        def items() -> Iterator[Item]:
-            for i, row in enumerate(islice(encoded, n)):
-                image = row[column]
-                if image is None:
-                    raise InputError(f"{where}: row {i} has no image", "removing the row")
-                yield f"row {i}", image["bytes"] if image["bytes"] is not None else Path(image["path"])
+    def items() -> Iterator[Item]:
+        for i, row in enumerate(islice(encoded, n)):
+            image = row[column]
+            if image is None:
+                raise InputError(f"{where}: row {i} has no image", "removing the row")
+            yield f"row {i}", image["bytes"] if image["bytes"] is not None else Path(image["path"])
 
-        found = image_source(where, items, n, options, labels, names, progress)
-    else:
-        found = array_source(_numbers(data, column, total, where), options, labels, names)
-    return replace(found, names=_names(data, n, total, where, options))
+    return image_source(where, items, n, options, tags, progress)
 
 
-def _names(data: Any, n: int, total: int, where: str, options: Options) -> tuple[str, ...] | None:
-    """The column of names, where one is asked for; the text of other values is their name."""
-    if options.names is None or options.names == "none" or (options.names not in data.features and options.names.endswith(".npy")):
-        return read_names(choose_names({}, where, options), total, options)
-    if options.names not in data.features:
-        raise unknown(f"column of {where}:", options.names, [*data.features, "none"])
-    values = (row[options.names] for row in islice(data.select_columns([options.names]), n))
-    return check_names(("" if value is None else value for value in values), n, where)
+def _column(data: Any, name: str, total: int, where: str) -> Raw:
+    """A column with a value a row: numbers or words, read when they are asked for."""
+
+    def batches(n: int, size: int) -> Iterator[np.ndarray]:
+        values = [row[name] for row in islice(data.select_columns([name]), n)]
+        if None in values:
+            raise InputError(f"{where}: row {values.index(None)} has no value in column {name!r}", "none in its place, or another column")
+        found = np.array(values)
+        if found.ndim != 1:
+            raise InputError(f"{where}: column {name!r} holds lists, not one value a row", "another column, or none")
+        yield found
+
+    return Raw(f"{where}: column {name!r}", (total,), np.dtype(str), batches)
 
 
 def _row_column(features: Any, label: str | None, where: str, options: Options) -> str:
@@ -115,13 +132,16 @@ def _row_column(features: Any, label: str | None, where: str, options: Options) 
         return options.array
     images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
     numbers = [
-        name for name, feature in features.items() if name != label and _leaf(feature) is not None and not hasattr(feature, "id2label")
+        name
+        for name, feature in features.items()
+        if name != label and _leaf(feature) is not None and not hasattr(feature, "id2label") and not is_mirrored(name, features)
     ]
     candidates = images or [name for name in numbers if type(features[name]).__name__ not in ("Value", "ClassLabel")]
     if len(candidates) != 1:
         held = f"the columns {', '.join(features)}"
         raise InputError(
-            f"{where} has {held}; {'several' if candidates else 'none'} could hold the rows", f"--array {(candidates or list(features))[0]}"
+            f"{where} has {held}; {'several' if candidates else 'none'} could hold the rows",
+            f"--array {(candidates or list(features))[0]}" + ("" if candidates else ", or --columns A,B for a number each"),
         )
     return candidates[0]
 
@@ -141,45 +161,35 @@ def _leaf(feature: Any) -> np.dtype[Any] | None:
 
 def _label_column(features: Any, where: str, options: Options) -> str | None:
     if options.labels is not None:
-        if options.labels in features:
-            return options.labels
-        if options.labels == "none" or options.labels.endswith(".npy"):
-            return None
-        raise unknown(f"column of {where}:", options.labels, [*features, "none"])
+        return options.labels if options.labels in features else None
     classes = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
     if len(classes) > 1:
         raise InputError(f"{where} has several class columns ({', '.join(classes)})", f"--labels {classes[0]}, or --labels none")
     return next(iter(classes), None) or next((name for name in LABEL_NAMES if name in features), None)
 
 
-def _labels(
-    data: Any, label: str | None, n: int, total: int, where: str, options: Options
-) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
-    if label is None:
-        return read_labels(label_file(options), total, options)
-    values = [row[label] for row in islice(data.select_columns([label]), n)]
-    if None in values:
-        raise InputError(f"{where}: row {values.index(None)} has no label in column {label!r}", "--labels none")
-    numbers, words = number_labels(np.array(values), f"{where}: column {label!r}")
-    names = getattr(data.features[label], "names", None)
-    return numbers, tuple(names) if names else words
+def _numbers(data: Any, columns: list[str], total: int, where: str) -> Raw:
+    """A column of numbers, or several with one number each, as an array; that all rows have the shape of row 0 is checked in passing."""
+    types = [_leaf(data.features[name]) for name in columns]
+    for name, dtype in zip(columns, types, strict=True):
+        if dtype is None:
+            raise InputError(f"{where}: column {name!r} does not hold numbers or images", "--array or --columns with others")
+    dtype = np.result_type(*[dtype for dtype in types if dtype is not None])
+    rows = data.select_columns(columns)
+    called = f"{where}: column{'s' * (len(columns) > 1)} {', '.join(map(repr, columns[:3]))}{', …' if len(columns) > 3 else ''}"
 
+    def value(row: Any) -> Any:
+        return row[columns[0]] if len(columns) == 1 else [row[name] for name in columns]
 
-def _numbers(data: Any, column: str, total: int, where: str) -> Raw:
-    """A column of numbers as an array; that all rows have the shape of row 0 is checked in passing."""
-    dtype = _leaf(data.features[column])
-    if dtype is None:
-        raise InputError(f"{where}: column {column!r} does not hold numbers or images", "--array with another column")
-    rows = data.select_columns([column])
-    shape = np.shape(next(iter(rows))[column])
+    shape = np.shape(value(next(iter(rows))))
 
     def batches(n: int, size: int) -> Iterator[np.ndarray]:
         stream, start = iter(rows), 0
-        while values := [row[column] for row in islice(stream, min(size, n - start))]:
-            for i, value in enumerate(values, start):
-                if np.shape(value) != shape:
-                    raise InputError(f"{where}: row {i} has shape {np.shape(value)}, row 0 has {shape}", "rows of one shape")
+        while values := [value(row) for row in islice(stream, min(size, n - start))]:
+            for i, one in enumerate(values, start):
+                if np.shape(one) != shape:
+                    raise InputError(f"{where}: row {i} has shape {np.shape(one)}, row 0 has {shape}", "rows of one shape")
             start += len(values)
             yield np.array(values, dtype)
 
-    return Raw(f"{where}: column {column!r}", (total, *shape), dtype, batches)
+    return Raw(called, (total, *shape), dtype, batches)
