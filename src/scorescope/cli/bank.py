@@ -48,9 +48,9 @@ verbs (scorescope bank VERB --help tells more):
 {verbs}
 """
 
-BUILD = """Make a bank from data as they are on disk (docs/data.md has a line for each layout): images, sound or arrays in a folder, a
-zip or tars; .npy, .npz, .h5, .safetensors; .csv, parquet, a datasets folder; MNIST's and CIFAR's files; a function that yields rows.
+BUILD = """Make a bank from data as they are on disk; docs/data.md has a line for each layout.
 
+examples:
   scorescope bank build photos/ --out photos.bank --size 64 --flips --hold-out 0.1
   scorescope bank build 'shards/{000..099}.tar' --out photos.bank --size 64
   scorescope bank build latents.npz --out latents.bank --scale 0.18215

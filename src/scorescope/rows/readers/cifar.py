@@ -167,11 +167,16 @@ class _Inert:
         self.state = state
 
 
+def _latin1(text: Any, *_: Any) -> bytes:
+    """The bytes that Python 3 writes as a call of `_codecs.encode` for Python 2."""
+    return str(text).encode("latin1")
+
+
 class _Unpickler(pickle._Unpickler):
     """Python's own unpickler, written in Python: its memo is a dictionary, so that a few bytes can't ask for gigabytes."""
 
     def find_class(self, module: str, name: str) -> Any:
-        return _Inert
+        return _latin1 if (module, name) == ("_codecs", "encode") else _Inert
 
     def persistent_load(self, pid: Any) -> Any:
         raise pickle.UnpicklingError("it names persistent objects")
