@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
@@ -28,7 +26,7 @@ from scorescope.rows import images, sound
 from scorescope.rows.arrays import MIRRORED, array_source, choose_rows, with_mirrored
 from scorescope.rows.images import NAMED, Item
 from scorescope.rows.options import Options
-from scorescope.rows.raw import Raw, npz, python_objects, raw_array
+from scorescope.rows.raw import BROKEN_ARRAY, Raw, in_words, npz, python_objects, raw_array
 from scorescope.rows.storage import Progress, Source
 from scorescope.rows.tags import LABEL_NAMES, Said, Tags, read_tags
 
@@ -286,7 +284,7 @@ def _load(item: Item, key: str | None, where: str) -> np.ndarray:
             return np.asarray(found[key])
     except InputError:
         raise
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as problem:
+    except BROKEN_ARRAY as problem:
         if "allow_pickle" in str(problem):
             raise python_objects(f"{where}: {name}") from problem
-        raise InputError(f"{where}: {name} can't be read as an array ({problem})", "repair or remove it") from problem
+        raise InputError(f"{where}: {name} can't be read as an array ({in_words(problem)})", "repair or remove it") from problem

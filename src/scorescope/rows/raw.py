@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,6 +14,14 @@ from typing import IO, Any
 import numpy as np
 
 from scorescope.errors import InputError
+
+BROKEN_ARRAY = (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What NumPy's readers raise for files that were cut or garbled."""
+
+
+def in_words(problem: BaseException) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(problem).split()) or type(problem).__name__
 
 
 @dataclass(frozen=True)
@@ -55,10 +64,10 @@ def npy(path: Path) -> Raw:
     """The array of an .npy file, memory-mapped."""
     try:
         return raw_array(np.load(path, mmap_mode="r"), str(path))
-    except (ValueError, EOFError, OSError) as problem:
+    except BROKEN_ARRAY as problem:
         if "object" in str(problem).lower():
             raise python_objects(str(path)) from problem
-        raise InputError(f"{path} can't be read as .npy ({problem})", "writing it again with numpy.save") from problem
+        raise InputError(f"{path} can't be read as .npy ({in_words(problem)})", "writing it again with numpy.save") from problem
 
 
 def npz(path: Path | IO[bytes], where: str = "") -> dict[str, Raw]:
@@ -76,8 +85,8 @@ def npz(path: Path | IO[bytes], where: str = "") -> dict[str, Raw]:
                     if not dtype.hasobject and (min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != held):
                         raise ValueError(f"array {name!r} claims the shape {shape} of {dtype}, and has {held:,} bytes")
                     found[name] = Raw(f"{where}: array {name!r}", shape, dtype, _member_reader(path, where, member.filename, fortran))
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as problem:
-        raise InputError(f"{where} can't be read as .npz ({problem})", "writing it again with numpy.savez") from problem
+    except BROKEN_ARRAY as problem:
+        raise InputError(f"{where} can't be read as .npz ({in_words(problem)})", "writing it again with numpy.savez") from problem
     return found
 
 
@@ -105,7 +114,7 @@ def _member_reader(path: Path | IO[bytes], where: str, member: str, fortran: boo
                     if len(data) < count * row:
                         raise EOFError(f"{member} ends within row {start + len(data) // max(1, row)}")
                     yield np.frombuffer(data, dtype).reshape(count, *shape[1:])
-        except (zipfile.BadZipFile, zlib.error, EOFError) as problem:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as problem:
             raise InputError(f"{where} was cut or altered ({problem})", "writing it again with numpy.savez") from problem
 
     return batches

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -32,6 +33,7 @@ INSTALL = "pip install 'scorescope[audio]'"
 STEPS = 100  # a second: of those steps the energy tells where sound begins
 QUIET = 0.01  # of the loudest step's energy
 BANDS, FRAMES, DECIBELS = 32, 32, 60
+STREAMED = 0xFFFFFF00  # bytes, and more: what a .wav says whose length was not known when it was begun
 SPAN = 0.404  # seconds from the first frame's beginning to the last one's end
 
 
@@ -173,6 +175,7 @@ def _survey(items: Iterator[Item], n: int, where: str, progress: Progress) -> tu
     lengths = []
     for k, item in enumerate(items, 1):
         with _open(item, where) as sound:
+            _refuse_cut(item, where)
             if not sound.frames:
                 raise InputError(f"{where}: {item[0]} has no sound", "repair or remove it")
             rates[sound.samplerate] += 1
@@ -181,6 +184,19 @@ def _survey(items: Iterator[Item], n: int, where: str, progress: Progress) -> tu
         if k % 1000 == 0:
             progress("looking at sound", k, n)
     return rates, channels, lengths
+
+
+def _refuse_cut(item: Item, where: str) -> None:
+    """Raise `InputError` for a .wav that is shorter than its head says, of which the library reads what is there."""
+    name, data = item
+    if isinstance(data, bytes):
+        head, size = data[:8], len(data)
+    else:
+        with open(data, "rb") as file:
+            head, size = file.read(8), os.fstat(file.fileno()).st_size
+    told = 8 + int.from_bytes(head[4:], "little")
+    if head[:4] == b"RIFF" and size < told < STREAMED:
+        raise InputError(f"{where}: {name} was cut: expected {told:,} bytes, found {size:,}", "repair or remove it")
 
 
 def _samples(where: str, rate: int, lengths: list[tuple[float, str]], options: Options) -> int:

@@ -23,7 +23,7 @@ import numpy as np
 from scorescope.errors import InputError
 from scorescope.rows.arrays import array_source
 from scorescope.rows.options import Options
-from scorescope.rows.raw import Raw, raw_array
+from scorescope.rows.raw import Raw, in_words, raw_array
 from scorescope.rows.storage import Progress, Source
 from scorescope.rows.tags import Said, read_tags
 
@@ -113,7 +113,7 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
                     if inner is not None and (TRAINING.match(name) or name in META):
                         yield name, inner.read()
         except (tarfile.TarError, OSError, EOFError, zlib.error) as problem:
-            raise InputError(f"{path} was cut or is no tar ({problem})", AGAIN) from problem
+            raise InputError(f"{path} was cut or is no tar ({in_words(problem)})", AGAIN) from problem
         return
     folder = _folder(path) if path.is_dir() else path.parent
     assert folder is not None
@@ -186,7 +186,7 @@ def _unpickled(data: bytes, where: str) -> Mapping[str, Any]:
     try:
         found = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as problem:  # what a garbled pickle raises is anything at all
-        raise InputError(f"{where} was cut or is no pickle of CIFAR's ({type(problem).__name__}: {problem})", AGAIN) from problem
+        raise InputError(f"{where} was cut or is no pickle of CIFAR's ({type(problem).__name__}: {in_words(problem)})", AGAIN) from problem
     if not isinstance(found, dict):
         raise InputError(f"{where} holds {type(found).__name__}, not a dictionary", AGAIN)
     return {_text(key): value for key, value in found.items()}

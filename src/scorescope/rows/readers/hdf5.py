@@ -11,7 +11,7 @@ import numpy as np
 from scorescope.errors import InputError
 from scorescope.rows.arrays import container_source
 from scorescope.rows.options import Options
-from scorescope.rows.raw import Raw
+from scorescope.rows.raw import Raw, in_words
 from scorescope.rows.storage import Progress, Source
 
 SUFFIXES = frozenset({".h5", ".hdf5", ".hdf"})
@@ -37,7 +37,7 @@ def source(path: Path, options: Options, progress: Progress) -> Source:
         with h5py.File(path, "r") as file:
             file.visititems(take)
     except (OSError, RuntimeError, KeyError) as problem:
-        raise InputError(f"{path} can't be read as HDF5 ({_said(problem)})", "writing it again") from problem
+        raise InputError(f"{path} can't be read as HDF5 ({in_words(problem)})", "writing it again") from problem
     return container_source(found, str(path), options)
 
 
@@ -54,10 +54,6 @@ def _raw(path: Path, name: str, node: Any) -> Raw:
                     rows = np.asarray(data[start : min(n, start + size)])
                     yield rows.astype(str) if words else rows
         except (OSError, RuntimeError, KeyError) as problem:
-            raise InputError(f"{path} was cut or altered: {name} can't be read ({_said(problem)})", "writing it again") from problem
+            raise InputError(f"{path} was cut or altered: {name} can't be read ({in_words(problem)})", "writing it again") from problem
 
     return Raw(f"{path}: array {name!r}", tuple(node.shape), np.dtype(str) if words else node.dtype, batches)
-
-
-def _said(problem: BaseException) -> str:
-    return " ".join(str(problem).split())

@@ -17,13 +17,14 @@ from scorescope.errors import InputError, unknown
 from scorescope.rows.arrays import MIRRORED, array_source, is_mirrored, with_mirrored
 from scorescope.rows.images import Item, image_source
 from scorescope.rows.options import Options
-from scorescope.rows.raw import Raw
+from scorescope.rows.raw import Raw, in_words
 from scorescope.rows.readers.table import chosen_columns
 from scorescope.rows.storage import Progress, Source, refuse_special
 from scorescope.rows.tags import LABEL_NAMES, Said, read_tags
 
 INSTALL = "pip install 'scorescope[hf]'"
 SUFFIXES = frozenset({".parquet"})
+BROKEN = (OSError, ValueError, KeyError, TypeError)  # and pyarrow's own: what comes of files that were cut or garbled
 
 
 def accepts(path: Path) -> bool:
@@ -39,7 +40,7 @@ def source(path: Path, options: Options, progress: Progress) -> Source:
     try:
         found = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError) as problem:
-        raise InputError(f"{path} can't be read as a dataset ({problem})", "writing it again with save_to_disk") from problem
+        raise InputError(f"{path} can't be read as a dataset ({in_words(problem)})", "writing it again with save_to_disk") from problem
     if isinstance(found, dict):
         splits = list(found)
         if len(splits) != 1:
@@ -65,9 +66,13 @@ def several(files: list[Path], where: str, options: Options, progress: Progress)
         try:
             n += parquet.read_metadata(file).num_rows
         except (pyarrow.ArrowException, OSError) as problem:
-            raise InputError(f"{file} can't be read as parquet ({problem})", "writing it again") from problem
-    stream = datasets.load_dataset("parquet", data_files=[str(file) for file in sorted(files)], split="train", streaming=True)
-    return _source(stream if stream.features else stream._resolve_features(), n, where, options, progress)
+            raise InputError(f"{file} can't be read as parquet ({in_words(problem)})", "writing it again") from problem
+    try:
+        stream = datasets.load_dataset("parquet", data_files=[str(file) for file in sorted(files)], split="train", streaming=True)
+        stream = stream if stream.features else stream._resolve_features()
+    except (pyarrow.ArrowException, *BROKEN) as problem:
+        raise InputError(f"{where} can't be read as parquet ({in_words(problem)})", "writing it again") from problem
+    return _source(stream, n, where, options, progress)
 
 
 def _library(path: Path) -> Any:
@@ -101,7 +106,7 @@ def _source(data: Any, total: int, where: str, options: Options, progress: Progr
     encoded = data.select_columns([column]).cast_column(column, datasets.Image(decode=False))
 
     def items() -> Iterator[Item]:
-        for i, row in enumerate(islice(encoded, n)):
+        for i, row in enumerate(_each(encoded, n, where)):
             image = row[column]
             if image is None:
                 raise InputError(f"{where}: row {i} has no image", "removing the row")
@@ -110,11 +115,21 @@ def _source(data: Any, total: int, where: str, options: Options, progress: Progr
     return image_source(where, items, n, options, tags, progress)
 
 
+def _each(data: Any, n: int, where: str) -> Iterator[Any]:
+    """The first n rows."""
+    import pyarrow
+
+    try:
+        yield from islice(data, n)
+    except (pyarrow.ArrowException, *BROKEN) as problem:
+        raise InputError(f"{where} was cut or altered ({in_words(problem)})", "writing it again") from problem
+
+
 def _column(data: Any, name: str, total: int, where: str) -> Raw:
     """A column with a value a row: numbers or words, read when they are asked for."""
 
     def batches(n: int, size: int) -> Iterator[np.ndarray]:
-        values = [row[name] for row in islice(data.select_columns([name]), n)]
+        values = [row[name] for row in _each(data.select_columns([name]), n, where)]
         if None in values:
             raise InputError(f"{where}: row {values.index(None)} has no value in column {name!r}", "none in its place, or another column")
         found = np.array(values)
@@ -181,11 +196,11 @@ def _numbers(data: Any, columns: list[str], total: int, where: str) -> Raw:
     def value(row: Any) -> Any:
         return row[columns[0]] if len(columns) == 1 else [row[name] for name in columns]
 
-    shape = np.shape(value(next(iter(rows))))
+    shape = np.shape(value(next(_each(rows, 1, where))))
 
     def batches(n: int, size: int) -> Iterator[np.ndarray]:
-        stream, start = iter(rows), 0
-        while values := [value(row) for row in islice(stream, min(size, n - start))]:
+        stream, start = _each(rows, n, where), 0
+        while values := [value(row) for row in islice(stream, size)]:
             for i, one in enumerate(values, start):
                 if np.shape(one) != shape:
                     raise InputError(f"{where}: row {i} has shape {np.shape(one)}, row 0 has {shape}", "rows of one shape")

@@ -19,7 +19,7 @@ import numpy as np
 from scorescope.errors import InputError
 from scorescope.rows.arrays import array_source
 from scorescope.rows.options import Options
-from scorescope.rows.raw import Raw
+from scorescope.rows.raw import Raw, in_words
 from scorescope.rows.storage import Progress, Source
 from scorescope.rows.tags import Said, read_tags
 
@@ -73,9 +73,10 @@ def idx(path: Path) -> Raw:
             head = file.read(4)
             if len(head) < 4 or head[:2] != b"\0\0" or head[2] != UNSIGNED:
                 raise InputError(f"{path} is no idx file of bytes: it begins with 0x{head.hex()}, not with 0x000008", AGAIN)
-            shape = tuple(int(n) for n in np.frombuffer(file.read(4 * head[3]), ">i4"))
+            sizes = file.read(4 * head[3])
+            shape = tuple(int.from_bytes(sizes[k : k + 4], "big", signed=True) for k in range(0, len(sizes), 4))
     except (OSError, EOFError, zlib.error) as problem:
-        raise InputError(f"{path} can't be read ({problem})", AGAIN) from problem
+        raise InputError(f"{path} can't be read ({in_words(problem)})", AGAIN) from problem
     begin, expected = 4 + 4 * head[3], math.prod(shape)
     if len(shape) != head[3] or min(shape, default=0) < 0:
         raise InputError(f"{path} was cut or altered: its head says {shape}", AGAIN)
@@ -94,7 +95,7 @@ def idx(path: Path) -> Raw:
                         raise EOFError(f"it ends within row {start + len(data) // max(1, row)}")
                     yield np.frombuffer(data, np.uint8).reshape(count, *shape[1:])
         except (OSError, EOFError, zlib.error) as problem:
-            raise InputError(f"{path} was cut or altered ({problem})", AGAIN) from problem
+            raise InputError(f"{path} was cut or altered ({in_words(problem)})", AGAIN) from problem
 
     return Raw(str(path), shape, np.dtype(np.uint8), batches)
 

@@ -15,7 +15,7 @@ import numpy as np
 from scorescope.errors import InputError, unknown
 from scorescope.rows.arrays import array_source
 from scorescope.rows.options import Options
-from scorescope.rows.raw import Raw, raw_array
+from scorescope.rows.raw import Raw, in_words, raw_array
 from scorescope.rows.storage import Progress, Source
 from scorescope.rows.tags import LABEL_NAMES, Said, read_tags
 
@@ -94,8 +94,7 @@ def _pieces(path: Path, size: int, limit: int | None) -> Iterator[Any]:
             for piece in reader:
                 yield piece.rename(columns=str)
     except (ValueError, OSError, UnicodeDecodeError, pandas.errors.ParserError, pandas.errors.ParserWarning) as problem:
-        said = " ".join(str(problem).split())
-        raise InputError(f"{path} can't be read as a table ({said})", "a line a row, of as many columns") from problem
+        raise InputError(f"{path} can't be read as a table ({in_words(problem)})", "a line a row, of as many columns") from problem
 
 
 def _is_number(word: str) -> bool:
@@ -109,7 +108,7 @@ def _is_number(word: str) -> bool:
 def _numbers(piece: Any, chosen: list[str], start: int, path: Path) -> np.ndarray:
     """The chosen columns (n, columns) of some lines."""
     for name in chosen:
-        if piece[name].dtype.kind not in "fiub":
+        if len(piece) and piece[name].dtype.kind not in "fiub":
             bad = next(((k, value) for k, value in enumerate(piece[name]) if not _is_number(str(value))), (0, piece[name].iloc[0]))
             said = f"{path}: row {start + bad[0]} has {bad[1]!r:.40} in column {name!r}, not a number"
             raise InputError(said, "--columns with the columns of numbers, --labels or --names with others")

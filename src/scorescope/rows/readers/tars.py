@@ -25,6 +25,7 @@ from scorescope.rows.images import Item
 from scorescope.rows.members import SUFFIXES as MEMBERS
 from scorescope.rows.members import TABLE, Members, first_folder, members_source, suffix_of
 from scorescope.rows.options import Options
+from scorescope.rows.raw import in_words
 from scorescope.rows.readers import cifar
 from scorescope.rows.storage import Progress, Source, refuse_special
 
@@ -142,7 +143,7 @@ def _open(file: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(file) as tar:
             yield tar
     except BROKEN as problem:
-        raise InputError(f"{file} was cut or is no tar ({problem})", "downloading or writing it again") from problem
+        raise InputError(f"{file} was cut or is no tar ({in_words(problem)})", "downloading or writing it again") from problem
 
 
 def _check_end(tar: tarfile.TarFile, file: Path) -> None:

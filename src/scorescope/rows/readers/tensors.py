@@ -15,7 +15,7 @@ from scorescope.errors import InputError
 from scorescope.rows.arrays import container_source
 from scorescope.rows.content import as_array
 from scorescope.rows.options import Options
-from scorescope.rows.raw import Raw, joined
+from scorescope.rows.raw import Raw, in_words, joined
 from scorescope.rows.storage import Progress, Source
 from scorescope.rows.tensors import TYPES
 
@@ -50,7 +50,7 @@ def _arrays(path: Path) -> dict[str, Raw]:
         with safetensors.safe_open(path, "pt") as file:
             return {name: _raw(path, name, file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as problem:
-        raise InputError(f"{path} can't be read as safetensors ({problem})", "writing it again") from problem
+        raise InputError(f"{path} can't be read as safetensors ({in_words(problem)})", "writing it again") from problem
 
 
 def _raw(path: Path, name: str, piece: object) -> Raw:
@@ -64,6 +64,6 @@ def _raw(path: Path, name: str, piece: object) -> Raw:
                 for start in range(0, n, size):
                     yield as_array(tensor[start : min(n, start + size)])
         except (safetensors.SafetensorError, OSError) as problem:
-            raise InputError(f"{path} was cut or altered ({problem})", "writing it again") from problem
+            raise InputError(f"{path} was cut or altered ({in_words(problem)})", "writing it again") from problem
 
     return Raw(f"{path}: array {name!r}", shape, dtype, batches)

@@ -11,6 +11,7 @@ from scorescope.errors import InputError
 from scorescope.rows.images import Item
 from scorescope.rows.members import Members, members_source
 from scorescope.rows.options import Options
+from scorescope.rows.raw import in_words
 from scorescope.rows.storage import Progress, Source
 
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)  # the last for what is encrypted
@@ -25,7 +26,7 @@ def source(path: Path, options: Options, progress: Progress) -> Source:
     """The rows of its files."""
 
     def broken(problem: BaseException) -> InputError:
-        return InputError(f"{path} was cut or altered ({problem})", "downloading or writing it again")
+        return InputError(f"{path} was cut or altered ({in_words(problem)})", "downloading or writing it again")
 
     def read(wanted: Sequence[str]) -> Iterator[Item]:
         try:
