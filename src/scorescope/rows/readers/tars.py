@@ -111,6 +111,7 @@ def _members(file: Path, named: bool, wanted: Any) -> Iterator[tuple[str, int, b
     place = f"{file.name.partition('.')[0]}/" if named or WORDNET.search(file.name) else ""
     with _open(file) as tar:
         for one in tar:
+            tar.members.clear()  # type: ignore[attr-defined]  # which would hold every file's head until the end
             name = place + one.name.removeprefix("./")
             if not one.isreg() or PurePosixPath(name).name.startswith("."):
                 continue
@@ -119,6 +120,7 @@ def _members(file: Path, named: bool, wanted: Any) -> Iterator[tuple[str, int, b
                 assert inner is not None
                 with tarfile.open(fileobj=inner) as nested:
                     for within in nested:
+                        nested.members.clear()  # type: ignore[attr-defined]
                         called = f"{PurePosixPath(name).stem}/{within.name.removeprefix('./')}"
                         if within.isreg():
                             yield called, within.size, _content(nested, within) if wanted(called) else None
