@@ -235,12 +235,12 @@ def read_bank(path: Path) -> Stored:
     centre = None if mean is None else file.read(mean)
     if centre is not None and not np.isfinite(centre).all():
         raise InputError(f"{path / ROWS} was altered: its mean is not finite", AGAIN)
-    names, groups = (partial(_read_words, file, found[key], manifest["rows"]) if key in found else None for key in ("names", "groups"))
+    names, groups = (partial(_read_words, file, found[key], manifest["rows"], key) if key in found else None for key in ("names", "groups"))
     return Stored(StoredRows(file, entry), labels, centre, manifest, names, groups)
 
 
-def _read_words(file: StoredFile, entry: Entry, n: int) -> tuple[str, ...]:
-    return unpacked(file.read(entry), n, str(file.path))
+def _read_words(file: StoredFile, entry: Entry, n: int, what: str) -> tuple[str, ...]:
+    return unpacked(file.read(entry), n, str(file.path), what)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
