@@ -81,7 +81,7 @@ def chosen_columns(asked: str, known: list[str], where: str) -> list[str]:
 
 def _pieces(path: Path, size: int, limit: int | None) -> Iterator[Any]:
     """The table, so many lines at a time."""
-    import pandas  # type: ignore[import-untyped]
+    import pandas
 
     try:
         with open(path, encoding="utf-8-sig") as file:
