@@ -21,7 +21,6 @@ from hashlib import sha256 as digest
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from scorescope.adapters.diffusers_schedule import process_of
@@ -312,7 +311,9 @@ def _shape(channels: int, size: Any) -> tuple[int, ...] | None:
 
 
 def _text(where: Any, why: str) -> InputError:
-    return InputError(f"{where} is a model of text prompts ({why}), and those are not examined", "an unconditional or class-conditional one")
+    return InputError(
+        f"{where} is a model of text prompts ({why}), and those are not examined", "an unconditional or class-conditional one"
+    )
 
 
 def _filled(folder: Path, kind: str, variant: str | None) -> tuple[nn.Module, list[Path]]:
@@ -329,11 +330,13 @@ def _filled(folder: Path, kind: str, variant: str | None) -> tuple[nn.Module, li
     except Exception as problem:  # the library's own, of a dozen kinds
         said = (str(problem).strip() or type(problem).__name__).splitlines()[0].rstrip(" .")
         raise InputError(f"{folder} makes no network ({said})", "an undamaged copy") from problem
-    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        names = [str(name) for name in told.get(problem, ())]
+    for fault in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        names = [str(name) for name in told.get(fault, ())]
         if names:
             few = ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")
-            raise InputError(f"the weights do not fit the {kind} that {CONFIG} describes ({problem.replace('_', ' ')}: {few})", "the whole folder")
+            raise InputError(
+                f"the weights do not fit the {kind} that {CONFIG} describes ({fault.replace('_', ' ')}: {few})", "the whole folder"
+            )
     net = net.float()
     bad = [name for name, value in net.state_dict().items() if not bool(value.isfinite().all())]
     if bad:
@@ -418,8 +421,8 @@ def _denoiser(net: nn.Module, given: Given, plan: Mapping[str, Any], clip: bool)
     process = process_of(plan)
     called = net if given.channels is None else Called(net, given.channels, given.bare)
     model = NetworkDenoiser(
-        process.around(called).eval(), process.schedule, process.prediction, time=process.time, classes=given.classes, null_label=given.null,
-        shape=given.shape, clip=process.data if clip else False, name=given.kind,
+        process.around(called).eval(), process.schedule, process.prediction, time=process.time, classes=given.classes,
+        null_label=given.null, shape=given.shape, clip=process.data if clip else False, name=given.kind,
     )  # fmt: skip
     model.about = {"family": "diffusers", "network": given.kind, "scheduler": str(plan["_class_name"]), "range": list(process.data)}
     if process.samples_only:

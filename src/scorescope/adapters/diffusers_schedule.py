@@ -87,10 +87,12 @@ def _built(name: str, config: Mapping[str, Any]) -> Process:
     if name in FLOW or config.get("use_flow_sigmas"):
         return _flow(name, config, why)
     if name == VE:
-        schedule = VESchedule(float(config.get("sigma_min", 0.01)), float(config.get("sigma_max", 1348.0)))
-        return Process(schedule, "score", "sigma", data=(0.0, 1.0))
+        exploding = VESchedule(float(config.get("sigma_min", 0.01)), float(config.get("sigma_max", 1348.0)))
+        return Process(exploding, "score", "sigma", data=(0.0, 1.0))
     if name in EDM or name == CONSISTENCY:
-        least, most, data = (float(config.get(key, usual)) for key, usual in (("sigma_min", 0.002), ("sigma_max", 80.0), ("sigma_data", 0.5)))
+        least, most, data = (
+            float(config.get(key, usual)) for key, usual in (("sigma_min", 0.002), ("sigma_max", 80.0), ("sigma_data", 0.5))
+        )
         if not 0 < data < np.inf:
             raise InputError(f"sigma_data is {data}, not a positive number")
         if name == CONSISTENCY:
