@@ -86,7 +86,7 @@ def test_a_layer_that_is_missing_or_has_another_shape_is_one_line(tmp_path, case
     for name in spread(weights, case, 4):
         refused(tmp_path, {key: value for key, value in weights.items() if key != name}, {"family": case.family, **case.options})
     for name in spread(weights, case, 4):
-        refused(tmp_path, weights | {name: torch.cat([weights[name]] * 2)}, {"family": case.family, **case.options})
+        refused(tmp_path, weights | {name: torch.cat([torch.atleast_1d(weights[name])] * 2)}, {"family": case.family, **case.options})
 
 
 @once
