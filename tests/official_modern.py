@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.official import drawn
+from tests.official import SPREAD, drawn
 
 FILE = Path(__file__).parent / "data" / "official-modern.npz"
-FIXED = ("pos_embed", "feat_rope.freqs_cos", "feat_rope.freqs_sin")  # tables, not weights
+FIXED = ("pos_embed", "feat_rope.freqs_cos", "feat_rope.freqs_sin", "u")  # tables, not weights
+SHAPES = {"jit": (4, 3, 8, 8), "lightningdit": (4, 4, 4, 4), "edm": (4, 3, 8, 8)}  # of the states
 
 
 def fixed(name: str) -> bool:
@@ -19,11 +20,19 @@ def fixed(name: str) -> bool:
     return name in FIXED
 
 
+def asked(network: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """States, times (σ for EDM) and labels (5 is none for EDM, 6 for others) that the official network was asked about."""
+    family = network.partition("_")[0]
+    x = drawn("x", SHAPES[family]) / SPREAD
+    if family in ("edm", "edm2"):
+        sigma = torch.tensor([0.02, 0.4, 3.0, 60.0])
+        return x * (1 + sigma[:, None, None, None]), sigma, torch.tensor([0, 5, 2, 5])
+    return x, torch.tensor([0.01, 0.3, 0.6, 0.99]), torch.tensor([0, 6, 2, 6])
+
+
 def reference(network: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Weights by name, without tables, and inputs `x`, `t`, `y` and the output `out` of the official network."""
     with np.load(FILE) as opened:
-        found = {key.partition("/")[2]: opened[key] for key in opened.files if key.startswith(f"{network}/")}
-    shapes = json.loads(str(found.pop("shapes")))
-    return {name: drawn(name, tuple(shape)) for name, shape in shapes.items()}, {
-        key: torch.from_numpy(value) for key, value in found.items()
-    }
+        shapes, out = json.loads(str(opened[f"{network}/shapes"])), torch.from_numpy(opened[f"{network}/out"])
+    weights = {name: drawn(name, tuple(shape)) for name, shape in shapes.items()}
+    return weights, dict(zip("xty", asked(network), strict=True)) | {"out": out}

@@ -1,17 +1,20 @@
-"""JiT, LightningDiT: the official code's answers, what names and shapes tell, and what is asked for."""
+"""JiT, LightningDiT, EDM: the official code's answers, what names and shapes tell, and what is asked for."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import scorescope as ss
-from scorescope.adapters.families import Checkpoint, jit, lightningdit
+from scorescope.adapters.families import Checkpoint, edm, jit, lightningdit
+from scorescope.adapters.persistent import weights_of
+from scorescope.nets.edm import EDMConfig, EDMUNet
 from scorescope.nets.modern import ModernConfig, ModernSiT, rotations
 from scorescope.nets.sit import sincos_positions
 from tests.official_modern import reference
@@ -19,16 +22,19 @@ from tests.official_modern import reference
 TABLES = {"lightningdit": (4, 8), "lightningdit_layer": (4, 8)}  # side in tokens and width of a head where the code keeps tables
 OPTIONS = {
     "jit": {"noise_scale": 1.0, "context_start": 1},
-    "lightningdit": {},
-    "lightningdit_noshift": {},
-    "lightningdit_layer": {},
-}
+    "edm": {"precond": "edm", "sigma_data": 0.5},
+    "edm_adm": {"precond": "edm", "sigma_data": 0.5},
+    "edm_vp": {"precond": "vp"},
+    "edm_ve": {"precond": "ve"},
+    "edm_iddpm": {"precond": "iddpm"},
+}  # what a checkpoint does not tell
 
 
 def complete(network: str) -> dict[str, torch.Tensor]:
     """The weights with the tables that the official code keeps beside them."""
     weights, _ = reference(network)
-    weights["pos_embed"] = sincos_positions(4, 24).unsqueeze(0)
+    if network.partition("_")[0] in ("jit", "lightningdit"):
+        weights["pos_embed"] = sincos_positions(4, 24).unsqueeze(0)
     if network in TABLES:
         weights["feat_rope.freqs_cos"], weights["feat_rope.freqs_sin"] = rotations(*TABLES[network])
     return weights
@@ -68,6 +74,76 @@ def test_the_posterior_mean_is_that_of_jit(tmp_path, scale, inside):
     with torch.no_grad():
         torch.testing.assert_close(model(z, t, io["y"]), io["out"], rtol=1e-5, atol=1e-5)
     assert (model.classes, model.null_label, model.shape, model.about["family"]) == (6, 6, (3, 8, 8), "jit")
+
+
+@pytest.mark.parametrize("name", ["edm", "edm_adm", "edm_vp", "edm_ve", "edm_iddpm"])
+@pytest.mark.parametrize("inside", ["model.", ""])
+def test_the_posterior_mean_is_that_of_edm(tmp_path, name, inside):
+    _, io = reference(name)
+    save_file({key.replace("model.", inside, 1): value for key, value in complete(name).items()}, tmp_path / "x.safetensors")
+    model = ss.load(tmp_path / "x.safetensors", **OPTIONS[name], null=1)
+    classes = 0 if name in ("edm_vp", "edm_iddpm") else 5
+    assert (model.classes, model.null_label, model.shape) == (classes, classes or None, (3, 8, 8))
+    t = model.schedule.time(1 / io["t"].double())
+    sigma = model.schedule(t).sigma
+    torch.testing.assert_close(sigma, io["t"].double())
+    with torch.no_grad():
+        found = model(io["x"], t, io["y"] if classes else None)
+        torch.testing.assert_close(found, io["out"], rtol=1e-5, atol=1e-5 * float(io["out"].abs().max()))
+        noise, expected = ((io["x"] - mean) / io["t"][:, None, None, None] for mean in (found, io["out"]))
+        torch.testing.assert_close(noise, expected, rtol=1e-4, atol=1e-4)  # of which little is left in the mean where σ is small
+        if classes:
+            torch.testing.assert_close(model(io["x"], t)[io["y"] == 5], found[io["y"] == 5], rtol=1e-5, atol=1e-5)
+
+
+def record(module: torch.nn.Module, kwargs: dict) -> SimpleNamespace:
+    """A module as a pickle without running code gives it."""
+    state = {"_parameters": dict(module._parameters), "_buffers": dict(module._buffers) | {"gone": None}, "_init_kwargs": kwargs}
+    inner = {name: record(part, {}) for name, part in module._modules.items() if part is not None}
+    return SimpleNamespace(name=type(module).__name__, state=state | {"_modules": inner | {"missing": None}})
+
+
+def test_a_pickled_module_of_edm_is_read_without_its_code(tmp_path):
+    path = checkpoint("edm", tmp_path)
+    expected = ss.load(path, **OPTIONS["edm"], null=1)
+    outer = record(torch.nn.ModuleDict({"model": expected.net.net}), {"sigma_data": 0.5, "label_dropout": 0.1})
+    outer.name = "torch_utils.EDMPrecond"
+    weights, modules = weights_of(outer)
+    assert weights.keys() == {f"model.{name}" for name in expected.net.net.state_dict()}
+    assert modules[""] == {"class": "EDMPrecond", "sigma_data": 0.5, "label_dropout": 0.1}
+    assert modules["model.dec.8x8_block0.norm0"] == {"class": "GroupNorm"}
+    data = {"path": "x.zip", "xflip": True}
+    model = edm.build(Checkpoint(weights, "ema", {"modules": modules, "dataset_kwargs": data}), {})
+    z, t, y = torch.ones(2, 3, 8, 8), 0.3, torch.tensor([1, 5])
+    with torch.no_grad():
+        assert torch.equal(model(z, t, y), expected(z, t, y))
+    assert model.about["dataset_kwargs"] == data
+    modules[""]["class"] = "PFGMPrecond"
+    with pytest.raises(ss.InputError, match="it holds a PFGMPrecond, which is unknown"):
+        edm.build(Checkpoint(weights, "ema", {"modules": modules}), {})
+    outer.state["_modules"]["model"] = outer
+    with pytest.raises(ss.InputError, match="holds modules without end"):
+        weights_of(outer)
+    outer.state["_modules"]["model"] = torch.zeros(1)
+    with pytest.raises(ss.InputError, match="its model is a Tensor, and no pickled module"):
+        weights_of(outer)
+
+
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        (EDMConfig(), 55_735_299),
+        (EDMConfig(noise=256, fourier=True, residual=True, taps=4), 56_400_643),
+        (EDMConfig(True, 3, 3, 64, 192, (192, 384, 576, 768), 3, (32, 16, 8), 768, 192, classes=1000), 295_899_267),
+    ],
+)
+def test_networks_of_edm_have_the_official_number_of_parameters(config, count):
+    """Of the first two with 10 classes and 9 labels of augmentations, which are linear maps to the features of noise."""
+    with torch.device("meta"):
+        net = EDMUNet(config)
+    maps = 0 if config.adm else (10 + 1 + 9) * config.noise
+    assert sum(p.numel() for p in net.parameters()) == count - maps
+    assert edm.shape_of(net.state_dict()) == config
 
 
 @pytest.mark.parametrize(
@@ -111,6 +187,10 @@ def test_the_papers_sizes_have_the_official_number_of_parameters(config, count):
         ("jit", {"noise_scale": 1.0, "context_start": 3}, "context_start=3 is none of the 3 blocks"),
         ("jit", {"noise_scale": 0.0, "context_start": 1}, "noise_scale=0.0 is not a positive number"),
         ("jit", {"family": "lightningdit"}, "a state dict of family lightningdit has"),
+        ("edm", {}, r'a network without its preconditioning\. Try: precond="edm" and sigma_data=0\.5, or'),
+        ("edm", {"precond": "edm"}, r"does not tell the standard deviation .*sigma_data=0\.5"),
+        ("edm", {"precond": "edm", "sigma_data": -1.0}, "sigma_data=-1.0 is not a positive number"),
+        ("edm", {"precond": "vpp"}, "unknown precond of family edm 'vpp'.*'vp'"),
         ("lightningdit", {"heads": 5}, "heads=5 does not fit the width 24"),
         ("lightningdit", {"classes": 9}, "classes=9 does not fit the 7 rows"),
         ("lightningdit", {"haeds": 3}, "unknown option of family lightningdit 'haeds'.*'heads'"),
@@ -127,6 +207,9 @@ def test_what_a_modern_sit_does_not_tell_is_asked_for_by_name(tmp_path, name, op
     [
         ("jit", "pos_embed", "lacks what every JiT has"),
         ("jit", "blocks.2.attn.proj.bias", "do not fit.*blocks.2.attn.proj.bias"),
+        ("edm", "model.map_layer1.weight", "do not fit.*map_layer1.weight"),
+        ("edm", "model.enc.8x8_conv.weight", "lacks what every network of EDM has"),
+        ("edm_adm", "model.dec.8x8_block1.conv0.weight", "do not fit.*dec.8x8_block1.conv0.weight"),
         ("lightningdit", "y_embedder.embedding_table.weight", "lacks what every LightningDiT has"),
         ("lightningdit", "blocks.1.mlp.w3.weight", "do not fit.*blocks.1.mlp.w3.weight"),
     ],
@@ -136,4 +219,4 @@ def test_weights_that_are_missing_are_one_line(tmp_path, name, gone, said):
     del weights[gone]
     save_file(weights, tmp_path / "x.safetensors")
     with pytest.raises(ss.InputError, match=said):
-        ss.load(tmp_path / "x.safetensors", **OPTIONS[name])
+        ss.load(tmp_path / "x.safetensors", **OPTIONS.get(name, {}))

@@ -9,8 +9,9 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import torch
-from tests.official import SPREAD, drawn
-from tests.official_modern import FILE, fixed
+import torch.nn.functional as F
+from tests.official import drawn
+from tests.official_modern import FILE, asked, fixed
 
 for name in ("fairscale", "fairscale.nn", "fairscale.nn.model_parallel", "fairscale.nn.model_parallel.initialize"):
     sys.modules[name] = ModuleType(name)
@@ -19,27 +20,36 @@ torch.Tensor.cuda = lambda self: self  # JiT asks for it always
 
 import model_jit  # noqa: E402
 from models.lightningdit import LightningDiT  # noqa: E402
+from training import networks as edm  # noqa: E402
 
 JIT = {"input_size": 8, "patch_size": 2, "in_channels": 3, "hidden_size": 24, "depth": 3, "num_heads": 3, "num_classes": 6}
 LIGHTNING = {"input_size": 4, "patch_size": 1, "in_channels": 4, "hidden_size": 24, "depth": 2, "num_heads": 3, "num_classes": 6}
+STATE = {"img_resolution": 8, "img_channels": 3, "label_dim": 5, "augment_dim": 9}
+SONG = STATE | {"model_type": "SongUNet", "model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]}
+NCSN = {"embedding_type": "fourier", "channel_mult_noise": 2, "encoder_type": "residual", "resample_filter": [1, 3, 3, 1]}
+ADM = STATE | {"model_type": "DhariwalUNet", "model_channels": 32, "channel_mult": [1, 4], "num_blocks": 1, "attn_resolutions": [4]}
 NETWORKS = {
     "jit": lambda: model_jit.JiT(**JIT, bottleneck_dim=8, in_context_len=2, in_context_start=1),
     "lightningdit": lambda: LightningDiT(**LIGHTNING, use_swiglu=True, use_rope=True, use_rmsnorm=True),
     "lightningdit_noshift": lambda: LightningDiT(**LIGHTNING, use_qknorm=True, use_rmsnorm=True, wo_shift=True, learn_sigma=True),
     "lightningdit_layer": lambda: LightningDiT(**LIGHTNING, use_qknorm=True, use_rope=True),
+    "edm": lambda: edm.EDMPrecond(**SONG),
+    "edm_vp": lambda: edm.VPPrecond(**SONG | {"label_dim": 0}),
+    "edm_ve": lambda: edm.VEPrecond(**SONG | NCSN | {"channel_mult": [2, 2]}),
+    "edm_adm": lambda: edm.EDMPrecond(**ADM),
+    "edm_iddpm": lambda: edm.iDDPMPrecond(**ADM | {"label_dim": 0}),
 }
 
 
 def answers(network: str) -> dict[str, np.ndarray]:
-    """Shapes of the weights as JSON, inputs and outputs."""
+    """Shapes of the weights as JSON, and the outputs."""
     net = NETWORKS[network]().eval()
     shapes = {name: list(value.shape) for name, value in net.state_dict().items() if not fixed(name)}
     net.load_state_dict({name: drawn(name, tuple(shape)) for name, shape in shapes.items()}, strict=False)
-    x = drawn("x", (4, 3, 8, 8) if network == "jit" else (4, 4, 4, 4)) / SPREAD
-    t, y = torch.tensor([0.01, 0.3, 0.6, 0.99]), torch.tensor([0, 6, 2, 6])
+    x, t, y = asked(network)
     with torch.no_grad():
-        out = net(x, t, y)
-    return {"shapes": np.array(json.dumps(shapes)), "x": x.numpy(), "t": t.numpy(), "y": y.numpy(), "out": out.numpy()}
+        out = net(x, t, F.one_hot(y, 6)[:, :5] if network.startswith("edm") else y)
+    return {"shapes": np.array(json.dumps(shapes)), "out": out.numpy()}
 
 
 if __name__ == "__main__":
