@@ -1,4 +1,4 @@
-"""JiT, LightningDiT, EDM: the official code's answers, what names and shapes tell, and what is asked for."""
+"""JiT, LightningDiT, DiCo, EDM, EDM2: the official code's answers, what names and shapes tell, and what is asked for."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import scorescope as ss
-from scorescope.adapters.families import Checkpoint, edm, jit, lightningdit
+from scorescope.adapters.families import Checkpoint, dico, edm, jit, lightningdit
 from scorescope.adapters.persistent import weights_of
+from scorescope.nets.dico import DiCo, DiCoConfig
 from scorescope.nets.edm import EDMConfig, EDMUNet
 from scorescope.nets.modern import ModernConfig, ModernSiT, rotations
 from scorescope.nets.sit import sincos_positions
@@ -76,6 +78,19 @@ def test_the_posterior_mean_is_that_of_jit(tmp_path, scale, inside):
     assert (model.classes, model.null_label, model.shape, model.about["family"]) == (6, 6, (3, 8, 8), "jit")
 
 
+def test_noise_and_posterior_mean_are_those_of_dico(tmp_path):
+    _, io = reference("dico")
+    model, eps = ss.load(checkpoint("dico", tmp_path), size=8), io["out"][:, :4]
+    t = (io["t"].double() + 1) / 1000
+    alpha_bar = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))[io["t"]][:, None, None, None]
+    mean = ((io["x"] - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()).float()
+    with torch.no_grad():
+        torch.testing.assert_close(model.noise(io["x"], t, io["y"]), eps, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(io["x"], t, io["y"]), mean, rtol=1e-5, atol=1e-5 * float(mean.abs().max()))
+        torch.testing.assert_close(model(io["x"], t)[io["y"] == 6], model(io["x"], t, io["y"])[io["y"] == 6])
+    assert (model.classes, model.null_label, model.shape, model.about["family"]) == (6, 6, (4, 8, 8), "dico")
+
+
 @pytest.mark.parametrize("name", ["edm", "edm_adm", "edm_vp", "edm_ve", "edm_iddpm"])
 @pytest.mark.parametrize("inside", ["model.", ""])
 def test_the_posterior_mean_is_that_of_edm(tmp_path, name, inside):
@@ -127,6 +142,17 @@ def test_a_pickled_module_of_edm_is_read_without_its_code(tmp_path):
     outer.state["_modules"]["model"] = torch.zeros(1)
     with pytest.raises(ss.InputError, match="its model is a Tensor, and no pickled module"):
         weights_of(outer)
+
+
+@pytest.mark.parametrize(
+    ("width", "depths", "count"),
+    [(128, (5, 4, 4, 4, 4), 33_137_672), (416, (9, 9, 10, 9, 9), 701_151_368)],
+)
+def test_sizes_of_dico_have_the_official_number_of_parameters(width, depths, count):
+    with torch.device("meta"):
+        net = DiCo(DiCoConfig(4, width, depths))
+    assert sum(p.numel() for p in net.parameters()) == count
+    assert dico.shape_of(net.state_dict()) == net.config
 
 
 @pytest.mark.parametrize(
@@ -187,6 +213,8 @@ def test_the_papers_sizes_have_the_official_number_of_parameters(config, count):
         ("jit", {"noise_scale": 1.0, "context_start": 3}, "context_start=3 is none of the 3 blocks"),
         ("jit", {"noise_scale": 0.0, "context_start": 1}, "noise_scale=0.0 is not a positive number"),
         ("jit", {"family": "lightningdit"}, "a state dict of family lightningdit has"),
+        ("dico", {"classes": 9}, "classes=9 does not fit the 7 rows"),
+        ("dico", {"size": 9}, "size=9 is not divisible by 4"),
         ("edm", {}, r'a network without its preconditioning\. Try: precond="edm" and sigma_data=0\.5, or'),
         ("edm", {"precond": "edm"}, r"does not tell the standard deviation .*sigma_data=0\.5"),
         ("edm", {"precond": "edm", "sigma_data": -1.0}, "sigma_data=-1.0 is not a positive number"),
@@ -207,6 +235,8 @@ def test_what_a_modern_sit_does_not_tell_is_asked_for_by_name(tmp_path, name, op
     [
         ("jit", "pos_embed", "lacks what every JiT has"),
         ("jit", "blocks.2.attn.proj.bias", "do not fit.*blocks.2.attn.proj.bias"),
+        ("dico", "latent.0.ca.1.bias", "do not fit.*latent.0.ca.1.bias"),
+        ("dico", "x_embedder.proj.weight", "lacks what every DiCo has"),
         ("edm", "model.map_layer1.weight", "do not fit.*map_layer1.weight"),
         ("edm", "model.enc.8x8_conv.weight", "lacks what every network of EDM has"),
         ("edm_adm", "model.dec.8x8_block1.conv0.weight", "do not fit.*dec.8x8_block1.conv0.weight"),

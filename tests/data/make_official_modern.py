@@ -18,6 +18,7 @@ for name in ("fairscale", "fairscale.nn", "fairscale.nn.model_parallel", "fairsc
 sys.modules["fairscale.nn.model_parallel.layers"] = MagicMock()  # imported beside LightningDiT's RMSNorm, and not used
 torch.Tensor.cuda = lambda self: self  # JiT asks for it always
 
+import dico_models  # noqa: E402
 import model_jit  # noqa: E402
 from models.lightningdit import LightningDiT  # noqa: E402
 from training import networks as edm  # noqa: E402
@@ -33,6 +34,7 @@ NETWORKS = {
     "lightningdit": lambda: LightningDiT(**LIGHTNING, use_swiglu=True, use_rope=True, use_rmsnorm=True),
     "lightningdit_noshift": lambda: LightningDiT(**LIGHTNING, use_qknorm=True, use_rmsnorm=True, wo_shift=True, learn_sigma=True),
     "lightningdit_layer": lambda: LightningDiT(**LIGHTNING, use_qknorm=True, use_rope=True),
+    "dico": lambda: dico_models.DiCo(hidden_size=8, depth=[1, 2, 1, 1, 2], mlp_ratio=2, num_classes=6),
     "edm": lambda: edm.EDMPrecond(**SONG),
     "edm_vp": lambda: edm.VPPrecond(**SONG | {"label_dim": 0}),
     "edm_ve": lambda: edm.VEPrecond(**SONG | NCSN | {"channel_mult": [2, 2]}),
