@@ -12,12 +12,23 @@ from tests.official import SPREAD, drawn
 
 FILE = Path(__file__).parent / "data" / "official-modern.npz"
 FIXED = ("pos_embed", "feat_rope.freqs_cos", "feat_rope.freqs_sin", "u")  # tables, not weights
-SHAPES = {"jit": (4, 3, 8, 8), "lightningdit": (4, 4, 4, 4), "edm": (4, 3, 8, 8), "dico": (4, 4, 8, 8)}  # of the states
+SHAPES = {
+    "jit": (4, 3, 8, 8),
+    "lightningdit": (4, 4, 4, 4),
+    "edm": (4, 3, 8, 8),
+    "dico": (4, 4, 8, 8),
+    "edm2": (4, 4, 8, 8),
+}  # of the states
 
 
 def fixed(name: str) -> bool:
     """Whether the code computes what goes by a name, and nobody trains it."""
     return name in FIXED
+
+
+def weight(name: str, shape: list[int]) -> torch.Tensor:
+    """The weights called `name`; one number where the shape is ()."""
+    return drawn(name, tuple(shape) or (1,)).reshape(shape)
 
 
 def asked(network: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -35,5 +46,5 @@ def reference(network: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Te
     """Weights by name, without tables, and inputs `x`, `t`, `y` and the output `out` of the official network."""
     with np.load(FILE) as opened:
         shapes, out = json.loads(str(opened[f"{network}/shapes"])), torch.from_numpy(opened[f"{network}/out"])
-    weights = {name: drawn(name, tuple(shape)) for name, shape in shapes.items()}
+    weights = {name: weight(name, shape) for name, shape in shapes.items()}
     return weights, dict(zip("xty", asked(network), strict=True)) | {"out": out}

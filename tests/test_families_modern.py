@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import save_file
 
 import scorescope as ss
-from scorescope.adapters.families import Checkpoint, dico, edm, jit, lightningdit
+from scorescope.adapters.families import Checkpoint, dico, edm, edm2, jit, lightningdit
 from scorescope.adapters.persistent import weights_of
 from scorescope.nets.dico import DiCo, DiCoConfig
 from scorescope.nets.edm import EDMConfig, EDMUNet
+from scorescope.nets.edm2 import EDM2Config, EDM2UNet
 from scorescope.nets.modern import ModernConfig, ModernSiT, rotations
 from scorescope.nets.sit import sincos_positions
 from tests.official_modern import reference
@@ -26,6 +27,7 @@ OPTIONS = {
     "jit": {"noise_scale": 1.0, "context_start": 1},
     "edm": {"precond": "edm", "sigma_data": 0.5},
     "edm_adm": {"precond": "edm", "sigma_data": 0.5},
+    "edm2": {"sigma_data": 0.5, "head_width": 16},
     "edm_vp": {"precond": "vp"},
     "edm_ve": {"precond": "ve"},
     "edm_iddpm": {"precond": "iddpm"},
@@ -91,14 +93,17 @@ def test_noise_and_posterior_mean_are_those_of_dico(tmp_path):
     assert (model.classes, model.null_label, model.shape, model.about["family"]) == (6, 6, (4, 8, 8), "dico")
 
 
-@pytest.mark.parametrize("name", ["edm", "edm_adm", "edm_vp", "edm_ve", "edm_iddpm"])
-@pytest.mark.parametrize("inside", ["model.", ""])
-def test_the_posterior_mean_is_that_of_edm(tmp_path, name, inside):
+@pytest.mark.parametrize("name", ["edm", "edm_adm", "edm_vp", "edm_ve", "edm_iddpm", "edm2"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_posterior_mean_is_that_of_edm(tmp_path, name, whole):
+    """Also where the network was saved without its preconditioning."""
     _, io = reference(name)
-    save_file({key.replace("model.", inside, 1): value for key, value in complete(name).items()}, tmp_path / "x.safetensors")
+    inside = "unet." if name == "edm2" else "model."
+    weights = {key if whole else key.removeprefix(inside): value for key, value in complete(name).items() if whole or inside in key}
+    save_file(weights, tmp_path / "x.safetensors")
     model = ss.load(tmp_path / "x.safetensors", **OPTIONS[name], null=1)
     classes = 0 if name in ("edm_vp", "edm_iddpm") else 5
-    assert (model.classes, model.null_label, model.shape) == (classes, classes or None, (3, 8, 8))
+    assert (model.classes, model.null_label, model.shape) == (classes, classes or None, tuple(io["x"].shape[1:]))
     t = model.schedule.time(1 / io["t"].double())
     sigma = model.schedule(t).sigma
     torch.testing.assert_close(sigma, io["t"].double())
@@ -144,6 +149,21 @@ def test_a_pickled_module_of_edm_is_read_without_its_code(tmp_path):
         weights_of(outer)
 
 
+def test_what_a_pickle_of_edm2_tells_is_taken_from_there():
+    weights, _ = reference("edm2")
+    encoder = SimpleNamespace(name="training.encoders.StabilityVAEEncoder", state={"scale": np.float32([0.125]), "_vae": None})
+    own = {"class": "Precond", "channels_per_head": 16, "res_balance": 0.4, "clip_act": None}
+    model = edm2.build(Checkpoint(weights, "ema", {"modules": {"": own}, "encoder": encoder, "dataset_kwargs": {"xflip": True}}), {})
+    config = model.net.net.config
+    assert (config.head, config.res_balance, config.clip, config.label_balance) == (16, 0.4, float("inf"), 0.5)
+    assert (model.net.scales.sigma_data, model.classes, model.has_null) == (0.5, 5, False)
+    expected = {"dataset_kwargs": {"xflip": True}, "encoder": {"class": "StabilityVAEEncoder", "scale": [0.125]}}
+    assert model.about == expected
+    own["resample_filter"] = [1, 3, 3, 1]
+    with pytest.raises(ss.InputError, match=r"resample_filter=.* not known here"):
+        edm2.build(Checkpoint(weights, "ema", {"modules": {"": own}}), {})
+
+
 @pytest.mark.parametrize(
     ("width", "depths", "count"),
     [(128, (5, 4, 4, 4, 4), 33_137_672), (416, (9, 9, 10, 9, 9), 701_151_368)],
@@ -170,6 +190,14 @@ def test_networks_of_edm_have_the_official_number_of_parameters(config, count):
     maps = 0 if config.adm else (10 + 1 + 9) * config.noise
     assert sum(p.numel() for p in net.parameters()) == count - maps
     assert edm.shape_of(net.state_dict()) == config
+
+
+@pytest.mark.parametrize(("width", "classes", "count"), [(128, 1000, 124_713_125), (192, 0, 279_444_709)])
+def test_sizes_of_edm2_have_the_official_number_of_parameters(width, classes, count):
+    with torch.device("meta"):
+        net = EDM2UNet(EDM2Config(4, 64, tuple(width * k for k in (1, 2, 3, 4)), embedding=4 * width, noise=width, classes=classes))
+    assert sum(p.numel() for p in net.parameters()) == count
+    assert edm2.shape_of(net.state_dict(), {}) == net.config
 
 
 @pytest.mark.parametrize(
@@ -213,6 +241,7 @@ def test_the_papers_sizes_have_the_official_number_of_parameters(config, count):
         ("jit", {"noise_scale": 1.0, "context_start": 3}, "context_start=3 is none of the 3 blocks"),
         ("jit", {"noise_scale": 0.0, "context_start": 1}, "noise_scale=0.0 is not a positive number"),
         ("jit", {"family": "lightningdit"}, "a state dict of family lightningdit has"),
+        ("edm2", {}, r"does not tell the standard deviation that it expects of the data\. Try: sigma_data=0\.5"),
         ("dico", {"classes": 9}, "classes=9 does not fit the 7 rows"),
         ("dico", {"size": 9}, "size=9 is not divisible by 4"),
         ("edm", {}, r'a network without its preconditioning\. Try: precond="edm" and sigma_data=0\.5, or'),
@@ -239,6 +268,8 @@ def test_what_a_modern_sit_does_not_tell_is_asked_for_by_name(tmp_path, name, op
         ("dico", "x_embedder.proj.weight", "lacks what every DiCo has"),
         ("edm", "model.map_layer1.weight", "do not fit.*map_layer1.weight"),
         ("edm", "model.enc.8x8_conv.weight", "lacks what every network of EDM has"),
+        ("edm2", "unet.dec.4x4_in1.conv_res1.weight", "do not fit.*dec.4x4_in1.conv_res1.weight"),
+        ("edm2", "unet.out_conv.weight", "lacks what every network of EDM2 has"),
         ("edm_adm", "model.dec.8x8_block1.conv0.weight", "do not fit.*dec.8x8_block1.conv0.weight"),
         ("lightningdit", "y_embedder.embedding_table.weight", "lacks what every LightningDiT has"),
         ("lightningdit", "blocks.1.mlp.w3.weight", "do not fit.*blocks.1.mlp.w3.weight"),

@@ -10,8 +10,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tests.official import drawn
-from tests.official_modern import FILE, asked, fixed
+from tests.official_modern import FILE, asked, fixed, weight
 
 for name in ("fairscale", "fairscale.nn", "fairscale.nn.model_parallel", "fairscale.nn.model_parallel.initialize"):
     sys.modules[name] = ModuleType(name)
@@ -22,6 +21,7 @@ import dico_models  # noqa: E402
 import model_jit  # noqa: E402
 from models.lightningdit import LightningDiT  # noqa: E402
 from training import networks as edm  # noqa: E402
+from training import networks_edm2 as edm2  # noqa: E402
 
 JIT = {"input_size": 8, "patch_size": 2, "in_channels": 3, "hidden_size": 24, "depth": 3, "num_heads": 3, "num_classes": 6}
 LIGHTNING = {"input_size": 4, "patch_size": 1, "in_channels": 4, "hidden_size": 24, "depth": 2, "num_heads": 3, "num_classes": 6}
@@ -39,6 +39,7 @@ NETWORKS = {
     "edm_vp": lambda: edm.VPPrecond(**SONG | {"label_dim": 0}),
     "edm_ve": lambda: edm.VEPrecond(**SONG | NCSN | {"channel_mult": [2, 2]}),
     "edm_adm": lambda: edm.EDMPrecond(**ADM),
+    "edm2": lambda: edm2.Precond(8, 4, 5, model_channels=16, channel_mult=[1, 2], num_blocks=1, attn_resolutions=[4], channels_per_head=16),
     "edm_iddpm": lambda: edm.iDDPMPrecond(**ADM | {"label_dim": 0}),
 }
 
@@ -47,7 +48,7 @@ def answers(network: str) -> dict[str, np.ndarray]:
     """Shapes of the weights as JSON, and the outputs."""
     net = NETWORKS[network]().eval()
     shapes = {name: list(value.shape) for name, value in net.state_dict().items() if not fixed(name)}
-    net.load_state_dict({name: drawn(name, tuple(shape)) for name, shape in shapes.items()}, strict=False)
+    net.load_state_dict({name: weight(name, shape) for name, shape in shapes.items()}, strict=False)
     x, t, y = asked(network)
     with torch.no_grad():
         out = net(x, t, F.one_hot(y, 6)[:, :5] if network.startswith("edm") else y)
