@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 
 import scorescope as ss
 from scorescope.adapters.families import Checkpoint, dico, edm, edm2, jit, lightningdit
-from scorescope.adapters.persistent import weights_of
 from scorescope.nets.dico import DiCo, DiCoConfig
 from scorescope.nets.edm import EDMConfig, EDMUNet
 from scorescope.nets.edm2 import EDM2Config, EDM2UNet
@@ -116,63 +115,24 @@ def test_the_posterior_mean_is_that_of_edm(tmp_path, name, whole):
             torch.testing.assert_close(model(io["x"], t)[io["y"] == 5], found[io["y"] == 5], rtol=1e-5, atol=1e-5)
 
 
-def record(module: torch.nn.Module, kwargs: dict) -> SimpleNamespace:
-    """A module as a pickle without running code gives it."""
-    state = {"_parameters": dict(module._parameters), "_buffers": dict(module._buffers) | {"gone": None}, "_init_kwargs": kwargs}
-    inner = {name: record(part, {}) for name, part in module._modules.items() if part is not None}
-    return SimpleNamespace(name=type(module).__name__, state=state | {"_modules": inner | {"missing": None}})
+def record(name: str, kwargs: dict) -> SimpleNamespace:
+    """A module as a pickle read without running code gives it."""
+    return SimpleNamespace(name=name, state={"_init_kwargs": kwargs, "_parameters": {}, "_modules": {}})
 
 
-def test_a_pickled_module_of_edm_is_read_without_its_code(tmp_path):
-    path = checkpoint("edm", tmp_path)
-    expected = ss.load(path, **OPTIONS["edm"], null=1)
-    outer = record(torch.nn.ModuleDict({"model": expected.net.net}), {"sigma_data": 0.5, "label_dropout": 0.1})
-    outer.name = "torch_utils.EDMPrecond"
-    weights, modules = weights_of(outer)
-    assert weights.keys() == {f"model.{name}" for name in expected.net.net.state_dict()}
-    assert modules[""] == {"class": "EDMPrecond", "sigma_data": 0.5, "label_dropout": 0.1}
-    assert modules["model.dec.8x8_block0.norm0"] == {"class": "GroupNorm"}
+def test_what_a_pickle_of_edm_tells_is_taken_from_there():
+    weights, _ = reference("edm")
+    own = {"sigma_data": 0.4, "label_dropout": 0.1, "sigma_min": 0, "model_type": "SongUNet"}
     data = {"path": "x.zip", "xflip": True}
-    model = edm.build(Checkpoint(weights, "ema", {"modules": modules, "dataset_kwargs": data}), {})
-    z, t, y = torch.ones(2, 3, 8, 8), 0.3, torch.tensor([1, 5])
-    with torch.no_grad():
-        assert torch.equal(model(z, t, y), expected(z, t, y))
-    assert model.about["dataset_kwargs"] == data
-    modules[""]["class"] = "PFGMPrecond"
+    rest = {"ema": record("training.networks.EDMPrecond", own), "dataset_kwargs": data}
+    model = edm.build(Checkpoint(weights, "ema", rest), {})
+    assert (model.net.scales, model.null_label, model.about["dataset_kwargs"]) == (edm.EDM(0.4), 5, data)
+    rest["ema"] = record("VPPrecond", {"beta_min": 0.2})
+    model = edm.build(Checkpoint(weights, "ema", rest), {})
+    assert (model.net.scales, model.has_null) == (edm.VP(beta_min=0.2), False)
+    rest["ema"] = record("PFGMPrecond", {})
     with pytest.raises(ss.InputError, match="it holds a PFGMPrecond, which is unknown"):
-        edm.build(Checkpoint(weights, "ema", {"modules": modules}), {})
-    outer.state["_modules"]["model"] = outer
-    with pytest.raises(ss.InputError, match="holds modules without end"):
-        weights_of(outer)
-    outer.state["_modules"]["model"] = torch.zeros(1)
-    with pytest.raises(ss.InputError, match="its model is a Tensor, and no pickled module"):
-        weights_of(outer)
-
-
-def test_what_a_pickle_of_edm2_tells_is_taken_from_there():
-    weights, _ = reference("edm2")
-    encoder = SimpleNamespace(name="training.encoders.StabilityVAEEncoder", state={"scale": np.float32([0.125]), "_vae": None})
-    own = {"class": "Precond", "channels_per_head": 16, "res_balance": 0.4, "clip_act": None}
-    model = edm2.build(Checkpoint(weights, "ema", {"modules": {"": own}, "encoder": encoder, "dataset_kwargs": {"xflip": True}}), {})
-    config = model.net.net.config
-    assert (config.head, config.res_balance, config.clip, config.label_balance) == (16, 0.4, float("inf"), 0.5)
-    assert (model.net.scales.sigma_data, model.classes, model.has_null) == (0.5, 5, False)
-    expected = {"dataset_kwargs": {"xflip": True}, "encoder": {"class": "StabilityVAEEncoder", "scale": [0.125]}}
-    assert model.about == expected
-    own["resample_filter"] = [1, 3, 3, 1]
-    with pytest.raises(ss.InputError, match=r"resample_filter=.* not known here"):
-        edm2.build(Checkpoint(weights, "ema", {"modules": {"": own}}), {})
-
-
-@pytest.mark.parametrize(
-    ("width", "depths", "count"),
-    [(128, (5, 4, 4, 4, 4), 33_137_672), (416, (9, 9, 10, 9, 9), 701_151_368)],
-)
-def test_sizes_of_dico_have_the_official_number_of_parameters(width, depths, count):
-    with torch.device("meta"):
-        net = DiCo(DiCoConfig(4, width, depths))
-    assert sum(p.numel() for p in net.parameters()) == count
-    assert dico.shape_of(net.state_dict()) == net.config
+        edm.build(Checkpoint(weights, "ema", rest), {})
 
 
 @pytest.mark.parametrize(
@@ -190,6 +150,33 @@ def test_networks_of_edm_have_the_official_number_of_parameters(config, count):
     maps = 0 if config.adm else (10 + 1 + 9) * config.noise
     assert sum(p.numel() for p in net.parameters()) == count - maps
     assert edm.shape_of(net.state_dict()) == config
+
+
+def test_what_a_pickle_of_edm2_tells_is_taken_from_there():
+    weights, _ = reference("edm2")
+    encoder = SimpleNamespace(name="training.encoders.StabilityVAEEncoder", state={"scale": np.float32([0.125]), "_vae": None})
+    own = {"channels_per_head": 16, "res_balance": 0.4, "clip_act": None}
+    rest = {"ema": record("Precond", own), "encoder": encoder, "dataset_kwargs": {"xflip": True}}
+    model = edm2.build(Checkpoint(weights, "ema", rest), {})
+    config = model.net.net.config
+    assert (config.head, config.res_balance, config.clip, config.label_balance) == (16, 0.4, float("inf"), 0.5)
+    assert (model.net.scales.sigma_data, model.classes, model.has_null) == (0.5, 5, False)
+    expected = {"dataset_kwargs": {"xflip": True}, "encoder": {"class": "StabilityVAEEncoder", "scale": [0.125]}}
+    assert model.about == expected
+    own["resample_filter"] = [1, 3, 3, 1]
+    with pytest.raises(ss.InputError, match=r"resample_filter=.* not known here"):
+        edm2.build(Checkpoint(weights, "ema", rest), {})
+
+
+@pytest.mark.parametrize(
+    ("width", "depths", "count"),
+    [(128, (5, 4, 4, 4, 4), 33_137_672), (416, (9, 9, 10, 9, 9), 701_151_368)],
+)
+def test_sizes_of_dico_have_the_official_number_of_parameters(width, depths, count):
+    with torch.device("meta"):
+        net = DiCo(DiCoConfig(4, width, depths))
+    assert sum(p.numel() for p in net.parameters()) == count
+    assert dico.shape_of(net.state_dict()) == net.config
 
 
 @pytest.mark.parametrize(("width", "classes", "count"), [(128, 1000, 124_713_125), (192, 0, 279_444_709)])
@@ -239,6 +226,7 @@ def test_the_papers_sizes_have_the_official_number_of_parameters(config, count):
         ("jit", {}, r"does not tell its noise scale\. Try: noise_scale=1\.0, or 2\.0 for images of side 512"),
         ("jit", {"noise_scale": 1.0}, "width 24 and depth 3 does not tell where .*context_start=4"),
         ("jit", {"noise_scale": 1.0, "context_start": 3}, "context_start=3 is none of the 3 blocks"),
+        ("jit", {"noise_scale": "big", "context_start": 1}, "noise_scale=big is not a positive number"),
         ("jit", {"noise_scale": 0.0, "context_start": 1}, "noise_scale=0.0 is not a positive number"),
         ("jit", {"family": "lightningdit"}, "a state dict of family lightningdit has"),
         ("edm2", {}, r"does not tell the standard deviation that it expects of the data\. Try: sigma_data=0\.5"),

@@ -12,6 +12,7 @@ Time, sign and scale are the family's own inside, and the paper's outside: they 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,3 +111,18 @@ class _Unfilled(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return args[0] if func in self.FILLS else func(*args, **(kwargs or {}))
+
+
+def positive(name: str, value: Any, example: str) -> float:
+    """An option as a positive number, however it was written.
+
+    Raises:
+        InputError: It is none.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise InputError(f"{name}={value} is not a positive number", example)
+    return number

@@ -19,10 +19,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scorescope.adapters.families import Checkpoint, Weights, checked, filled
+from scorescope.adapters.families import Checkpoint, Weights, checked, filled, positive
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError, unknown
 from scorescope.nets.edm import EDMConfig, EDMUNet
@@ -46,7 +47,7 @@ def belongs(checkpoint: Checkpoint) -> bool | None:
 def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     """The model; what its pickle tells of preconditioning and training rows is taken from there."""
     told = checked(options, OPTIONS, "edm")
-    own = dict(checkpoint.rest.get("modules", {}).get("", {}))
+    own = made_with(checkpoint)
     precond = told.get("precond", CLASSES.get(own.get("class", "")))
     if precond is None:
         held = f"a {own['class']}, which is unknown" if "class" in own else "a network without its preconditioning"
@@ -54,7 +55,7 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     if precond not in PRECONDS:
         raise unknown("precond of family edm", str(precond), PRECONDS)
     own |= {"u": tuple(checkpoint.weights["u"].tolist())} if "u" in checkpoint.weights else {}
-    own |= {"sigma_data": told["sigma_data"]} if "sigma_data" in told else {}
+    own |= {"sigma_data": positive("sigma_data", told["sigma_data"], "sigma_data=0.5, as in EDM")} if "sigma_data" in told else {}
     if precond == "edm" and not own.keys() & {"class", "sigma_data"}:
         raise InputError('precond="edm" does not tell the standard deviation that it expects of the data', "sigma_data=0.5, as in EDM")
     inside = INSIDE if checkpoint.has(INSIDE + MARK) else ""
@@ -71,6 +72,17 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     if isinstance(checkpoint.rest.get("dataset_kwargs"), Mapping):
         model.about = {"dataset_kwargs": dict(checkpoint.rest["dataset_kwargs"])}
     return model
+
+
+def made_with(checkpoint: Checkpoint) -> dict[str, Any]:
+    """{"class": its name, …} of the module that a pickle holds, with what its class was called with; empty where it is a state dict.
+
+    NVlabs' pickles hold the whole module; read without running code it is a record with a `name` and a `state`.
+    """
+    record = checkpoint.rest.get(checkpoint.part)
+    state = getattr(record, "state", None)
+    kwargs = state.get("_init_kwargs") if isinstance(state, Mapping) else None
+    return {"class": record.name.rpartition(".")[2], **kwargs} if record is not None and isinstance(kwargs, Mapping) else {}
 
 
 def shape_of(weights: Weights) -> EDMConfig:
@@ -125,10 +137,6 @@ class EDM:
     """EDM's own preconditioning. The parameters of all four are called as in the pickles."""
 
     sigma_data: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 < self.sigma_data < math.inf:
-            raise InputError(f"sigma_data={self.sigma_data} is not a positive number", "sigma_data=0.5, as in EDM")
 
     @property
     def levels(self) -> tuple[float, float]:
@@ -185,7 +193,7 @@ class IDDPM:
     """ADM as Nichol & Dhariwal (2021) train it: ε of the state scaled to variance 1, at levels u_0 > … > u_M = 0 (Table 1).
 
     u_{j−1} = √((u_j² + 1)/max(ᾱ_{j−1}/ᾱ_j, C₁) − 1), with ᾱ_j = sin²(π/2 · j/(M (C₂ + 1))). The file holds them; otherwise they are
-    computed in float32, as in its training: near u_M = 0 its rounding moves them by percents.
+    computed in float32, as in its training, whose rounding moves them by up to 5e-4.
     """
 
     C_1: float = 0.001
@@ -196,10 +204,10 @@ class IDDPM:
     def __post_init__(self) -> None:
         if self.u:
             return
-        bar = (0.5 * math.pi * torch.arange(self.M + 1) / self.M / (self.C_2 + 1)).sin() ** 2
-        found = torch.zeros(self.M + 1)
+        bar = ((0.5 * math.pi * torch.arange(self.M + 1) / self.M / (self.C_2 + 1)).sin() ** 2).numpy()
+        found = np.zeros(self.M + 1, np.float32)
         for j in range(self.M, 0, -1):
-            found[j - 1] = ((found[j] ** 2 + 1) / (bar[j - 1] / bar[j]).clamp(min=self.C_1) - 1).sqrt()
+            found[j - 1] = np.sqrt((found[j] ** 2 + np.float32(1)) / max(bar[j - 1] / bar[j], np.float32(self.C_1)) - np.float32(1))
         object.__setattr__(self, "u", tuple(found.tolist()))
 
     @property

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from scorescope.adapters.families import Checkpoint, Weights, checked, filled
-from scorescope.adapters.families.edm import EDM, Preconditioned
+from scorescope.adapters.families import Checkpoint, Weights, checked, filled, positive
+from scorescope.adapters.families.edm import EDM, Preconditioned, made_with
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.nets.edm2 import EDM2Config, EDM2UNet
@@ -38,7 +38,7 @@ def belongs(checkpoint: Checkpoint) -> bool | None:
 def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     """The model; what its pickle tells of preconditioning, latents and training rows is taken from there."""
     told = checked(options, OPTIONS, "edm2")
-    own = dict(checkpoint.rest.get("modules", {}).get("", {}))
+    own = made_with(checkpoint)
     sigma_data = told.get("sigma_data", own.get("sigma_data", EDM.sigma_data if own.get("class") == "Precond" else None))
     if sigma_data is None:
         raise InputError("the state dict of EDM2 does not tell the standard deviation that it expects of the data", "sigma_data=0.5")
@@ -46,9 +46,9 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
         raise InputError(f"it was made with resample_filter={own['resample_filter']}, which is not known here", "my_model.py:build")
     inside = INSIDE if checkpoint.has(INSIDE + MARK) else ""
     weights = {name.removeprefix(inside): value for name, value in checkpoint.weights.items() if name.startswith(inside)}
-    own |= {"channels_per_head": int(told["head_width"])} if "head_width" in told else {}
+    own |= {"channels_per_head": int(positive("head_width", told["head_width"], "head_width=64"))} if "head_width" in told else {}
     config = shape_of(weights, own)
-    net, scales = filled(EDM2UNet, config, weights), EDM(float(sigma_data))
+    net, scales = filled(EDM2UNet, config, weights), EDM(positive("sigma_data", sigma_data, "sigma_data=0.5"))
     dropped = bool(told.get("null", 0)) and config.classes
     model = NetworkDenoiser(
         Preconditioned(net, scales), VESchedule(*scales.levels), "x", time="sigma", classes=config.classes,

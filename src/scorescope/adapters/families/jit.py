@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scorescope.adapters.families import Checkpoint, Weights, checked, filled
+from scorescope.adapters.families import Checkpoint, Weights, checked, filled, positive
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.nets.modern import ModernConfig, ModernSiT, rotations
@@ -39,15 +39,13 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     scale = told.get("noise_scale", argument(checkpoint.rest, "noise_scale"))
     if scale is None:
         raise InputError("the state dict of a JiT does not tell its noise scale", "noise_scale=1.0, or 2.0 for images of side 512")
-    if not 0 < float(scale) < math.inf:
-        raise InputError(f"noise_scale={scale} is not a positive number", "noise_scale=1.0, or 2.0 for images of side 512")
+    scale = positive("noise_scale", scale, "noise_scale=1.0, or 2.0 for images of side 512")
     config = shape_of(weights, told.get("context_start"))
     cosines, sines = rotations(config.size // config.patch, config.width // config.heads)  # which its code computes and does not keep
     net = filled(ModernSiT, config, {"feat_rope.freqs_cos": cosines, "feat_rope.freqs_sin": sines} | weights)
     classes = config.rows - 1
-    return NetworkDenoiser(
-        NoiseScaled(net, float(scale)), prediction="x", classes=classes, null_label=classes, shape=config.shape, name="jit"
-    )  # fmt: skip
+    inside = NoiseScaled(net, scale)
+    return NetworkDenoiser(inside, prediction="x", classes=classes, null_label=classes, shape=config.shape, name="jit")
 
 
 def argument(rest: Mapping[str, Any], name: str) -> Any:
