@@ -13,7 +13,7 @@ from scorescope.demo import digits
 from scorescope.denoiser import Denoiser
 from scorescope.empirical import EmpiricalScore
 from scorescope.experiments import dynamics
-from scorescope.experiments.reach import medians, reach
+from scorescope.experiments.reach import Reaches, medians, reach
 from scorescope.theories.gaussian import GaussianScore
 from scorescope.training.examples import unlabelled
 from scorescope.training.objectives.region import Region
@@ -71,7 +71,7 @@ def found(states, model, *, size):
         for kind, place in (("thick", "factor"), ("way", "share"))
     }
     places = {"network": list(names), "time": list(one.times), "factor": np.geomspace(1 / 4, 4, 9), "share": dynamics.shares("smoke")}
-    return dynamics.Reaches(xr.Dataset(errors, coords=places).assign(parameters=("network", [1, 0])))
+    return Reaches(xr.Dataset(errors, coords=places).assign(parameters=("network", [1, 0])))
 
 
 def test_the_exact_score_is_learned_to_the_end_of_every_way(states):

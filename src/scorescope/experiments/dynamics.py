@@ -12,25 +12,22 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
 
-import altair as alt
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
 from scorescope import regions
-from scorescope.charts.grammar import BLACK, BLUE, GREEN, GREY, VERMILLION, Drawing, Key, Row, Vertical, model_keys, time_axis
-from scorescope.charts.layers import panel
-from scorescope.charts.page import grid, width_of
-from scorescope.charts.tables import number
+from scorescope.charts.grammar import Drawing
 from scorescope.claims import Claim, Judged
-from scorescope.claims.claim import Verdict, above, interval_text, number_text
+from scorescope.claims.claim import Verdict, above, below, interval_text, number_text
 from scorescope.demo import MODELS
 from scorescope.denoiser import Denoiser
 from scorescope.empirical import EmpiricalScore
 from scorescope.experiments import shipped
 from scorescope.experiments.experiment import Cell, Experiment, Reading
-from scorescope.experiments.reach import estimate, medians, reach
+from scorescope.experiments.reach import MULTIPLE, Reaches, estimate
+from scorescope.experiments.reach_figure import figure
 from scorescope.experiments.shared import FASHION
 from scorescope.experiments.store import Store
 from scorescope.nets.sit import SiTSize
@@ -45,11 +42,11 @@ from scorescope.training.objectives.region import Region
 from scorescope.training.recipe import Recipe
 
 Tell = Callable[[float], None]
-MULTIPLE, WIDER = 2.0, 4.0  # of the error on the shells: the rules' level, and a second one that is told beside it
+Rule = Callable[[Estimate, float, str], tuple[Verdict, str]]
+WIDER = 4.0  # of the error on the shells: told beside the rules' level
 THICKNESSES = (1.0, 1.5, 2.5)  # noise factors up to which the controls were trained
 NEAR = 0.01  # the t at which the row nearest to a finished sample is asked for
 BATCH = 256  # states that go through a network together
-SHOWN = 0.3  # the t whose curves are drawn
 
 
 @dataclass(frozen=True)
@@ -236,60 +233,10 @@ def gather(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
 # ---- reading ------------------------------------------------------------------------------------------------------------------
 
 
-class Reaches:
-    """How far each network's error stays low, on the same resamples of the states.
-
-    Args:
-        results: The experiment's dataset.
-    """
-
-    def __init__(self, results: xr.Dataset) -> None:
-        self.results, self.known = results, dict[tuple[str, str], Values]()
-        sized = [str(name) for name in results["network"].values if "@" in str(name)]
-        self.steps = sorted({int(name.split("@")[1]) for name in sized})
-        self.parameters = {str(n): int(c) for n, c in zip(results["network"].values, results["parameters"].values, strict=True)}
-        self.sizes = sorted({name.split("@")[0] for name in sized}, key=lambda size: self.parameters[f"{size}@{self.steps[-1]}"])
-        self.smallest, self.largest = (f"{size}@{self.steps[-1]}" for size in (self.sizes[0], self.sizes[-1]))
-        self.factors, self.times = results["factor"].values, results["time"].values
-        self.one = int(abs(self.factors - 1).argmin())
-
-    def medians(self, network: str, kind: str) -> Values:
-        """Median error (T, G, 1 + draws)."""
-        if (network, kind) not in self.known:
-            self.known[network, kind] = medians(self.results[kind].sel(network=network).values.astype(float))
-        return self.known[network, kind]
-
-    def on_shells(self, network: str, kind: str = "thick") -> Values:
-        """Median error on the shells, (T, 1 + draws)."""
-        return self.medians(network, kind)[:, self.one if kind == "thick" else 0]
-
-    def noise(self, network: str, level: str = "", multiple: float = MULTIPLE, inward: bool = False) -> Values:
-        """Log k, (T, 1 + draws): up to which factor of the noise (`inward`: down to which) the error stays below a level.
-
-        That is a multiple of the error of the network `level` on the shells; of its own unless one is named.
-        """
-        place = slice(self.one, None, -1) if inward else slice(self.one, None)
-        curve = np.moveaxis(self.medians(network, "thick")[:, place], 1, -1)
-        return reach(curve, np.log(self.factors[place]), multiple * self.on_shells(level or network))
-
-    def way(self, network: str, level: str = "", multiple: float = MULTIPLE) -> Values:
-        """λ, (T, 1 + draws): likewise along the way to sampling."""
-        curve = np.moveaxis(self.medians(network, "way"), 1, -1)
-        return reach(curve, self.results["share"].values, multiple * self.on_shells(level or network, "way"))
-
-    def fit(self, network: str) -> str:
-        """Error on the shells over that of the Gaussian denoiser, by time, in words."""
-        gaussian = "gaussian" if "@" in network else "gaussian of few"
-        ratio = self.on_shells(network)[:, 0] / self.on_shells(gaussian)[:, 0]
-        return f"{', '.join(f'{value:.2g}' for value in ratio)} (t = {', '.join(f'{t:g}' for t in self.times)})"
-
-    def mean_noise(self, network: str, level: str = "", multiple: float = MULTIPLE) -> Estimate:
-        """k, geometric mean over times."""
-        return Estimate(*np.exp(estimate(self.noise(network, level, multiple).mean(0))))
-
-
-def _judge(judged: Estimate, threshold: float, variable: str, phrase: str, words: Sequence[str], states: int, note: str) -> Judged:
-    verdict, reason = above(judged, threshold, f"{threshold:g}")
+def _judge(
+    judged: Estimate, threshold: float, variable: str, phrase: str, words: Sequence[str], states: int, note: str, rule: Rule = above
+) -> Judged:
+    verdict, reason = rule(judged, threshold, f"{threshold:g}")
     says = dict(zip((Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED), words, strict=True))
     return Judged(says[verdict], verdict, variable, judged, interval_text(judged), phrase, states, "states", reason=reason, note=note)
 
@@ -419,125 +366,27 @@ def sampling(results: xr.Dataset, model: str) -> Judged:
         f"At {WIDER:g} times the error the largest {found.way(found.largest, multiple=WIDER).mean(0)[0]:.2f}."
     )
     words = (
-        "The learned region reaches to where sampling goes",
         "The learned region ends short of where sampling goes",
+        "The learned region reaches to where sampling goes",
         "Whether the learned region reaches to where sampling goes is undecided",
     )
-    return _judge(share, 0.9, "way", "the error stays low for {} of the way", words, results.sizes["state"], note)
+    return _judge(share, 0.9, "way", "the error stays low for {} of the way", words, results.sizes["state"], note, below)
 
 
 # ---- the figure ---------------------------------------------------------------------------------------------------------------
 
-GAUSSIAN = Key("gaussian", "Gaussian denoiser, the best linear one", BLACK, (4, 3))
-OWN = Key("own", f"at {MULTIPLE:g} × its own error on the shells", BLUE, shape="circle")
-COMMON = Key("common", f"at {MULTIPLE:g} × the smallest network's", VERMILLION, (6, 3), "square")
-LOOKS = (("control: trained on the shells of few rows", GREY, (1.0, 0.0)), ("", GREEN, (2.0, 2.0)), ("", GREEN, (7.0, 3.0)))
-TRAINED = [
-    Key(f"thickness {most:g}", words or f"control: on shells of up to {most:g} × the noise", colour, dash)
-    for most, (words, colour, dash) in zip(THICKNESSES, LOOKS, strict=True)
-]
-REGION = Key("region", "control: trained on the shells of all rows", VERMILLION, (9, 3, 2, 3))
-WIDE, HIGH = width_of(3) - 24, 190
-
 
 def draw(results: xr.Dataset) -> Drawing:
-    """Above, the error against the noise and how far it stays low, by time and by size; below, controls, and the way to sampling."""
-    found, table = Reaches(results), list[Row]()
-    sizes = [
-        replace(key, name=f"{key.name}@{found.steps[-1]}", dash=(1, 0), shape="")
-        for key in model_keys(found.sizes, "#8EC3E6", "#003A5D")
-    ]  # fmt: skip
-    reached = Vertical(1, float(found.factors[-1]), "reaches k times the noise", log=True)
-    way = Vertical(0, 1, "reaches this share of the way")
-    shown = int(abs(found.times - SHOWN).argmin())
-    here = f"t = {found.times[shown]:g}"
-
-    def by_time(title: str, keys: Sequence[Key], values: Callable[[str], Values], y: Vertical) -> Any:
-        layers: list[Any] = []
-        for key in keys:
-            rows = [_row(title, key.name, t, estimate(one)) for t, one in zip(found.times, values(key.name), strict=True)]
-            table.extend(rows)
-            layers += _line(rows, key, time_axis("x"), y)
-        return alt.layer(*layers).properties(width=WIDE, height=HIGH, title=title)
-
-    above = [
-        _against_noise(found, [*sizes, GAUSSIAN], shown, table, f"Error off the shells, {here}"),
-        by_time("How far it stays low", [*sizes, GAUSSIAN], lambda name: np.exp(found.noise(name)), reached),
-        _against_size(found, reached, table),
-    ]
-    below = [
-        _against_noise(found, TRAINED, shown, table, f"Controls off the shells, {here}", relative=True),
-        by_time("On the way to sampling", [*sizes, GAUSSIAN], found.way, way),
-        by_time("Controls on that way", [TRAINED[0], REGION], found.way, way),
-    ]
+    """Titled by how the reach changes from the smallest to the largest network."""
     own, common = grows_own(results, ""), grows_common(results, "")
     title = (
         f"From the smallest to the largest network the noise up to which the error stays low is multiplied by {own.figure} relative to "
         f"each one's own error on the shells, by {common.figure} at the same level of error"
     )
-    named = [replace(key, label=key.label.split("@")[0]) for key in sizes]
-    return Drawing(title, grid([above, below]), table, (*named, GAUSSIAN, OWN, COMMON, *TRAINED, REGION))
+    return figure(Reaches(results), THICKNESSES, title)
 
 
-def _row(title: str, network: str, x: float, value: Estimate) -> Row:
-    return {"panel": title, "network": network, "x": number(x), **{name: number(v) for name, v in value._asdict().items()}}
-
-
-def _line(rows: list[Row], key: Key, x: alt.X, y: Vertical) -> list[Any]:
-    """A line with the 95 % interval about it."""
-    band = panel(rows).mark_area(color=key.colour, opacity=1, fillOpacity=0.15, clip=True).encode(x=x, y=y.of("low"), y2="high:Q")
-    line = panel(rows).mark_line(color=key.colour, strokeDash=list(key.dash), strokeWidth=2, clip=True).encode(x=x, y=y.of("value"))
-    return [band, line]
-
-
-def _against_noise(found: Reaches, keys: Sequence[Key], shown: int, table: list[Row], title: str, relative: bool = False) -> Any:
-    """The error against the noise factor at one t, as it is or over that on the shells; dots where the region ends."""
-    named = "datum.value == 1 ? ['1', 'shells'] : format(datum.value, '~g')"
-    ends = alt.Scale(type="log", domain=[float(found.factors[0]), float(found.factors[-1])], nice=False)
-    x = alt.X("x:Q", title="k: noise over the shells'", scale=ends, axis=alt.Axis(values=[0.25, 0.5, 1, 2, 4], labelExpr=named))
-    shells = {key.name: found.on_shells(key.name)[shown] for key in keys}
-    curves = {key.name: found.medians(key.name, "thick")[shown] / (shells[key.name] if relative else 1) for key in keys}
-    low, high = (float(end([one[:, 0] for one in curves.values()])) for end in (np.min, np.max))
-    y = Vertical(
-        low / 1.3,
-        max(high, MULTIPLE if relative else 0) * 1.3,
-        "error over that on the shells" if relative else "error per dimension",
-        log=True,
-    )
-    layers: list[Any] = [panel([{"x": 1}]).mark_rule(color=GREY, strokeWidth=0.8).encode(x=x)]
-    if relative:
-        layers.append(panel([{"value": MULTIPLE}]).mark_rule(color=BLACK, strokeDash=[1, 2]).encode(y=y.of("value")))
-    for key in keys:
-        rows = [_row(title, key.name, k, estimate(line)) for k, line in zip(found.factors, curves[key.name], strict=True)]
-        table.extend(rows)
-        layers += _line(rows, key, x, y)
-        ended = float(np.exp(found.noise(key.name)[shown, 0]))
-        if ended < found.factors[-1]:  # a curve that never exceeds the level has no dot
-            end = {"x": number(ended), "value": number(MULTIPLE * (1 if relative else shells[key.name][0]))}
-            dot = panel([end]).mark_point(filled=True, size=45, opacity=1, color=key.colour, clip=True)
-            layers.append(dot.encode(x=x, y=y.of("value")))
-    return alt.layer(*layers).properties(width=WIDE, height=HIGH, title=title)
-
-
-def _against_size(found: Reaches, y: Vertical, table: list[Row]) -> Any:
-    """The noise factor, mean over times, against the number of parameters: a line for each length of training, the last one thick."""
-    title = "… by size, mean over t"
-    x = alt.X("x:Q", title="parameters (log)", scale=alt.Scale(type="log", nice=False, padding=12), axis=alt.Axis(format="~s", tickCount=3))
-    layers: list[Any] = []
-    for key in (OWN, COMMON):
-        for step in found.steps:
-            last, level = step == found.steps[-1], found.smallest if key is COMMON else ""
-            names = [f"{size}@{step}" for size in found.sizes]
-            rows = [_row(title, f"{name} {key.name}", found.parameters[name], found.mean_noise(name, level)) for name in names]
-            table.extend(rows)
-            line = panel(rows).mark_line(color=key.colour, strokeDash=list(key.dash), strokeWidth=2 if last else 0.8)
-            layers.append(line.encode(x=x, y=y.of("value")))
-            if last:
-                layers.append(panel(rows).mark_rule(color=key.colour, strokeWidth=2).encode(x=x, y=y.of("low"), y2="high:Q"))
-                mark = panel(rows).mark_point(filled=True, size=45, opacity=1, color=key.colour, shape=key.shape)
-                layers.append(mark.encode(x=x, y=y.of("value")))
-    return alt.layer(*layers).properties(width=WIDE, height=HIGH, title=title)
-
+# ---- claims -------------------------------------------------------------------------------------------------------------------
 
 CROSSING = (
     f"Median error over states against the noise factor k; k* is where it first exceeds {MULTIPLE:g} times that at k = 1, log-linear "
@@ -585,9 +434,9 @@ READINGS = (
             "sampling",
             4,
             sampling,
-            "The learned region reaches to where sampling goes",
+            "The learned region ends short of where sampling goes",
             f"Share λ of the segment from a shell's state to the sampling path's at which the median error first exceeds {MULTIPLE:g} "
-            f"times that at λ = 0, largest network, mean over t. Supported if its {INTERVAL} lies above 0.9, contradicted if below.",
+            f"times that at λ = 0, largest network, mean over t. Supported if its {INTERVAL} lies below 0.9, contradicted if above.",
             ("way",),
         ),
         "sampling leaves the region that training supervises (section 3)",

@@ -68,30 +68,29 @@ def between(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Plain(nn.Module):
-    """A perceptron of two hidden layers: the clean point of a state (B, d) at times (B,)."""
+    """A perceptron of two hidden layers, for the velocity at states (B, d) and times (B,)."""
 
     def __init__(self, d: int, width: int = 512) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(d + 2, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, d))
+        self.layers = nn.Sequential(nn.Linear(d + 1, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, d))
 
-    def forward(self, z: Tensor, t: Tensor) -> Tensor:
-        """E[x | z] (B, d)."""
-        answer: Tensor = self.layers(torch.cat([z, t[:, None], t[:, None].log() / 4], 1))
+    def velocity(self, z: Tensor, t: Tensor) -> Tensor:
+        """E[ε − x | z] (B, d)."""
+        answer: Tensor = self.layers(torch.cat([z, t[:, None]], 1))
         return answer
 
-
-class Radial(nn.Module):
-    """Equivariant along rays: r g(θ, t), so that what is learned at one radius holds at all."""
-
-    def __init__(self, d: int) -> None:
-        super().__init__()
-        self.inner = Plain(d)
-
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
-        """E[x | z] (B, 2)."""
+        """E[x | z] = z − t v (B, d)."""
+        return z - t[:, None] * self.velocity(z, t)
+
+
+class Radial(Plain):
+    """Equivariant along rays: v = r g(θ, t), so that what is learned at one radius holds at all."""
+
+    def velocity(self, z: Tensor, t: Tensor) -> Tensor:
+        """E[ε − x | z] (B, 2)."""
         r = z.norm(dim=1, keepdim=True)
-        answer: Tensor = r * self.inner(z / r.clamp(min=1e-9), t)
-        return answer
+        return r * super().velocity(z / r.clamp(min=1e-9), t)
 
 
 class Kernel:
@@ -102,19 +101,19 @@ class Kernel:
         for t in TIMES:
             x = POINTS[torch.randint(len(POINTS), (rows,), generator=rng)]
             seen = features((1 - t) * x + t * torch.randn(x.shape, generator=rng)).double()
-            gram = self.gram(seen, seen, float(t)) + 1e-3 * torch.eye(rows, dtype=torch.float64)
+            gram = self.gram(seen, seen) + torch.eye(rows, dtype=torch.float64)
             self.fits.append((seen, torch.linalg.solve(gram, x.double())))
 
     @staticmethod
-    def gram(a: Tensor, b: Tensor, t: float) -> Tensor:
-        """exp(−‖a − b‖²/(2 h²)), h = max(t, 0.1)."""
-        return torch.exp(-torch.cdist(a, b).square() / (2 * max(t, 0.1) ** 2))
+    def gram(a: Tensor, b: Tensor) -> Tensor:
+        """exp(−‖a − b‖²/(2 h²)) with h = 0.5."""
+        return torch.exp(-torch.cdist(a, b).square() / (2 * 0.5**2))
 
     def __call__(self, z: Tensor, t: Tensor) -> Tensor:
         """E[x | z] (B, 2), all states at one time."""
         k = int((TIMES - t[0]).abs().argmin())
         seen, weights = self.fits[k]
-        return (self.gram(self.features(z).double(), seen, float(TIMES[k])) @ weights).to(z)
+        return (self.gram(self.features(z).double(), seen) @ weights).to(z)
 
 
 def model_of(answer: Callable[[Tensor, Tensor], Tensor], d: int) -> NetworkDenoiser:
@@ -123,16 +122,18 @@ def model_of(answer: Callable[[Tensor, Tensor], Tensor], d: int) -> NetworkDenoi
 
 
 def trained(net: nn.Module, rows: Tensor, steps: int, rng: torch.Generator) -> nn.Module:
-    """DSM on rows (4, d), with the weight of velocities, 1/t² for t above 0.1."""
+    """DSM on rows (4, d), as a velocity; the rate falls to 0 along a line."""
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for _ in range(steps):
         x = rows[torch.randint(len(rows), (256,), generator=rng)]
         t = torch.rand(256, generator=rng).clamp(min=FIRST)
         z = (1 - t[:, None]) * x + t[:, None] * torch.randn(x.shape, generator=rng)
-        loss = ((net(z, t) - x).square().mean(1) / t.clamp(min=0.1) ** 2).mean()
+        loss = ((net(z, t) - x) / t[:, None]).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        falling.step()
     return net
 
 
@@ -186,7 +187,8 @@ def _cell(scale: str, instance: str, arm: str, seed: int) -> Cell:
             }
         ).expand_dims(run=[f"{instance} {arm} {seed}"])
 
-    about = {**size, "instance": instance, "arm": arm, "seed": seed}
+    learner = {"kernel": 0.5, "ridge": 1} if instance == "P2" else {"predicts": "v", "width": 512}
+    about = {**size, "instance": instance, "arm": arm, "seed": seed, **learner}
     return Cell(f"{instance}-{arm}-{seed}", about, compute, minutes=0.1 if scale == "smoke" or instance == "P2" else 1.0)
 
 
@@ -346,9 +348,10 @@ EXPERIMENT = Experiment(
     "The fit is perfect either way, so that what differs is extrapolation alone: its bias says between which points it interpolates.",
     {
         "smoke": "Four points; 30 steps or 60 noised rows a time, 60 samples, one seed.",
-        "desk": "The paper's four points. P1 and P3: perceptrons of two hidden layers of width 512 that predict the clean point, 4,000 "
-        "steps of 256; P2: Gaussian kernels of width max(t, 0.1) on 600 noised rows at each of 30 times, ridge 0.001. 1,000 samples each, "
-        "by Euler's method in 60 steps; three seeds. C.9 gives no sizes; its radial network is taken to be one with f(c z) = c f(z).",
+        "desk": "The paper's four points. P1 and P3: perceptrons of two hidden layers of width 512 that predict the velocity, 4,000 steps "
+        "of 256; P2: ridge regression of the clean point with Gaussian kernels of width 0.5 on 600 noised rows at each of 30 times, ridge "
+        "1. 1,000 samples each, by Euler's method in 60 steps; three seeds. C.9 gives no sizes; its radial network is taken to be one "
+        "with f(c z) = c f(z).",
     },
     cells,
     gather,
@@ -356,9 +359,12 @@ EXPERIMENT = Experiment(
     "250 samples of one seed, coloured by the points they lie between; short lines point from a state to the clean point it expects.",
     tuple(_reading(instance) for instance in INSTANCES),
     {
-        "desk": "Trained to so small an error most networks copy: little lies between points. After a first run, in which displaced copies "
-        "were counted as lying between points, the margin of a copy was made 0.1 (it was 0.05), and the rule asks for 5 % of new samples. "
-        "The radial network fits worse, and spreads its samples along the rays. A setting that fits and still draws new points was not "
-        "found yet.",
+        "desk": "A first run, of perceptrons that predict the clean point and of kernels as narrow as the noise, copied nearly always and "
+        "decided nothing; in it displaced copies had counted as lying between points, so that the margin of a copy was made 0.1 (it was "
+        "0.05) and the rule asks for 5 % of new samples. The present settings were then chosen among a dozen by their fit and by how "
+        "many new samples they draw, not by where these lie. Of P1's aligned samples 98 % are copies still; all others lie between points "
+        "of like angle. Perceptrons of width 64 after 3,000 steps fit less well (errors of 0.035 plain, 0.038 in polar coordinates, one "
+        "seed): there 42 and 31 % were new, and of these 74 and 89 % lay between points of like angle. The radial network can't answer as "
+        "the exact score does at every radius, so that it fits worse than the plain one whatever its size.",
     },
 )
