@@ -108,7 +108,7 @@ class VPSchedule(Schedule):
 
 @dataclass(frozen=True)
 class SubVPSchedule(Schedule):
-    """Less variance than is preserved (Song et al. 2020, Eq. 13): α as in `VPSchedule`, σ = 1 − α²."""
+    """Less variance than is preserved (the sub-VP SDE of Song et al. 2020): α as in `VPSchedule`, σ = 1 − α²."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0

@@ -62,7 +62,7 @@ def dit() -> dict[str, Any]:
     def mean(net, z, t, y):
         return process.p_mean_variance(net, z, t, clip_denoised=False, model_kwargs={"y": y})["pred_xstart"]
 
-    return subject(weighted(models.DiT(**DIT), keep=("pos_embed",)), (3, 4, 8, 8), [0, 400, 900], mean, [0, 6, 5])
+    return subject(weighted(models.DiT(**DIT)), (3, 4, 8, 8), [0, 400, 900], mean, [0, 6, 5])
 
 
 def sit(path: str, prediction: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def sit(path: str, prediction: str) -> dict[str, Any]:
         )
         return (z + sigma**2 * score) / alpha
 
-    return subject(weighted(models.SiT(**DIT), keep=("pos_embed",)), (2, 4, 8, 8), [0.3, 0.8], mean, [6, 2])
+    return subject(weighted(models.SiT(**DIT)), (2, 4, 8, 8), [0.3, 0.8], mean, [6, 2])
 
 
 def repa() -> dict[str, Any]:
@@ -87,7 +87,7 @@ def repa() -> dict[str, Any]:
         alpha, sigma = torch.cos(t * np.pi / 2)[:, None, None, None], torch.sin(t * np.pi / 2)[:, None, None, None]
         return (z + sigma**2 * score) / alpha
 
-    return subject(weighted(models.SiT("cosine", **DIT, **REPA), keep=("pos_embed",)), (2, 4, 8, 8), [0.3, 0.8], mean, [6, 2])
+    return subject(weighted(models.SiT("cosine", **DIT, **REPA)), (2, 4, 8, 8), [0.3, 0.8], mean, [6, 2])
 
 
 # ---- ADM's U-Net --------------------------------------------------------------------------------------------------------------
@@ -194,14 +194,14 @@ def lucidrains(objective: str, betas: str, clipped: bool = False, conditioned: b
 
     net = code.Unet(8, dim_mults=(1, 2), self_condition=conditioned, full_attn=(False, True), attn_heads=(4, 2), attn_dim_head=(8, 16))
     kwargs = {"objective": objective, "beta_schedule": betas, "min_snr_loss_weight": clipped}
-    return diffused(code.GaussianDiffusion(net, image_size=8, timesteps=20, **kwargs))
+    return diffused(code.GaussianDiffusion(net, image_size=8, timesteps=50, **kwargs))
 
 
 def guidance() -> dict[str, Any]:
     from denoising_diffusion_pytorch import classifier_free_guidance as code
 
     net = code.Unet(8, 5, dim_mults=(1, 2))
-    process = code.GaussianDiffusion(net, image_size=8, timesteps=20)
+    process = code.GaussianDiffusion(net, image_size=8, timesteps=50)
 
     def mean(process, z, t, y):
         given, absent = (process.model(z, t, y.clamp(max=4), cond_drop_prob=drop) for drop in (0.0, 1.0))

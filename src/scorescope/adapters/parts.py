@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scorescope.errors import InputError
 from scorescope.schedule import DiscreteSchedule, LinearSchedule, Schedule
 
 
@@ -67,15 +68,31 @@ def sinusoids(t: Tensor, width: int, *, last: int = 0) -> Tensor:
 def linear(weights: Mapping[str, Tensor], name: str) -> nn.Linear:
     """The linear layer of that name."""
     out, into = weights[f"{name}.weight"].shape
-    return nn.Linear(into, out, bias=f"{name}.bias" in weights)
+    return nn.Linear(into, out)
 
 
 def conv(weights: Mapping[str, Tensor], name: str, **kwargs: Any) -> nn.Conv2d:
     """The convolution of that name; without other words it keeps the side of its input."""
     out, into, side, _ = weights[f"{name}.weight"].shape
-    return nn.Conv2d(into, out, side, bias=f"{name}.bias" in weights, **({"padding": side // 2} | kwargs))
+    return nn.Conv2d(into, out, side, **({"padding": side // 2} | kwargs))
 
 
 def count(weights: Mapping[str, Tensor], prefix: str) -> int:
     """How many numbered parts follow a prefix: one more than the largest number."""
     return 1 + max((int(name[len(prefix) :].split(".")[0]) for name in weights if name.startswith(prefix)), default=-1)
+
+
+def tried(net: nn.Module, channels: int, side: int, label: Tensor | None = None) -> None:
+    """Run a network that was made of the shapes of its weights once: layers that do not fit each other raise here, not at first use.
+
+    Raises:
+        InputError: It can't be run, or answers with another shape.
+    """
+    z = torch.zeros(1, channels, side, side)
+    try:
+        with torch.no_grad():
+            answer = net(z, torch.ones(1)) if label is None else net(z, torch.ones(1), label)
+    except RuntimeError as problem:
+        raise InputError(f"its layers do not fit each other ({str(problem).splitlines()[0]})", "an undamaged copy") from problem
+    if answer.shape != z.shape:
+        raise InputError(f"its network answers shape {tuple(z.shape[1:])} with {tuple(answer.shape[1:])}", "an undamaged copy")

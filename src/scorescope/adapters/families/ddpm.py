@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorescope.adapters.families import Checkpoint, Weights, checked, filled, whole
-from scorescope.adapters.parts import conv, count, linear
+from scorescope.adapters.parts import conv, count, linear, tried
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.schedule import DiscreteSchedule
 
@@ -38,6 +38,8 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     with whole("pytorch-ddpm U-Net"):
         steps = len(checkpoint.weights["time_embedding.timembedding.0.weight"])
         net = filled(UNet, checkpoint.weights, checkpoint.weights)
+    assert isinstance(net, UNet)
+    tried(net, *net.smallest)
     schedule = DiscreteSchedule(np.cumprod(1 - np.linspace(1e-4, 0.02, steps)).tolist())
     return NetworkDenoiser(net, schedule, "eps", time="steps", name="ddpm")
 
@@ -87,7 +89,8 @@ class _Block(nn.Module):
 
         self.block1, self.block2 = convolved(f"{name}.block1", 2), convolved(f"{name}.block2", 3)
         self.temb_proj = nn.Sequential(nn.SiLU(), linear(weights, f"{name}.temb_proj.1"))
-        self.shortcut = conv(weights, f"{name}.shortcut") if f"{name}.shortcut.weight" in weights else nn.Identity()
+        first = self.block1[-1]
+        self.shortcut = nn.Identity() if first.in_channels == first.out_channels else conv(weights, f"{name}.shortcut")
         self.attn = _Attention(weights, f"{name}.attn") if f"{name}.attn.proj.weight" in weights else nn.Identity()
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
@@ -121,6 +124,7 @@ class UNet(nn.Module):
         self.downblocks, self.middleblocks, self.upblocks = blocks("downblocks"), blocks("middleblocks"), blocks("upblocks", up=True)
         if sum(isinstance(layer, _Block) for layer in self.upblocks) != len(self.downblocks) + 1:
             raise ValueError(f"{len(self.downblocks)} downblocks do not go with {len(self.upblocks)} upblocks")
+        self.smallest = (self.head.in_channels, 2 ** (1 + sum(isinstance(layer, _Resample) for layer in self.downblocks)))
         self.tail = nn.Sequential(nn.GroupNorm(32, len(weights["tail.0.weight"])), nn.SiLU(), conv(weights, "tail.2"))
 
     def forward(self, z: Tensor, step: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorescope.adapters.families import Checkpoint, Weights, checked, chosen, counted, filled, whole
-from scorescope.adapters.parts import conv, count, linear, sinusoids, trained_schedule
+from scorescope.adapters.parts import conv, count, linear, sinusoids, trained_schedule, tried
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.schedule import DiscreteSchedule
@@ -52,8 +52,9 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     with whole("denoising-diffusion-pytorch U-Net"):
         net = filled(lambda weights: UNet(weights, counted(told, "heads")), own, own)
     classes = len(own["classes_emb.weight"]) - 1 if "classes_emb.weight" in own else 0
-    prediction = OBJECTIVES[objective]
-    null = classes or None
+    prediction, null = OBJECTIVES[objective], classes or None
+    assert isinstance(net, UNet)
+    tried(net, net.channels, 2 ** len(net.downs), torch.tensor([null]) if null else None)
     return NetworkDenoiser(net, schedule, prediction, time="steps", classes=classes, null_label=null, name="lucidrains")
 
 
@@ -84,17 +85,18 @@ def network_weights(weights: Weights) -> Weights:
         own = {name.replace(old, new): value for name, value in own.items()}
     if not prefix:  # buffers of the diffusion have no part before a dot, unlike all of the network's but one
         own = {name: value for name, value in own.items() if "." in name or name == "null_classes_emb"}
-    if "null_classes_emb" in own and "classes_emb.weight" in own:
-        own["classes_emb.weight"] = torch.cat([own["classes_emb.weight"], own.pop("null_classes_emb")[None]])
+    if "classes_emb.weight" in own:
+        with whole("denoising-diffusion-pytorch U-Net with classes"):
+            own["classes_emb.weight"] = torch.cat([own["classes_emb.weight"], own.pop("null_classes_emb")[None]])
     return own
 
 
 class _RMSNorm(nn.Module):
     """√C g z/‖z‖ over the channels."""
 
-    def __init__(self, weights: Weights, name: str) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.g = nn.Parameter(torch.empty(weights[f"{name}.g"].shape))
+        self.g = nn.Parameter(torch.empty(1, channels, 1, 1))
 
     def forward(self, h: Tensor) -> Tensor:
         return F.normalize(h, dim=1) * self.g * h.shape[1] ** 0.5
@@ -109,11 +111,11 @@ class _Attention(nn.Module):
     def __init__(self, weights: Weights, name: str, heads: int) -> None:
         super().__init__()
         self.linear = f"{name}.to_out.0.weight" in weights
-        self.norm = _RMSNorm(weights, f"{name}.norm")
-        self.to_qkv = conv(weights, f"{name}.to_qkv")
+        self.to_qkv = conv(weights, f"{name}.to_qkv", bias=False)
+        self.norm = _RMSNorm(self.to_qkv.in_channels)
         self.hidden = self.to_qkv.out_channels // 3
         if self.linear:
-            self.to_out: nn.Module = nn.Sequential(conv(weights, f"{name}.to_out.0"), _RMSNorm(weights, f"{name}.to_out.1"))
+            self.to_out: nn.Module = nn.Sequential(conv(weights, f"{name}.to_out.0"), _RMSNorm(self.to_qkv.in_channels))
         else:
             self.to_out = conv(weights, f"{name}.to_out")
         memory = weights.get(f"{name}.mem_kv")
@@ -142,7 +144,8 @@ class _Convolved(nn.Module):
 
     def __init__(self, weights: Weights, name: str) -> None:
         super().__init__()
-        self.proj, self.norm = conv(weights, f"{name}.proj"), _RMSNorm(weights, f"{name}.norm")
+        self.proj = conv(weights, f"{name}.proj")
+        self.norm = _RMSNorm(self.proj.out_channels)
 
     def forward(self, h: Tensor, scale: Tensor | float = 0.0, shift: Tensor | float = 0.0) -> Tensor:
         return F.silu(self.norm(self.proj(h)) * (scale + 1) + shift)
@@ -155,7 +158,8 @@ class _Block(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.SiLU(), linear(weights, f"{name}.mlp.1"))
         self.block1, self.block2 = _Convolved(weights, f"{name}.block1"), _Convolved(weights, f"{name}.block2")
-        self.res_conv = conv(weights, f"{name}.res_conv") if f"{name}.res_conv.weight" in weights else nn.Identity()
+        same = self.block1.proj.in_channels == self.block1.proj.out_channels
+        self.res_conv = nn.Identity() if same else conv(weights, f"{name}.res_conv")
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
         scale, shift = self.mlp(condition)[..., None, None].chunk(2, dim=1)
@@ -193,6 +197,7 @@ class UNet(nn.Module):
             return nn.ModuleList([*parts, resample(weights, f"{name}.3")])
 
         self.init_conv, self.final_conv = conv(weights, "init_conv"), conv(weights, "final_conv")
+        self.channels = min(self.init_conv.in_channels, self.final_conv.out_channels)
         self.conditioned = self.init_conv.in_channels == 2 * self.final_conv.out_channels  # on an estimate of x, or on zeros
         self.time_mlp, self.width = perceptron(weights, "time_mlp", 1), weights["time_mlp.1.weight"].shape[1]
         self.classes_emb = self.classes_mlp = None
@@ -205,6 +210,9 @@ class UNet(nn.Module):
             raise ValueError(f"{len(self.downs)} levels down and {len(self.ups)} up")
         self.mid_block1, self.mid_block2 = _Block(weights, "mid_block1"), _Block(weights, "mid_block2")
         self.mid_attn = _Attention(weights, "mid_attn", heads)
+        attentions = [module for module in self.modules() if isinstance(module, _Attention)]
+        if len({module.mem_kv is None for module in attentions}) > 1:
+            raise ValueError("mem_kv of some of its attentions")
         self.final_res_block = _Block(weights, "final_res_block")
 
     def forward(self, z: Tensor, step: Tensor, label: Tensor | None = None) -> Tensor:

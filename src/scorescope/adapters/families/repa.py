@@ -14,7 +14,7 @@ from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.schedule import CosineSchedule, LinearSchedule, Schedule
 
 PROJECTORS = "projectors."
-OPTIONS = SHAPE | {"path": "linear (as usual) or cosine: --path-type of its training"}
+OPTIONS = SHAPE | {"path_type": "linear (as usual) or cosine: --path-type of its training"}
 PATHS: dict[str, Schedule] = {"linear": LinearSchedule(), "cosine": CosineSchedule(0.0)}
 
 __all__ = ["MARK", "OPTIONS", "belongs", "build"]
@@ -30,7 +30,7 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     weights = checkpoint.weights
     own = {name: value for name, value in weights.items() if not name.startswith(PROJECTORS)}
     told = checked(options, OPTIONS, "repa")
-    schedule = PATHS[chosen(told, "path", PATHS, "repa", "linear")]
+    schedule = PATHS[chosen(told, "path_type", PATHS, "repa", "linear")]
     net, classes, null = network(own, told, "repa")
     net.projectors = projectors({name[len(PROJECTORS) :]: value for name, value in weights.items() if name.startswith(PROJECTORS)})
     turned = net if isinstance(schedule, LinearSchedule) else Velocity(net, schedule)

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorescope.adapters.families import Checkpoint, Weights, checked, chosen, filled, required, whole
-from scorescope.adapters.parts import conv, count, linear, sinusoids
+from scorescope.adapters.parts import conv, count, linear, sinusoids, tried
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.schedule import SubVPSchedule, VESchedule, VPSchedule
@@ -46,6 +46,8 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     weights = {name: value for name, value in checkpoint.weights.items() if name.startswith(MARK)}
     with whole("NCSN++ with BigGAN's blocks"):
         net = filled(NCSNpp, weights, weights)
+    assert isinstance(net, NCSNpp)
+    tried(net, net.channels, 2**net.levels)
     if (sde == "vesde") != net.fourier:
         features = "Fourier features of log σ, as vesde has them" if net.fourier else "sinusoids of a step, as vpsde and subvpsde have them"
         raise InputError(f"the network embeds time by {features}, which is not {sde}", "the sde that it was trained with")
@@ -115,7 +117,8 @@ class _Block(nn.Module):
         self.GroupNorm_0, self.GroupNorm_1 = norm(weights, f"{name}.GroupNorm_0"), norm(weights, f"{name}.GroupNorm_1")
         self.Conv_0, self.Conv_1 = conv(weights, f"{name}.Conv_0"), conv(weights, f"{name}.Conv_1")
         self.Dense_0 = linear(weights, f"{name}.Dense_0")
-        self.Conv_2 = conv(weights, f"{name}.Conv_2") if f"{name}.Conv_2.weight" in weights else nn.Identity()
+        skips = self.Conv_0.in_channels != self.Conv_0.out_channels or f"{name}.Conv_2.weight" in weights
+        self.Conv_2 = conv(weights, f"{name}.Conv_2") if skips else nn.Identity()
         self.change, self.fir = "", False
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
@@ -175,6 +178,7 @@ class NCSNpp(nn.Module):
         want = [nn.Linear, nn.Linear, nn.Conv2d]
         if kinds[self.fourier : self.fourier + 3] != want or kinds[-2:] != [nn.GroupNorm, nn.Conv2d]:
             raise ValueError("its first or last layers are others")
+        self.channels = len(weights[f"{MARK}{len(kinds) - 1}.bias"])
         self.body = range(self.fourier + 3, len(kinds) - 2)
         if not {kinds[k] for k in self.body} <= {_Block, _Attention, _Pyramid}:
             raise ValueError("there are layers of other kinds between its blocks")

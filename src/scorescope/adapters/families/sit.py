@@ -22,7 +22,7 @@ SHAPE = {
     "heads": "attention heads, where the width is none of the presets'",
     "classes": "number of classes, where no row is the null label",
 }
-OPTIONS = SHAPE | {"path": "Linear (as usual), GVP or VP: --path-type of its training", "prediction": "velocity (as usual), noise or score"}
+OPTIONS = SHAPE | {"path_type": "Linear (as usual), GVP or VP: --path-type of its training", "prediction": "velocity (as usual), noise or score"}
 PATHS: dict[str, Schedule] = {"Linear": LinearSchedule(), "GVP": CosineSchedule(0.0), "VP": VPSchedule(0.1, 20.0)}
 PREDICTIONS = {"velocity": "v", "noise": "eps", "score": "score"}
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # of S, B, L, XL
@@ -36,7 +36,7 @@ def belongs(checkpoint: Checkpoint) -> bool | None:
 def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     """The model on the paper's axis."""
     told = checked(options, OPTIONS, "sit")
-    schedule = PATHS[chosen(told, "path", PATHS, "sit", "Linear")]
+    schedule = PATHS[chosen(told, "path_type", PATHS, "sit", "Linear")]
     prediction = PREDICTIONS[chosen(told, "prediction", PREDICTIONS, "sit", "velocity")]
     net, classes, null = network(checkpoint.weights, told, "sit")
     turned = Velocity(net, schedule, backwards=True) if prediction == "v" else Backwards(net)
