@@ -167,6 +167,8 @@ def test_latent_diffusion_takes_the_moving_average_where_the_file_has_it(tmp_pat
     model = loaded(tmp_path, {key: value + 1 for key, value in plain.items()} | shadow | buffers, {"order": "legacy", "head_width": 16})
     with torch.no_grad():
         torch.testing.assert_close(model(found.z, (found.t + 1) / 20), found.mean, rtol=1e-5, atol=1e-4)
+    bare = Checkpoint({key.removeprefix(name): value for key, value in plain.items()}, "model_ema", buffers)  # as it may have been read
+    assert family_of(bare, None).build(bare, {"order": "legacy", "head_width": 16}).schedule == model.schedule
     crossed = plain | {f"{name}middle_block.1.transformer_blocks.0.norm1.weight": torch.zeros(2)} | buffers
     refused(tmp_path, crossed, {"order": "legacy", "head_width": 16}, "cross-attention")
 

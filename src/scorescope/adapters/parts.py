@@ -36,7 +36,7 @@ class Velocity(nn.Module):
         self.net, self.schedule, self.backwards = net, schedule, backwards
 
     def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """V (B, *shape) at the house's time t (B,)."""
+        """The schedule's v (B, *shape) at time t (B,)."""
         velocity = -self.net(z, torch.ones_like(t) - t, label) if self.backwards else self.net(z, t, label)
         if isinstance(self.schedule, LinearSchedule):
             return velocity

@@ -70,7 +70,12 @@ def discrete(betas: str, steps: int = 1000) -> DiscreteSchedule:
 
 def belongs(checkpoint: Checkpoint) -> bool | None:
     """By its first convolution."""
-    return checkpoint.has(MARK)
+    return checkpoint.has(MARK) and not is_part(checkpoint)
+
+
+def is_part(checkpoint: Checkpoint) -> bool:
+    """Whether the network is one of a latent diffusion, whose buffers were beside it in the state dict."""
+    return isinstance(checkpoint.rest.get("betas"), Tensor)
 
 
 def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:

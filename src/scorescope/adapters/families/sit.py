@@ -22,7 +22,10 @@ SHAPE = {
     "heads": "attention heads, where the width is none of the presets'",
     "classes": "number of classes, where no row is the null label",
 }
-OPTIONS = SHAPE | {"path_type": "Linear (as usual), GVP or VP: --path-type of its training", "prediction": "velocity (as usual), noise or score"}
+OPTIONS = SHAPE | {
+    "path_type": "Linear (as usual), GVP or VP: --path-type of its training",
+    "prediction": "velocity (as usual), noise or score",
+}
 PATHS: dict[str, Schedule] = {"Linear": LinearSchedule(), "GVP": CosineSchedule(0.0), "VP": VPSchedule(0.1, 20.0)}
 PREDICTIONS = {"velocity": "v", "noise": "eps", "score": "score"}
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # of S, B, L, XL
