@@ -7,7 +7,9 @@ A family's module has
     OPTIONS                {keyword: what it is} of what a checkpoint cannot tell
     build(checkpoint, options) -> Denoiser
 
-Time, sign and scale are the family's own inside, and the paper's outside: they are converted here and nowhere else.
+Time, sign and scale are the family's own inside, and the paper's outside: they are converted here and nowhere else. What does not give
+E[x | z] says why in its model's `about["samples_only"]`. Each family has a case in tests/family_cases.py, and is held to all that is asked
+there.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def of_steps(net: nn.Module, told: Mapping[str, Any], fixed: Mapping[str, Any]) 
         required(told, {"rescale": "rescale=1, as improved-diffusion does"}, f"{steps} steps")
     betas = chosen(told, "schedule", BETAS, "adm")
     predict = chosen(told, "predict", ("eps", "x"), "adm", "eps")
-    time = functools.partial(rescaled, steps) if int(told.get("rescale", 0)) else "steps"
+    time = functools.partial(rescaled, steps) if chosen(told, "rescale", ("0", "1"), "adm", "0") == "1" else "steps"
     return NetworkDenoiser(net, discrete(betas, steps), predict, time=time, **fixed)
 
 

@@ -44,8 +44,8 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     if "betas" not in buffers:
         raise InputError("the state dict is of the U-Net alone, without the betas of its diffusion", "the whole checkpoint, model-N.pt")
     schedule = trained_schedule(buffers)
-    told.setdefault("objective", None if "objective" in told else objective_of(buffers, schedule))
-    objective = chosen(told, "objective", OBJECTIVES, "lucidrains")
+    asked = "objective" in told
+    objective = chosen(told, "objective", OBJECTIVES, "lucidrains") if asked else objective_of(buffers, schedule)
     own = network_weights(buffers)
     if "downs.0.0.block1.norm.weight" in own:
         raise InputError("its blocks have group norms: it is of an older version of the code, which differs in more than names")

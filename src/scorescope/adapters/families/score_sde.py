@@ -179,8 +179,7 @@ class NCSNpp(nn.Module):
         if kinds[self.fourier : self.fourier + 3] != want or kinds[-2:] != [nn.GroupNorm, nn.Conv2d]:
             raise ValueError("its first or last layers are others")
         self.channels = len(weights[f"{MARK}{len(kinds) - 1}.bias"])
-        self.body = range(self.fourier + 3, len(kinds) - 2)
-        if not {kinds[k] for k in self.body} <= {_Block, _Attention, _Pyramid}:
+        if not set(kinds[self.fourier + 3 : -2]) <= {_Block, _Attention, _Pyramid}:
             raise ValueError("there are layers of other kinds between its blocks")
         fir = _Pyramid in kinds
         changes = [one for one in self.all_modules if isinstance(one, _Block) and _changes(one)]
