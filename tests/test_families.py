@@ -17,7 +17,7 @@ from scorescope.nets.sit import SiT, SiTConfig
 from scorescope.nets.unet import UNet, UNetConfig
 from tests.official import reference
 
-GUIDED = {"head_width": 16, "order": "new", "schedule": "linear"}
+GUIDED = {"head_width": 16, "order": "new", "process": "ddpm", "schedule": "linear"}
 
 
 def random(net, scale=0.3):
@@ -74,7 +74,7 @@ def test_the_projectors_of_repa_are_kept_and_give_its_features(tmp_path):
 def test_noise_and_posterior_mean_are_those_of_guided_diffusion(tmp_path, order):
     weights, io = reference(f"adm_{order}")
     save_file(weights, tmp_path / "x.safetensors")
-    model = ss.load(tmp_path / "x.safetensors", head_width=16, order=order, schedule="linear", size=16)
+    model = ss.load(tmp_path / "x.safetensors", head_width=16, order=order, process="ddpm", schedule="linear", size=16)
     t = (io["t"].double() + 1) / 1000
     eps = io["out"][:, :3]
     alpha_bar = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))[io["t"]][:, None, None, None]
@@ -174,8 +174,11 @@ def test_what_a_sit_does_not_tell_is_asked_for_by_name(tmp_path, sit, options, s
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "does not tell head_width, order, schedule"),
-        ({"head_width": 16}, r'does not tell order, schedule\. Try: order="legacy", schedule="linear", or what it was trained with'),
+        ({}, "does not tell process, head_width, order"),
+        (
+            {"head_width": 16, "schedule": "linear"},
+            r'does not tell process, order\. Try: process="ddpm" with schedule="linear" or "cosine", or ',
+        ),
         (GUIDED | {"schedule": "cosin"}, "unknown schedule of family adm 'cosin'.*'cosine'"),
         (GUIDED | {"order": "old"}, "unknown order of family adm 'old'"),
         (GUIDED | {"size": 9}, "size=9 is not divisible by 2"),

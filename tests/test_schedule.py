@@ -14,7 +14,7 @@ import scorescope as ss
 from scorescope import convert
 
 DISCRETE = ss.DiscreteSchedule(tuple(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))))
-SCHEDULES = [ss.LinearSchedule(), ss.VPSchedule(), ss.CosineSchedule(), DISCRETE, ss.VESchedule(0.002, 80.0)]
+SCHEDULES = [ss.LinearSchedule(), ss.VPSchedule(), ss.CosineSchedule(), DISCRETE, ss.VESchedule(0.002, 80.0), ss.SubVPSchedule()]
 named = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
 
 
@@ -41,6 +41,15 @@ def test_variance_is_preserved_to_the_last_digit(schedule):
     scales = schedule(t)
     torch.testing.assert_close(scales.alpha**2 + scales.sigma**2, torch.ones_like(t), rtol=1e-12, atol=1e-12)
     assert float(schedule(0.0).sigma) == 0
+
+
+def test_sub_vp_has_the_variance_of_vp_squared():
+    """σ = 1 − α² (the sub-VP SDE of Song et al. 2020), to the last digit at small t, where α rounds to 1."""
+    t = torch.tensor([0.0, 1e-9, 0.01, 0.5, 1.0], dtype=torch.float64)
+    vp, sub = ss.VPSchedule()(t), ss.SubVPSchedule()(t)
+    torch.testing.assert_close(sub.alpha, vp.alpha, rtol=1e-15, atol=0)
+    torch.testing.assert_close(sub.sigma, vp.sigma**2, rtol=1e-12, atol=0)
+    torch.testing.assert_close(ss.SubVPSchedule().time(sub.alpha / sub.sigma), t, rtol=1e-6, atol=0)
 
 
 def test_discrete_schedule_is_exact_at_its_steps():

@@ -23,6 +23,7 @@ _HOME = {
     "VPSchedule": "schedule",
     "CosineSchedule": "schedule",
     "DiscreteSchedule": "schedule",
+    "SubVPSchedule": "schedule",
     "VESchedule": "schedule",
     "Schedule": "schedule",
     "Denoiser": "denoiser",

@@ -97,19 +97,44 @@ class VPSchedule(Schedule):
     beta_max: float = 20.0
 
     def __call__(self, t: Time) -> Scales:
-        t = as_time(t)
-        log_alpha = -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
-        rate = -0.5 * t * (self.beta_max - self.beta_min) - 0.5 * self.beta_min
+        log_alpha, rate = _log_alpha(t, self.beta_min, self.beta_max)
         alpha, sigma = log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt()
         return Scales(alpha, sigma, rate * alpha, -rate * alpha**2 / sigma)
 
     def time(self, alpha_over_sigma: Time) -> Tensor:
         u = torch.as_tensor(alpha_over_sigma, dtype=torch.float64)
-        log_alpha = -0.5 * torch.log1p(u**-2)
-        slope = self.beta_max - self.beta_min
-        # The root of slope/4 t² + beta_min/2 t + log α = 0, in the form without cancellation near t = 0.
-        root = (0.25 * self.beta_min**2 - slope * log_alpha).sqrt()
-        return torch.nan_to_num(-2 * log_alpha / (0.5 * self.beta_min + root), nan=1.0, posinf=1.0).clamp(0, 1)
+        return _time_of(-0.5 * torch.log1p(u**-2), self.beta_min, self.beta_max)
+
+
+@dataclass(frozen=True)
+class SubVPSchedule(Schedule):
+    """Less variance than is preserved (the sub-VP SDE of Song et al. 2020): α as in `VPSchedule`, σ = 1 − α²."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def __call__(self, t: Time) -> Scales:
+        log_alpha, rate = _log_alpha(t, self.beta_min, self.beta_max)
+        alpha = log_alpha.exp()
+        return Scales(alpha, -torch.expm1(2 * log_alpha), rate * alpha, -2 * rate * alpha**2)
+
+    def time(self, alpha_over_sigma: Time) -> Tensor:
+        u = torch.as_tensor(alpha_over_sigma, dtype=torch.float64)
+        # The root of u α² + α − u = 0 is α = √(1 + w²) − w with w = 1/(2u): log α = −asinh w.
+        return _time_of(-torch.asinh(0.5 / u), self.beta_min, self.beta_max)
+
+
+def _log_alpha(t: Time, beta_min: float, beta_max: float) -> tuple[Tensor, Tensor]:
+    """Log α of linear β, and its derivative in t."""
+    t = as_time(t)
+    slope = beta_max - beta_min
+    return -0.25 * t**2 * slope - 0.5 * t * beta_min, -0.5 * t * slope - 0.5 * beta_min
+
+
+def _time_of(log_alpha: Tensor, beta_min: float, beta_max: float) -> Tensor:
+    """The t of a log α: the root of slope/4 t² + beta_min/2 t + log α = 0, in the form without cancellation near t = 0."""
+    root = (0.25 * beta_min**2 - (beta_max - beta_min) * log_alpha).sqrt()
+    return torch.nan_to_num(-2 * log_alpha / (0.5 * beta_min + root), nan=1.0, posinf=1.0).clamp(0, 1)
 
 
 @dataclass(frozen=True)

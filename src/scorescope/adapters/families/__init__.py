@@ -7,13 +7,16 @@ A family's module has
     OPTIONS                {keyword: what it is} of what a checkpoint cannot tell
     build(checkpoint, options) -> Denoiser
 
-Time, sign and scale are the family's own inside, and the paper's outside: they are converted here and nowhere else.
+Time, sign and scale are the family's own inside, and the paper's outside: they are converted here and nowhere else. What does not give
+E[x | z] says why in its model's `about["samples_only"]`. Each family has a case in tests/family_cases.py, and is held to all that is asked
+there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +90,58 @@ def checked(options: Mapping[str, Any], known: Mapping[str, str], family: str) -
     return dict(options)
 
 
-def filled(network: type[nn.Module], config: Any, weights: Weights) -> nn.Module:
+def chosen(options: Mapping[str, Any], name: str, known: Iterable[str], family: str, default: str | None = None) -> str:
+    """An option that is one of a few words.
+
+    Raises:
+        InputError: Another word.
+    """
+    value = str(options.get(name, default))
+    if value not in list(known):
+        raise unknown(f"{name} of family {family}", value, known)
+    return value
+
+
+def counted(options: Mapping[str, Any], name: str, default: int = 0) -> int:
+    """An option that is a positive whole number; `default` where it is not given.
+
+    Raises:
+        InputError: Something else.
+    """
+    value = options.get(name, default)
+    if type(value) is not int or (name in options and value < 1):
+        raise InputError(f"{name}={value} is not a positive whole number", f"{name}=4")
+    return value
+
+
+def required(told: Mapping[str, Any], needed: Mapping[str, str], what: str) -> None:
+    """Ask for what names and shapes of `what` do not tell; `needed` has an example for each such option.
+
+    Raises:
+        InputError: Some of it was not told.
+    """
+    missing = [name for name in needed if name not in told]
+    if missing:
+        remedy = ", ".join(needed[name] for name in missing) + ", or what it was trained with"
+        raise InputError(f"the state dict of {what} does not tell {', '.join(missing)}", remedy)
+
+
+@contextmanager
+def whole(network: str) -> Iterator[None]:
+    """Inside, a weight that is looked for in vain is one line.
+
+    Raises:
+        InputError: Names or shapes that no such network has.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (LookupError, ValueError) as problem:
+        raise InputError(f"the state dict lacks what every {network} has ({problem})", "the whole state dict") from problem
+
+
+def filled(network: Callable[[Any], nn.Module], config: Any, weights: Weights) -> nn.Module:
     """The network with these very tensors as its weights: no second copy is made.
 
     Raises:

@@ -7,11 +7,15 @@ from typing import Any
 
 from torch import nn
 
-from scorescope.adapters.families import Checkpoint, Weights, checked
-from scorescope.adapters.families.sit import MARK, OPTIONS, network
+from scorescope.adapters.families import Checkpoint, Weights, checked, chosen
+from scorescope.adapters.families.sit import MARK, SHAPE, network
+from scorescope.adapters.parts import Velocity
 from scorescope.denoiser import Denoiser, NetworkDenoiser
+from scorescope.schedule import CosineSchedule, LinearSchedule, Schedule
 
 PROJECTORS = "projectors."
+OPTIONS = SHAPE | {"path_type": "linear (as usual) or cosine: --path-type of its training"}
+PATHS: dict[str, Schedule] = {"linear": LinearSchedule(), "cosine": CosineSchedule(0.0)}
 
 __all__ = ["MARK", "OPTIONS", "belongs", "build"]
 
@@ -25,9 +29,12 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     """The model; its network keeps the projectors as `net.projectors`, each a perceptron on the tokens of a block."""
     weights = checkpoint.weights
     own = {name: value for name, value in weights.items() if not name.startswith(PROJECTORS)}
-    net, classes, null = network(own, checked(options, OPTIONS, "repa"), "repa")
+    told = checked(options, OPTIONS, "repa")
+    schedule = PATHS[chosen(told, "path_type", PATHS, "repa", "linear")]
+    net, classes, null = network(own, told, "repa")
     net.projectors = projectors({name[len(PROJECTORS) :]: value for name, value in weights.items() if name.startswith(PROJECTORS)})
-    return NetworkDenoiser(net, prediction="v", classes=classes, null_label=null, shape=net.config.shape, name="repa")
+    turned = net if isinstance(schedule, LinearSchedule) else Velocity(net, schedule)
+    return NetworkDenoiser(turned, schedule, "v", classes=classes, null_label=null, shape=net.config.shape, name="repa")
 
 
 def projectors(weights: Weights) -> nn.ModuleList:

@@ -1,6 +1,7 @@
-"""SiT as its authors publish it (Ma et al. 2024): time runs from noise (0) to data (1) and v = x − ε.
+"""SiT as its authors publish it (Ma et al. 2024): time runs from noise (0) to data (1).
 
-v_paper(z, t) = −v_SiT(z, 1 − t). A last layer with twice the channels of the data holds a second half that is not used.
+On the linear path v = x − ε, so that v_paper(z, t) = −v_SiT(z, 1 − t); the two other paths are variance preserving (`PATHS`). A last
+layer with twice the channels of the data holds a second half that is not used.
 """
 
 from __future__ import annotations
@@ -9,31 +10,40 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from scorescope.adapters.families import Checkpoint, Weights, checked, filled
+from scorescope.adapters.families import Checkpoint, Weights, checked, chosen, counted, filled
+from scorescope.adapters.parts import Backwards, Velocity
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.nets.sit import SiT, SiTConfig
+from scorescope.schedule import CosineSchedule, LinearSchedule, Schedule, VPSchedule
 
 MARK = "blocks.0.adaLN_modulation.1.weight"
-OPTIONS = {
+SHAPE = {
     "heads": "attention heads, where the width is none of the presets'",
     "classes": "number of classes, where no row is the null label",
 }
+OPTIONS = SHAPE | {
+    "path_type": "Linear (as usual), GVP or VP: --path-type of its training",
+    "prediction": "velocity (as usual), noise or score",
+}
+PATHS: dict[str, Schedule] = {"Linear": LinearSchedule(), "GVP": CosineSchedule(0.0), "VP": VPSchedule(0.1, 20.0)}
+PREDICTIONS = {"velocity": "v", "noise": "eps", "score": "score"}
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # of S, B, L, XL
 
 
 def belongs(checkpoint: Checkpoint) -> bool | None:
-    """Its names are REPA's, too, if no projector is among them."""
+    """Its names are DiT's and REPA's, too, if no projector is among them."""
     return None if checkpoint.has(MARK) and not checkpoint.has("projectors.") else False
 
 
 def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     """The model on the paper's axis."""
-    net, classes, null = network(checkpoint.weights, checked(options, OPTIONS, "sit"), "sit")
-    return NetworkDenoiser(Reversed(net), prediction="v", classes=classes, null_label=null, shape=net.config.shape, name="sit")
+    told = checked(options, OPTIONS, "sit")
+    schedule = PATHS[chosen(told, "path_type", PATHS, "sit", "Linear")]
+    prediction = PREDICTIONS[chosen(told, "prediction", PREDICTIONS, "sit", "velocity")]
+    net, classes, null = network(checkpoint.weights, told, "sit")
+    turned = Velocity(net, schedule, backwards=True) if prediction == "v" else Backwards(net)
+    return NetworkDenoiser(turned, schedule, prediction, classes=classes, null_label=null, shape=net.config.shape, name="sit")
 
 
 def network(weights: Weights, options: Mapping[str, Any], family: str) -> tuple[SiT, int, int | None]:
@@ -47,27 +57,15 @@ def network(weights: Weights, options: Mapping[str, Any], family: str) -> tuple[
         doubled = len(weights["final_layer.linear.weight"]) == 2 * channels * patch**2
     except (KeyError, ValueError) as problem:
         raise InputError(f"the state dict lacks what every {family} has ({problem})", "the whole state dict") from problem
-    heads = int(options.get("heads", HEADS.get(width, 0)))
+    heads = counted(options, "heads", HEADS.get(width, 0))
     if not heads:
         raise InputError(f"the state dict of width {width} does not tell its attention heads", "heads=6, or as many as it was trained with")
-    if heads < 0 or width % heads:
+    if width % heads:
         raise InputError(f"heads={heads} does not divide the width {width}", "the number it was trained with")
-    classes = int(options.get("classes", max(rows - 1, 0)))
+    classes = counted(options, "classes", max(rows - 1, 0))
     if classes not in (rows, rows - 1):
         raise InputError(f"classes={classes} does not fit the {rows} rows of the label table", f"classes={rows - 1} or classes={rows}")
     config = SiTConfig(channels, side * patch, patch, width, depth, heads, max(rows - 1, 0), ratio, doubled)
     net = filled(SiT, config, weights)
     assert isinstance(net, SiT)
     return net, classes, classes if classes < rows else None
-
-
-class Reversed(nn.Module):
-    """A velocity network whose time runs the other way."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """−v(z, 1 − t)."""
-        return -self.net(z, torch.ones_like(t) - t, label)
