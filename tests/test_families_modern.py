@@ -69,7 +69,9 @@ def test_the_posterior_mean_is_that_of_jit(tmp_path, scale, inside):
     """A state τ x + (1 − τ) s ε of JiT is (τ + (1 − τ) s) times one of the linear path at t = (1 − τ) s/(τ + (1 − τ) s)."""
     _, io = reference("jit")
     weights = {inside + name: value for name, value in complete("jit").items()}
-    torch.save({"model": weights, "args": argparse.Namespace(noise_scale=scale)}, tmp_path / "x.pth")
+    other = {name: value + 1 for name, value in weights.items()}
+    parts = {"model": other, "model_ema1": weights, "model_ema2": other, "epoch": 5}
+    torch.save({**parts, "args": argparse.Namespace(noise_scale=scale)}, tmp_path / "x.pth")
     model = ss.load(tmp_path / "x.pth", context_start=1)
     tau = io["t"].double()
     total = tau + (1 - tau) * scale

@@ -12,9 +12,12 @@ from scorescope.adapters import families
 from scorescope.adapters.families import Checkpoint, adm, family_of, lucidrains
 from scorescope.adapters.parts import Velocity, trained_schedule
 from scorescope.registry import names
-from tests.family_cases import CASES, official
+from tests.family_cases import CASES as CLASSIC
+from tests.family_cases import official
+from tests.family_cases_modern import CASES as MODERN
 from tests.official import SPREAD, drawn
 
+CASES = [*CLASSIC, *MODERN]
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name or case.family)
 once = pytest.mark.parametrize("case", [case for case in CASES if not case.alike], ids=lambda case: case.name or case.family)
 
@@ -86,7 +89,7 @@ def test_a_layer_that_is_missing_or_has_another_shape_is_one_line(tmp_path, case
     for name in spread(weights, case, 4):
         refused(tmp_path, {key: value for key, value in weights.items() if key != name}, {"family": case.family, **case.options})
     for name in spread(weights, case, 4):
-        refused(tmp_path, weights | {name: torch.cat([weights[name]] * 2)}, {"family": case.family, **case.options})
+        refused(tmp_path, weights | {name: torch.cat([torch.atleast_1d(weights[name])] * 2)}, {"family": case.family, **case.options})
 
 
 @once

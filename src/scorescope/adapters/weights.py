@@ -96,7 +96,8 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
         reason = str(problem).splitlines()[0]
         raise InputError(f"{path}: its weights make no network of family {family} ({reason})", "an undamaged copy") from problem
     model.name = path.stem
-    model.about = {"family": family, "weights": checkpoint.part, "options": own, "file": str(path), "sha256": sha256(path)}
+    told = {"family": family, "weights": checkpoint.part, "options": own, "file": str(path), "sha256": sha256(path)}
+    model.about = {**model.about, **told}
     if checkpoint.left_out:
         model.about = {**model.about, "left_out": _short(checkpoint.left_out)}
     return model

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from scorescope.adapters.families import Checkpoint, Weights, checked, filled
-from scorescope.adapters.families.adm import linear_betas
+from scorescope.adapters.families import Checkpoint, Weights, checked, counted, filled, whole
+from scorescope.adapters.families.adm import discrete
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.nets.dico import DiCo, DiCoConfig
-from scorescope.schedule import DiscreteSchedule
 
 MARK = "t_embedder_3.mlp.0.weight"
 OPTIONS = {
@@ -31,28 +28,26 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     """The model."""
     told = checked(options, OPTIONS, "dico")
     config = shape_of(checkpoint.weights)
-    classes = int(told.get("classes", config.rows - 1))
+    classes = counted(told, "classes", config.rows - 1)
     if classes not in (config.rows, config.rows - 1):
         known = f"classes={config.rows - 1} or classes={config.rows}"
         raise InputError(f"classes={classes} does not fit the {config.rows} rows of the label tables", known)
-    size = int(told.get("size", 0))
-    if size % 4 or size < 0:
+    size = counted(told, "size")
+    if size % 4:
         raise InputError(f"size={size} is not divisible by 4, the last factor of a DiCo", "the size it was trained with")
     net = filled(DiCo, config, checkpoint.weights)
     return NetworkDenoiser(
-        net, DiscreteSchedule(np.cumprod(1 - linear_betas()).tolist()), "eps", time="steps", classes=classes,
+        net, discrete("linear"), "eps", time="steps", classes=classes,
         null_label=classes if classes < config.rows else None, shape=(config.channels, size, size) if size else None, name="dico",
     )  # fmt: skip
 
 
 def shape_of(weights: Weights) -> DiCoConfig:
     """What names and shapes say."""
-    try:
+    with whole("DiCo"):
         width, channels = weights["x_embedder.proj.weight"].shape[:2]
         depths = [1 + max(int(name.split(".")[1]) for name in weights if name.startswith(f"{level}.")) for level in LEVELS]
         hidden = len(weights["encoder_level_1.0.conv4.weight"])
         rows = len(weights["y_embedder.embedding_table_0.weight"])
         doubled = len(weights["final_layer.out_proj.weight"]) == 2 * channels
-    except (KeyError, ValueError) as problem:
-        raise InputError(f"the state dict lacks what every DiCo has ({problem})", "the whole state dict") from problem
     return DiCoConfig(channels, width, tuple(depths), hidden / width, rows, doubled)

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scorescope.adapters.families import Checkpoint, Weights, checked, filled, positive
+from scorescope.adapters.families import Checkpoint, Weights, checked, chosen, filled, positive, whole
 from scorescope.denoiser import Denoiser, NetworkDenoiser
-from scorescope.errors import InputError, unknown
+from scorescope.errors import InputError
 from scorescope.nets.edm import EDMConfig, EDMUNet
 from scorescope.schedule import VESchedule
 
@@ -52,8 +52,7 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     if precond is None:
         held = f"a {own['class']}, which is unknown" if "class" in own else "a network without its preconditioning"
         raise InputError(f"it holds {held}", 'precond="edm" and sigma_data=0.5, or precond="ve", "vp" or "iddpm"')
-    if precond not in PRECONDS:
-        raise unknown("precond of family edm", str(precond), PRECONDS)
+    precond = chosen({"precond": precond}, "precond", PRECONDS, "edm")
     own |= {"u": tuple(checkpoint.weights["u"].tolist())} if "u" in checkpoint.weights else {}
     own |= {"sigma_data": positive("sigma_data", told["sigma_data"], "sigma_data=0.5, as in EDM")} if "sigma_data" in told else {}
     if precond == "edm" and not own.keys() & {"class", "sigma_data"}:
@@ -87,7 +86,7 @@ def made_with(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def shape_of(weights: Weights) -> EDMConfig:
     """What names and shapes say."""
-    try:
+    with whole("network of EDM"):
         sides = sorted({int(name[4:].split("x")[0]) for name in weights if name.startswith("enc.")}, reverse=True)
         top, bottom = (f"{side}x{side}" for side in (sides[0], sides[-1]))
         starts = [name.split(".")[1] for name in weights if name.startswith(f"enc.{bottom}_block")]
@@ -111,8 +110,6 @@ def shape_of(weights: Weights) -> EDMConfig:
             taps=filters[0] if filters else 2,
             classes=weights["map_label.weight"].shape[1] if "map_label.weight" in weights else 0,
         )
-    except (LookupError, ValueError) as problem:
-        raise InputError(f"the state dict lacks what every network of EDM has ({problem})", "the whole state dict") from problem
 
 
 class Preconditioned(nn.Module):

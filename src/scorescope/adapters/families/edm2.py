@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from scorescope.adapters.families import Checkpoint, Weights, checked, filled, positive
+from scorescope.adapters.families import Checkpoint, Weights, checked, counted, filled, positive, whole
 from scorescope.adapters.families.edm import EDM, Preconditioned, made_with
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
@@ -46,7 +46,7 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
         raise InputError(f"it was made with resample_filter={own['resample_filter']}, which is not known here", "my_model.py:build")
     inside = INSIDE if checkpoint.has(INSIDE + MARK) else ""
     weights = {name.removeprefix(inside): value for name, value in checkpoint.weights.items() if name.startswith(inside)}
-    own |= {"channels_per_head": int(positive("head_width", told["head_width"], "head_width=64"))} if "head_width" in told else {}
+    own |= {"channels_per_head": counted(told, "head_width")} if "head_width" in told else {}
     config = shape_of(weights, own)
     net, scales = filled(EDM2UNet, config, weights), EDM(positive("sigma_data", sigma_data, "sigma_data=0.5"))
     dropped = bool(told.get("null", 0)) and config.classes
@@ -75,7 +75,7 @@ def plain(value: Any) -> Any:
 def shape_of(weights: Weights, told: Mapping[str, Any]) -> EDM2Config:
     """What names and shapes say, and what the module was made with."""
     made: dict[str, Any] = {TOLD[name]: math.inf if value is None else value for name, value in told.items() if name in TOLD}
-    try:
+    with whole("network of EDM2"):
         sides = sorted({int(name[4:].split("x")[0]) for name in weights if name.startswith("enc.")}, reverse=True)
         bottom = f"enc.{sides[-1]}x{sides[-1]}_block"
         embedding, noise = weights["emb_noise.weight"].shape
@@ -90,5 +90,3 @@ def shape_of(weights: Weights, told: Mapping[str, Any]) -> EDM2Config:
             classes=weights["emb_label.weight"].shape[1] if "emb_label.weight" in weights else 0,
             **made,
         )
-    except (LookupError, ValueError) as problem:
-        raise InputError(f"the state dict lacks what every network of EDM2 has ({problem})", "the whole state dict") from problem

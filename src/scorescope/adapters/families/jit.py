@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scorescope.adapters.families import Checkpoint, Weights, checked, filled, positive
+from scorescope.adapters.families import Checkpoint, Weights, checked, counted, filled, positive, whole
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.nets.modern import ModernConfig, ModernSiT, rotations
@@ -40,7 +40,7 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     if scale is None:
         raise InputError("the state dict of a JiT does not tell its noise scale", "noise_scale=1.0, or 2.0 for images of side 512")
     scale = positive("noise_scale", scale, "noise_scale=1.0, or 2.0 for images of side 512")
-    config = shape_of(weights, told.get("context_start"))
+    config = shape_of(weights, counted(told, "context_start") if "context_start" in told else None)
     cosines, sines = rotations(config.size // config.patch, config.width // config.heads)  # which its code computes and does not keep
     net = filled(ModernSiT, config, {"feat_rope.freqs_cos": cosines, "feat_rope.freqs_sin": sines} | weights)
     classes = config.rows - 1
@@ -56,7 +56,7 @@ def argument(rest: Mapping[str, Any], name: str) -> Any:
 
 def shape_of(weights: Weights, context_start: int | None) -> ModernConfig:
     """What names and shapes say; where the class's tokens enter is told by the size."""
-    try:
+    with whole("JiT"):
         bottleneck, channels, patch, _ = weights["x_embedder.proj1.weight"].shape
         width = len(weights["x_embedder.proj2.weight"])
         side = math.isqrt(weights["pos_embed"].shape[1])
@@ -65,9 +65,7 @@ def shape_of(weights: Weights, context_start: int | None) -> ModernConfig:
         hidden = weights["blocks.0.mlp.w3.weight"].shape[1]
         rows = len(weights["y_embedder.embedding_table.weight"])
         context = weights["in_context_posemb"].shape[1] if "in_context_posemb" in weights else 0
-    except (KeyError, ValueError) as problem:
-        raise InputError(f"the state dict lacks what every JiT has ({problem})", "the whole state dict") from problem
-    start = STARTS.get((width, depth)) if context_start is None else int(context_start)
+    start = STARTS.get((width, depth)) if context_start is None else context_start
     if context and start is None:
         raise InputError(
             f"a JiT of width {width} and depth {depth} does not tell where the class's tokens enter", "context_start=4, as in its code"

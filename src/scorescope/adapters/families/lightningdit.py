@@ -10,12 +10,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from scorescope.adapters.families import Checkpoint, checked, filled
+from scorescope.adapters.families import Checkpoint, checked, counted, filled, whole
 from scorescope.adapters.families.sit import MARK as SIT
-from scorescope.adapters.families.sit import Reversed
+from scorescope.adapters.parts import Velocity
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.nets.modern import ModernConfig, ModernSiT
+from scorescope.schedule import LinearSchedule
 
 MARK = "blocks.0.mlp.w12.weight, blocks.0.norm1.weight or feat_rope.freqs_cos"
 OPTIONS = {
@@ -39,18 +40,19 @@ def build(checkpoint: Checkpoint, options: Mapping[str, Any]) -> Denoiser:
     """The model on the paper's axis."""
     told = checked(options, OPTIONS, "lightningdit")
     config = shape_of(checkpoint, told)
-    classes = int(told.get("classes", config.rows - 1))
+    classes = counted(told, "classes", config.rows - 1)
     if classes not in (config.rows, config.rows - 1):
         known = f"classes={config.rows - 1} or classes={config.rows}"
         raise InputError(f"classes={classes} does not fit the {config.rows} rows of the label table", known)
-    net, null = filled(ModernSiT, config, checkpoint.weights), classes if classes < config.rows else None
-    return NetworkDenoiser(Reversed(net), prediction="v", classes=classes, null_label=null, shape=config.shape, name="lightningdit")
+    turned = Velocity(filled(ModernSiT, config, checkpoint.weights), LinearSchedule(), backwards=True)
+    null = classes if classes < config.rows else None
+    return NetworkDenoiser(turned, LinearSchedule(), "v", classes=classes, null_label=null, shape=config.shape, name="lightningdit")
 
 
 def shape_of(checkpoint: Checkpoint, options: Mapping[str, Any]) -> ModernConfig:
     """What names and shapes say."""
     weights = checkpoint.weights
-    try:
+    with whole("LightningDiT"):
         width, channels, patch, _ = weights["x_embedder.proj.weight"].shape
         swiglu, rope = checkpoint.has("blocks.0.mlp.w12."), checkpoint.has("feat_rope.")
         qk = "layer" if checkpoint.has("blocks.0.attn.q_norm.bias") else "rms" if checkpoint.has("blocks.0.attn.q_norm.") else ""
@@ -61,12 +63,10 @@ def shape_of(checkpoint: Checkpoint, options: Mapping[str, Any]) -> ModernConfig
         side = math.isqrt(weights["pos_embed"].shape[1])
         rows = len(weights["y_embedder.embedding_table.weight"])
         doubled = len(weights["final_layer.linear.weight"]) == 2 * channels * patch**2
-    except (KeyError, ValueError) as problem:
-        raise InputError(f"the state dict lacks what every LightningDiT has ({problem})", "the whole state dict") from problem
-    heads = int(options.get("heads", width // head if head else HEADS.get(width, 0)))
+    heads = counted(options, "heads", width // head if head else HEADS.get(width, 0))
     if not heads:
         raise InputError(f"the state dict of width {width} does not tell its attention heads", "heads=6, or as many as it was trained with")
-    if heads < 0 or width % heads or (head and width != heads * head):
+    if width % heads or (head and width != heads * head):
         raise InputError(f"heads={heads} does not fit the width {width}", "the number it was trained with")
     return ModernConfig(
         channels, side * patch, patch, width, depth, heads, hidden, rows, doubled,
