@@ -12,7 +12,7 @@ from scorescope.claims import Verdict
 from scorescope.errors import InputError
 from scorescope.experiments import domain_banks as banks
 from scorescope.experiments import domains
-from scorescope.rows import Bank
+from scorescope.rows import Bank, sound
 
 SHORTEST = 32**0.5  # between two letters' codes
 
@@ -71,13 +71,14 @@ def tone(frequency, silence=800, length=6000):
 @pytest.mark.parametrize("frequency", [300, 1000, 3000])
 def test_a_tone_is_in_its_own_band_from_the_onset_on_however_loud(frequency):
     wave = tone(frequency)
-    assert banks.onset(wave) == 800
-    row = banks.log_mel(wave)
-    centres = np.fft.rfftfreq(banks.SPECTRUM, 1 / banks.RATE)[banks.mel_filters().argmax(1)]
+    assert sound.onset(wave, banks.RATE) == 800
+    row = sound.log_mel(wave, banks.RATE)
+    assert sound.frames_of(banks.RATE) == (256, 96, 512)
+    centres = np.fft.rfftfreq(512, 1 / banks.RATE)[sound.mel_filters(banks.RATE, 512).argmax(1)]
     assert (row[0].argmax(0) == abs(centres - frequency).argmin()).all()
     assert row.min() >= -1
     assert row.max() == 1
-    np.testing.assert_allclose(banks.log_mel(1e-3 * wave), row, atol=1e-9)
+    np.testing.assert_allclose(sound.log_mel(1e-3 * wave, banks.RATE), row, atol=1e-9)
 
 
 def test_a_waveform_is_read_place_by_place_and_ends_in_silence():

@@ -119,6 +119,10 @@ def _misfit(name: str, model: Denoiser, bank: Bank) -> list[str]:
             f"{name} takes states of shape {model.shape}, but the bank's rows have shape {bank.shape}",
             "the bank that the model was trained on",
         )
+    wanted = model.about.get("latents")
+    if wanted and bank.rows.dtype == np.uint8:
+        told = ", ".join(f"{key} {value}" for key, value in wanted.items() if key != "encoder")
+        return [f"{name} was trained on latents of {wanted['encoder']} ({told}), and the bank holds 8-bit pixels."]
     shown = model.about.get("bank", {}).get("fingerprint")
     learned = model.about.get("learned", {}).get("fingerprint") or shown
     if not learned or learned == bank.fingerprint:

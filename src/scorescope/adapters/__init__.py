@@ -25,13 +25,14 @@ def load(path: str | Path, *, bank: Bank | None = None, trust: bool = False, **o
 
     Args:
         path: `model.safetensors`, a run's folder, or `my_model.py:build`, a file and a function that returns a `Denoiser`.
-            A bare state dict of SiT, REPA or guided-diffusion (or {model, ema, …}), as safetensors or as a pickle, which is read without
-            running code. `theory:NAME`, a closed form of `scorescope.theories`.
+            A bare state dict of one of `adapters/families` (or {model, ema, …}), as safetensors or as a pickle, which is read without
+            running code. A folder of diffusers (a pipeline, a training checkpoint, a network and its scheduler), or
+            `hf:owner/name`, which downloads one. `theory:NAME`, a closed form of `scorescope.theories`.
         bank: Of a theory.
         trust: Allow a pickled `Denoiser` (`model.pt`) to be opened, which runs whatever code is inside.
         **options: Passed on: to the function, or to the family's adapter: `family` ("sit", "repa", "adm") where the names of the weights
             do not tell it, `weights`, the part of the file, where it shall not be the moving average ("model", …), and what a state dict
-            cannot tell (`heads`; `head_width`, `order`, `schedule`).
+            cannot tell (`heads`; `head_width`, `order`, `schedule`); of diffusers, `scheduler`, `null`, `clip`, `variant`.
 
     Raises:
         InputError: Nothing there, a theory that is not known or has no bank, a file of no known family, a pickle without `trust`, a

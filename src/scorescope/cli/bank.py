@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -47,12 +48,13 @@ verbs (scorescope bank VERB --help tells more):
 {verbs}
 """
 
-BUILD = """Make a bank from a folder of images, an .npy or .npz file, a datasets folder or parquet.
+BUILD = """Make a bank from data as they are on disk; docs/data.md has a line for each layout.
 
 examples:
-  scorescope bank build photos/ --out photos.bank --size 64 --flips
-  scorescope bank build photos/ --out photos.bank --hold-out 0.1     also makes photos-held-out.bank
+  scorescope bank build photos/ --out photos.bank --size 64 --flips --hold-out 0.1
+  scorescope bank build 'shards/{000..099}.tar' --out photos.bank --size 64
   scorescope bank build latents.npz --out latents.bank --scale 0.18215
+  scorescope bank build recordings/ --out words.bank --rate 8000 --log-mel --groups '_(\\w+)_'
 """
 
 INFO = """Say what a bank holds.
@@ -95,7 +97,7 @@ class Build:
     """Arguments of `scorescope bank build`."""
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
-    """A folder of images (class subfolders are labels), an .npy or .npz file, a datasets folder, or parquet."""
+    """A path, a pattern of paths, or FILE.py:FUNCTION. Class subfolders are labels."""
 
     out: Annotated[str, arg(metavar="X.bank")]
     """The bank to make."""
@@ -103,7 +105,7 @@ class Build:
     reading: OmitArgPrefixes[Options] = dataclasses.field(default_factory=Options)
 
     hold_out: Annotated[float | None, arg(metavar="SHARE")] = None
-    """Keep that share of each class out of X.bank, in X-held-out.bank beside it: rows for examine --held-out."""
+    """Keep that share of each class out of X.bank, in X-held-out.bank beside it, for examine --held-out."""
 
     hold_out_seed: int = 0
     """Chooses the rows that are held out."""
@@ -234,8 +236,10 @@ def _show(argv: list[str]) -> int:
     paint = Painter(bank.shape, float(ends[0]), float(ends[1]), SIDE)
     with replacing(out) as temporary:
         temporary.write_bytes(png_bytes(paint.tile(row)))
-    label = "" if bank.labels is None else f", class {bank.class_name(int(bank.labels[index % len(bank.rows)]))}"
-    print(f"{out}: row {index}{f', {name}' if name != str(index) else ''}{label}")
+    stored = index % len(bank.rows)
+    label = "" if bank.labels is None else f", class {bank.class_name(int(bank.labels[stored]))}"
+    group = "" if bank.groups is None else f", group {bank.groups[stored]}"
+    print(f"{out}: row {index}{f', {name}' if name != str(index) else ''}{label}{group}")
     if paint.remark:
         print(paint.remark)
     return 0
@@ -301,7 +305,8 @@ def _parse(kind: Any, argv: list[str], verb: str, description: str) -> Any:
 def _in_words(bank: Bank) -> str:
     classes = f", {bank.classes} classes" if bank.labels is not None else ""
     flips = ", flips" if bank.flips else ""
-    return f"{len(bank.rows):,} rows {bank.shape} {bank.rows.dtype}{classes}{flips}, fingerprint {bank.fingerprint[:12]}"
+    groups = f", {bank.manifest['groups']['count']:,} groups" if "groups" in bank.manifest else ""
+    return f"{len(bank.rows):,} rows {bank.shape} {bank.rows.dtype}{classes}{groups}{flips}, fingerprint {bank.fingerprint[:12]}"
 
 
 def _shadow_in_words(shadow: Shadow, bank: Bank) -> str:
@@ -325,6 +330,9 @@ def _description(bank: Bank, path: Path) -> Iterator[tuple[str, str]]:
     yield "radius", f"{manifest['radius']:.6g} (root mean square distance of the rows from their mean)"
     yield "classes", _classes(bank)
     yield "names", f"one a row, as {bank.row_name(0)}" if bank.names else "none; rows are called by their numbers"
+    if bank.groups is not None:
+        counts = Counter(bank.groups)
+        yield "groups", f"{len(counts):,}, with {min(counts.values()):,} to {max(counts.values()):,} rows, as {bank.groups[0]}"
     yield "duplicates", f"{manifest['duplicates']:,} rows repeat an earlier row"
     yield "shadow", _shadow_line(bank)
     for key, words in (("held_out", "held out"), ("held_out_of", "held out of")):

@@ -25,7 +25,7 @@ class Check:
     """Arguments of `scorescope check`."""
 
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")]
-    """A .safetensors file, a training run's folder, FILE.py:FUNCTION, or theory:NAME."""
+    """Weights, a run's or diffusers' folder, hf:OWNER/NAME, FILE.py:FUNCTION, or theory:NAME."""
     bank: Annotated[str, arg(metavar="BANK")]
     """The bank the model was trained on; digits for the demo's."""
     labels: Annotated[tuple[str, ...], arg(metavar="LABEL")] = ("auto",)

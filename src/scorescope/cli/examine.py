@@ -34,7 +34,7 @@ class Examine:
     """Arguments of `scorescope examine`."""
 
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")]
-    """A .safetensors file, a run's folder, FILE.py:FUNCTION or theory:NAME; several are compared. Or samples."""
+    """Weights, a run's or diffusers' folder, hf:OWNER/NAME, FILE.py:FUNCTION, theory:NAME; several are compared. Or samples."""
     bank: Annotated[str, arg(metavar="BANK")]
     """The bank the model was trained on; digits for the demo's."""
     held_out: Annotated[str, arg(metavar="BANK")] = "auto"

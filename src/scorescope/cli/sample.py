@@ -24,7 +24,7 @@ class Sample:
     """Arguments of `scorescope sample`."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A .safetensors file, a training run's folder, or FILE.py:FUNCTION."""
+    """Weights, a run's or diffusers' folder, hf:OWNER/NAME, or FILE.py:FUNCTION."""
     sampling: Sampling = field(default_factory=Sampling)
     """What to draw."""
     bank: Annotated[str | None, arg(metavar="BANK")] = None

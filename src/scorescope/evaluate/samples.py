@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from scorescope.adapters import diffusers_folder
 from scorescope.errors import InputError
 from scorescope.evaluate.drawing import KIND, SAMPLES
 from scorescope.rows import Bank
@@ -24,7 +25,8 @@ def holds_samples(path: str | Path) -> bool:
     """Whether `path` is samples rather than a model: an array file, a bank, images, or the folder of `scorescope sample`."""
     place = Path(path)
     if place.is_dir():
-        return is_run(place, KIND) or not any((place / name).is_file() for name in MODEL_FILES)
+        model = any((place / name).is_file() for name in MODEL_FILES) or diffusers_folder.accepts(place)
+        return is_run(place, KIND) or not model
     return place.suffix.lower() in (".npy", ".npz")
 
 

@@ -1,6 +1,6 @@
 """Banks of other domains than pictures, which `benchmarks/domain_banks.py` makes of recordings and of a text, and `domains` examines.
 
-    log-mel      1×32×32   32 mel bands × 32 frames of 32 ms, 12 ms apart: decibels below the loudest, no lower than −60
+    log-mel      1×32×32   32 mel bands × 32 frames of 32 ms (`rows.sound`)
     waveform     32×8×8    2,048 samples at 8 kHz over the largest of them, 32 in a row at each place
     text         16×8×8    64 letters and spaces in the order of reading, each a word of the biorthogonal code of length 16
     digits-8x8   1×8×8     scikit-learn's handwritten digits
@@ -14,14 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from scipy.linalg import hadamard
 
 from scorescope import seeds
 from scorescope.errors import InputError
-from scorescope.rows import Bank
+from scorescope.rows import Bank, sound
 
 DEVIATION = 0.5
 EVERY = 10  # of takes, of parts of a text and of digits one in ten is held out
@@ -58,10 +58,7 @@ def digits_8x8() -> dict[str, Bank]:
 # ---- sound --------------------------------------------------------------------------------------------------------------------
 
 RATE = 8000  # samples a second
-STEP = RATE // 100  # samples whose energy tells where speech begins
-QUIET = 0.01  # of the loudest step's energy
 SAMPLES = 2048  # of a waveform
-BANDS, FRAMES, HOP, WINDOW, SPECTRUM, DECIBELS = 32, 32, 96, 256, 512, 60
 
 
 @dataclass(frozen=True)
@@ -92,39 +89,9 @@ class Recordings:
         return {name: np.flatnonzero(which) for name, which in found.items()}
 
 
-def onset(wave: np.ndarray) -> int:
-    """The first sample of the first 10 ms whose energy is above a hundredth of that of the loudest."""
-    energy = np.square(wave[: len(wave) // STEP * STEP].reshape(-1, STEP)).mean(1)
-    return STEP * int(np.argmax(energy > QUIET * energy.max()))
-
-
-def cut(wave: np.ndarray, length: int) -> np.ndarray:
-    """(length,) from the onset on, with silence after the end."""
-    part = wave[onset(wave) :][:length]
-    return np.pad(part, (0, length - len(part)))
-
-
-@cache
-def mel_filters() -> np.ndarray:
-    """(BANDS, SPECTRUM // 2 + 1) triangles of frequency, evenly spaced in mel = 2595 log₁₀(1 + f/700 Hz), up to half the rate."""
-    top = 2595 * np.log10(1 + RATE / 2 / 700)
-    edges = 700 * (10 ** (np.linspace(0, top, BANDS + 2) / 2595) - 1)[:, None]
-    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
-    f = np.fft.rfftfreq(SPECTRUM, 1 / RATE)
-    return np.clip(np.minimum((f - low) / (middle - low), (high - f) / (high - middle)), 0, None)
-
-
-def log_mel(wave: np.ndarray) -> np.ndarray:
-    """(1, BANDS, FRAMES): decibels of the power in each mel band below the largest, from −DECIBELS and less to 0 as −1 to 1."""
-    frames = np.lib.stride_tricks.sliding_window_view(cut(wave, HOP * (FRAMES - 1) + WINDOW), WINDOW)[::HOP]
-    power = np.square(np.abs(np.fft.rfft(frames * np.hanning(WINDOW), SPECTRUM))) @ mel_filters().T
-    decibels = 10 * np.log10(np.maximum(power / power.max(), 10 ** (-DECIBELS / 10)))
-    return (1 + 2 * decibels / DECIBELS).T[None]
-
-
 def waveform(wave: np.ndarray) -> np.ndarray:
     """(32, 8, 8): samples 32 k to 32 k + 31 at place k of an 8×8 grid."""
-    part = cut(wave, SAMPLES)
+    part = sound.cut(wave, SAMPLES, RATE)
     return (part / np.abs(part).max()).reshape(8, 8, 32).transpose(2, 0, 1)
 
 
@@ -132,7 +99,7 @@ def of_recordings(recordings: Recordings) -> dict[str, Bank]:
     """The banks log-mel and waveform, each with -held-out and -new-voice beside it; rows are named digit_speaker_take."""
     called = [f"{d}_{s}_{k}" for d, s, k in zip(recordings.digit, recordings.speaker, recordings.take, strict=True)]
     found: dict[str, Bank] = {}
-    for name, turn in (("log-mel", log_mel), ("waveform", waveform)):
+    for name, turn in (("log-mel", partial(sound.log_mel, rate=RATE)), ("waveform", waveform)):
         rows = np.stack([turn(wave) for wave in recordings.waves])
         parts = {f"{name}{part}": index for part, index in recordings.parts.items()}
         found |= scaled(

@@ -1,6 +1,6 @@
 """The training set as rows: `Bank`, and how banks are built, stored and checked.
 
-    tensors → content, names → summary → storage → arrays, images, hub → sources → bank → verify
+    tensors → content, names → summary → storage → raw, tags → images → arrays → sound → members → readers → sources → bank → verify
 
 `Bank` is imported on first use, so that the command line can read the options of a build without importing torch.
 """

@@ -1,197 +1,100 @@
-"""Rows from arrays: in memory, in .npy and .npz files. Nothing is read whole: .npy is memory-mapped, .npz is unpacked in passing.
+"""Rows from arrays: the one that is asked for, or the only one that could hold them, turned into what is stored.
 
 8-bit arrays are images unless they say otherwise: (N, H, W) becomes (N, 1, H, W), channels last becomes channels first. Every
 other type is stored as numbers, as they are: float16 kept, the rest as float32.
+
+The mirror image of a latent is not the latent of the mirror image. Who stores both calls the second like the first and `_flip`: its rows
+follow those of the first, with their labels, and a row and its mirrored one are a group.
 """
 
 from __future__ import annotations
 
 import math
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from scorescope.errors import InputError, unknown
-from scorescope.rows import content
 from scorescope.rows.images import fit
-from scorescope.rows.names import check_names
 from scorescope.rows.options import Options
+from scorescope.rows.raw import Raw, python_objects
 from scorescope.rows.storage import Source, batch_rows
+from scorescope.rows.tags import LABEL_NAMES, Said, Tags, read_tags
 
 CHANNELS = (1, 3, 4)
-ROW_NAMES, LABEL_NAMES = ("x", "images", "data", "arr_0"), ("y", "labels", "label")
+ROW_NAMES = ("x", "images", "data", "latents", "arr_0")
+MIRRORED = "_flip"
+SOUND = ("rate", "seconds", "log_mel")
+NO_TAGS = Tags()
 
 
-@dataclass(frozen=True)
-class Raw:
-    """An array as its file has it: `batches(n, size)` yields the first n rows, `size` at a time."""
-
-    where: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    batches: Callable[[int, int], Iterator[np.ndarray]]
-
-
-def raw_array(array: np.ndarray, where: str) -> Raw:
-    """An array in memory, or memory-mapped."""
-    return Raw(where, array.shape, array.dtype, lambda n, size: (array[start : min(n, start + size)] for start in range(0, n, size)))
-
-
-def npy(path: Path) -> Raw:
-    """The array of an .npy file, memory-mapped."""
-    try:
-        return raw_array(np.load(path, mmap_mode="r"), str(path))
-    except (ValueError, EOFError, OSError) as problem:
-        if "object" in str(problem).lower():
-            raise _python_objects(str(path)) from problem
-        raise InputError(f"{path} can't be read as .npy ({problem})", "writing it again with numpy.save") from problem
-
-
-def npz(path: Path) -> dict[str, Raw]:
-    """The arrays of an .npz file by name; only their headers are read, and compared with how many bytes there are."""
-    found = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if member.filename.endswith(".npy"):
-                    with archive.open(member) as file:
-                        shape, fortran, dtype = _npy_header(file)
-                        held = member.file_size - file.tell()
-                    name = member.filename.removesuffix(".npy")
-                    if not dtype.hasobject and (min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != held):
-                        raise ValueError(f"array {name!r} claims the shape {shape} of {dtype}, and has {held:,} bytes")
-                    found[name] = Raw(f"{path}: array {name!r}", shape, dtype, _member_reader(path, member.filename, fortran))
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as problem:
-        raise InputError(f"{path} can't be read as .npz ({problem})", "writing it again with numpy.savez") from problem
-    return found
-
-
-def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(file)
-    if version not in read:
-        raise ValueError(f"array format {version} is not a plain array's")
-    return read[version](file)
-
-
-def _member_reader(path: Path, member: str, fortran: bool) -> Callable[[int, int], Iterator[np.ndarray]]:
-    def batches(n: int, size: int) -> Iterator[np.ndarray]:
-        try:
-            if fortran:  # Stored column by column: no row is whole before the last byte.
-                with np.load(path) as arrays:
-                    yield from raw_array(arrays[member.removesuffix(".npy")], "").batches(n, size)
-                return
-            with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-                shape, _, dtype = _npy_header(file)
-                row = math.prod(shape[1:]) * dtype.itemsize
-                for start in range(0, n, size):
-                    count = min(size, n - start)
-                    data = file.read(count * row)
-                    if len(data) < count * row:
-                        raise EOFError(f"{member} ends within row {start + len(data) // max(1, row)}")
-                    yield np.frombuffer(data, dtype).reshape(count, *shape[1:])
-        except (zipfile.BadZipFile, zlib.error, EOFError) as problem:
-            raise InputError(f"{path} was cut or altered ({problem})", "writing it again with numpy.savez") from problem
-
-    return batches
-
-
-def choose_rows(arrays: dict[str, Raw], where: str, options: Options) -> Raw:
+def choose_rows(arrays: Mapping[str, Raw], where: str, options: Options) -> str:
     """The array that holds the rows: the one asked for, one of the usual names, or the only one with more than one axis."""
     if options.array is not None:
         if options.array not in arrays:
             raise unknown(f"array of {where}:", options.array, arrays)
-        return arrays[options.array]
-    several = {name: raw for name, raw in arrays.items() if len(raw.shape) > 1}
-    candidates = {name: raw for name, raw in several.items() if name in ROW_NAMES} or several
+        return options.array
+    several = [name for name, raw in arrays.items() if len(raw.shape) > 1 and not is_mirrored(name, arrays)]
+    candidates = [name for name in several if name in ROW_NAMES] or several
     if len(candidates) == 1:
-        return next(iter(candidates.values()))
+        return candidates[0]
     listed = ", ".join(f"{name} {raw.shape}" for name, raw in arrays.items()) or "none"
     if not candidates:
         raise InputError(f"{where} has no array with rows (arrays: {listed})", "an array (N, *shape)")
-    raise InputError(f"{where} has several arrays that could hold the rows ({listed})", f"--array {next(iter(candidates))}")
+    raise InputError(f"{where} has several arrays that could hold the rows ({listed})", f"--array {candidates[0]}")
 
 
-def choose_labels(arrays: dict[str, Raw], rows: Raw, where: str, options: Options) -> Raw | None:
-    """The array that holds the labels: the one asked for, a file, or one of the usual names."""
-    if options.labels == "none":
-        return None
-    if options.labels is None:
-        return next((arrays[name] for name in LABEL_NAMES if name in arrays and arrays[name] is not rows), None)
-    if options.labels in arrays:
-        return arrays[options.labels]
-    if options.labels.endswith(".npy"):
-        return label_file(options)
-    raise unknown(f"array of {where}:", options.labels, [*arrays, "none"])
+def is_mirrored(name: str, names: Mapping[str, Any]) -> bool:
+    """Whether an array holds the mirrored rows of another one."""
+    return name.endswith(MIRRORED) and name.removesuffix(MIRRORED) in names
 
 
-def label_file(options: Options) -> Raw | None:
-    """The labels of a source that has none of its own: an .npy file, or None."""
-    if options.labels in (None, "none"):
-        return None
-    path = Path(str(options.labels))
-    if not path.is_file() or path.suffix != ".npy":
-        raise InputError(f"--labels {options.labels} is not an .npy file", "an .npy file with one class number a row, or none")
-    return npy(path)
+def container_source(arrays: Mapping[str, Raw], where: str, options: Options) -> Source:
+    """The rows of a file of named arrays, with the labels that are beside them."""
+    name = choose_rows(arrays, where, options)
+    rows = arrays[name]
+    labels = next((arrays[one] for one in LABEL_NAMES if one in arrays and one != name), None)
+    second = arrays.get("arr_1")  # what numpy.savez(file, images, labels) calls the labels
+    if labels is None and name == "arr_0" and second is not None and second.shape == rows.shape[:1] and second.dtype.kind in "iu":
+        labels = second
+    tags = read_tags(where, rows.shape[0] if rows.shape else 0, options, Said(arrays, labels))
+    found = array_source(rows, options, tags)
+    if options.array is None and name + MIRRORED in arrays:
+        return with_mirrored(found, array_source(arrays[name + MIRRORED], options))
+    return found
 
 
-def read_labels(raw: Raw | None, n: int, options: Options) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
-    """Class numbers (N,) of the first rows of `n`, and class names if the labels were words."""
-    if raw is None:
-        return None, None
-    if math.prod(raw.shape) != n or raw.shape[0] != n:
-        raise InputError(f"{raw.where} has shape {raw.shape}; the rows are {n:,}", "one label a row")
-    kept = min(n, options.limit or n)
-    if raw.dtype.hasobject:
-        raise _python_objects(raw.where)
-    return number_labels(np.concatenate(list(raw.batches(kept, kept))).reshape(kept), raw.where)
+def with_mirrored(rows: Source, mirrored: Source) -> Source:
+    """Rows, then the latents of their mirror images.
+
+    Raises:
+        InputError: They are not as many, or of another shape.
+    """
+    if rows.shape != mirrored.shape:
+        said = f"{mirrored.where} has {mirrored.shape[0]:,} rows {mirrored.shape[1:]}, {rows.where} has {rows.shape[0]:,} {rows.shape[1:]}"
+        raise InputError(said, "--array with the name of the one to take")
+    n = rows.shape[0]
+    named = rows.names is not None and len(set(rows.names)) == n
+    groups = rows.groups or (rows.names if named and rows.names else tuple(map(str, range(n))))
+    return replace(
+        rows,
+        shape=(2 * n, *rows.shape[1:]),
+        batches=lambda: chain(rows.batches(), mirrored.batches()),
+        labels=None if rows.labels is None else np.tile(rows.labels, 2),
+        names=None if rows.names is None else (*rows.names, *(f"{name} (mirrored)" for name in rows.names)),
+        groups=(*groups, *groups),
+        transform=(*rows.transform, f"rows {n} to {2 * n - 1} are the latents of the mirror images of rows 0 to {n - 1}"),
+    )
 
 
-def read_names(raw: Raw | None, n: int, options: Options) -> tuple[str, ...] | None:
-    """Names of the first rows of `n`."""
-    if raw is None:
-        return None
-    if raw.dtype.hasobject:
-        raise _python_objects(raw.where)
-    if raw.shape != (n,):
-        raise InputError(f"{raw.where} has shape {raw.shape}; the rows are {n:,}", "one name a row")
-    kept = min(n, options.limit or n)
-    values = np.concatenate(list(raw.batches(kept, kept)))
-    plain = [name.decode("utf-8", "replace") for name in values.tolist()] if values.dtype.kind == "S" else values.tolist()
-    return check_names(plain, kept, raw.where)
-
-
-def choose_names(arrays: dict[str, Raw], where: str, options: Options) -> Raw | None:
-    """The array that holds the names of the rows, where one is asked for."""
-    if options.names in (None, "none"):
-        return None
-    name = str(options.names)
-    if name in arrays:
-        return arrays[name]
-    if not name.endswith(".npy"):
-        raise unknown(f"array of {where}:", name, [*arrays, "none"])
-    if not Path(name).is_file():
-        raise InputError(f"--names {name} is not there", "an .npy file with a name a row, or none")
-    return npy(Path(name))
-
-
-def number_labels(values: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Labels as class numbers from 0; words are numbered in alphabetical order and become the class names."""
-    if values.dtype.kind in "US":
-        names, numbers = np.unique(values.astype(str), return_inverse=True)
-        return numbers.astype(np.int64), tuple(map(str, names))
-    return content.check_labels(values, where=where), None
-
-
-def array_source(raw: Raw, options: Options, labels: np.ndarray | None, class_names: tuple[str, ...] | None) -> Source:
+def array_source(raw: Raw, options: Options, tags: Tags = NO_TAGS) -> Source:
     """The rows of an array, turned into what is stored."""
+    options.refuse(raw.where, "an array", *SOUND)
     if raw.dtype.hasobject:
-        raise _python_objects(raw.where)
+        raise python_objects(raw.where)
     if raw.dtype.kind not in "fiub":
         raise InputError(f"{raw.where} has type {raw.dtype}, not numbers", "uint8, float16, float32 or other real numbers")
     if len(raw.shape) < 2 or math.prod(raw.shape[1:]) == 0:
@@ -202,7 +105,7 @@ def array_source(raw: Raw, options: Options, labels: np.ndarray | None, class_na
     turn, row, dtype, words = (_as_images if raw.dtype == np.uint8 else _as_numbers)(raw, options)
     transform = (*words, *((f"first {n} of {raw.shape[0]} rows",) if n < raw.shape[0] else ()))
     size = batch_rows(math.prod(raw.shape[1:]) * max(4, raw.dtype.itemsize))
-    return Source(raw.where, (n, *row), dtype, lambda: map(turn, raw.batches(n, size)), labels, class_names, transform)
+    return Source(raw.where, (n, *row), dtype, lambda: map(turn, raw.batches(n, size)), transform=transform, **vars(tags))
 
 
 Turning = tuple[Callable[[np.ndarray], np.ndarray], tuple[int, ...], np.dtype[Any], list[str]]
@@ -239,11 +142,9 @@ def _as_numbers(raw: Raw, options: Options) -> Turning:
     if refused:
         raise InputError(f"{refused[0]} is for 8-bit images; {raw.where} has type {raw.dtype}", "8-bit rows, or leaving it out")
     last = options.layout == "hwc" and _channels_last(raw, options)
-    width_first = raw.shape[-1] in CHANNELS and raw.shape[1] not in CHANNELS
-    if options.flips and options.layout == "auto" and len(raw.shape) == 4 and width_first:
-        raise InputError(
-            f"--flips mirrors the last axis, but {raw.where} seems to have its channels there {raw.shape}", "--layout hwc or chw"
-        )
+    if options.flips:
+        said = f"--flips mirrors pixels, and {raw.where} has type {raw.dtype}: the mirror image of a latent is not the latent of the mirror"
+        raise InputError(f"{said} image", "8-bit images, or the mirrored rows in an array called like the first and _flip")
     dtype = np.dtype(np.float16) if raw.dtype == np.float16 else np.dtype(np.float32)
     words = [] if options.scale is None else [f"multiplied by {options.scale:g}"]
     words += ["channels last to channels first"] * last
@@ -270,7 +171,3 @@ def _channels_last(raw: Raw, options: Options) -> bool:
     if shape[0] in CHANNELS:
         raise InputError(f"{raw.where} has rows {shape}: the channels could be the first axis or the last", "--layout chw or --layout hwc")
     return True
-
-
-def _python_objects(where: str) -> InputError:
-    return InputError(f"{where} holds Python objects (often rows of mixed shape), which are never unpickled", "one plain array (N, *shape)")

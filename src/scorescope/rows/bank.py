@@ -64,6 +64,7 @@ class Bank:
         manifest: Mapping[str, Any] | None = None,
         mean: np.ndarray | None = None,
         names: Sequence[str] | Callable[[], tuple[str, ...]] | None = None,
+        groups: Sequence[str] | Callable[[], tuple[str, ...]] | None = None,
     ) -> None:
         if rows.dtype not in (np.uint8, np.float16, np.float32):
             raise InputError(f"rows of type {rows.dtype} can't be stored", "uint8, float16 or float32")
@@ -82,6 +83,7 @@ class Bank:
         self.shape: tuple[int, ...] = tuple(rows.shape[1:])
         self._recorded_mean = mean
         self._names = names if names is None or callable(names) else check_names(names, len(rows))
+        self._groups = groups if groups is None or callable(groups) else check_names(groups, len(rows), "groups")
 
     @classmethod
     def from_arrays(cls, x: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, flips: bool = False, **options: Any) -> Bank:
@@ -91,7 +93,7 @@ class Bank:
             x: (N, *shape). uint8 is mapped to [low, high] (−1 and 1 unless given); floats are taken as they are, in float32.
             labels: (N,) integers from 0, or None.
             flips: Let every row also stand for its mirror image along the last axis.
-            **options: `low`, `high`, `class_names`, `name` and `names` (one a row) of the constructor.
+            **options: `low`, `high`, `class_names`, `name`, `names` and `groups` (one a row) of the constructor.
 
         Raises:
             InputError: Empty or mixed shapes, NaN or Inf (the rows are named), labels that are no class numbers, one a row.
@@ -123,7 +125,7 @@ class Bank:
         low, high = (manifest["low"], manifest["high"]) if found.rows.dtype == np.uint8 else (-1.0, 1.0)
         return cls(
             found.rows, found.labels, flips=manifest["flips"], low=low, high=high, class_names=names,
-            name=str(manifest["name"]), manifest=manifest, mean=found.mean, names=found.names,
+            name=str(manifest["name"]), manifest=manifest, mean=found.mean, names=found.names, groups=found.groups,
         )  # fmt: skip
 
     @classmethod
@@ -133,8 +135,8 @@ class Bank:
         """Build a bank folder in one pass that keeps memory flat, and open it; killed at any moment, it is simply run again.
 
         Args:
-            source: A folder of images (class subfolders are labels), an .npy or .npz file, a datasets folder or parquet (with the
-                extra `hf`), or an array (N, *shape).
+            source: A path in any of the layouts of `scorescope.rows.readers`, FILE.py:FUNCTION that yields rows, or an array
+                (N, *shape).
             out: The folder to make, by custom NAME.bank.
             force: Replace a bank that is already there, once the new one is whole.
             progress: Told (what is done, rows done, rows in all) now and then.
@@ -166,6 +168,7 @@ class Bank:
             class_names=self.class_names,
             transform=tuple(self.manifest.get("transform", ())),
             names=self.names,
+            groups=self.groups,
         )
         write_bank(source, Path(path), Meaning(self.flips, self.low, self.high, self.name), force=force)
         return Bank.open(path)
@@ -263,6 +266,11 @@ class Bank:
     def names(self) -> tuple[str, ...] | None:
         """A name for each stored row, or None; read from the disk when first asked for."""
         return self._names() if callable(self._names) else self._names
+
+    @cached_property
+    def groups(self) -> tuple[str, ...] | None:
+        """What rows that belong together share (a patient, a video), a word for each stored row, or None; read when first asked for."""
+        return self._groups() if callable(self._groups) else self._groups
 
     def row_name(self, index: int) -> str:
         """What to call row `index`: its name, or its number where rows have none; N + i is row i mirrored, and says so."""

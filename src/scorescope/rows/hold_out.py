@@ -22,36 +22,48 @@ RANGES_APART = 1.6  # the span of values of one bank over that of another, beyon
 def split(bank: Bank, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Stored rows (kept, held out), each in ascending order: of every class the same share, drawn by `seed`.
 
+    Rows of one group are on one side: what is drawn are groups, and a row is a group of its own where the bank has none. A group belongs
+    to the class that most of its rows have (the least of several).
+
     Args:
         bank: Whose rows.
-        share: Of each class (of all rows, without labels), rounded to whole rows.
-        seed: Of the draw; a class's draw depends on no other class. Of drawn rows those that repeat a kept row exactly are kept, too.
+        share: Of the groups of each class (of all, without labels), rounded to whole ones.
+        seed: Of the draw; a class's draw depends on no other class. Drawn groups with a row that repeats a kept row exactly are kept, too.
 
     Raises:
         InputError: A share outside (0, 1), or one that leaves either side of a class empty.
     """
     if not 0 < share < 1:
         raise InputError(f"a held-out share of {share:g} is not between 0 and 1", "--hold-out 0.1")
-    groups = {-1: np.arange(len(bank.rows))}
-    if bank.labels is not None:
-        groups = {int(label): bank.indices(int(label)) for label in np.unique(bank.labels)}
-    drawn = []
-    for label, rows in groups.items():
-        count = round(share * len(rows))
-        if not 0 < count < len(rows):
-            where = f"class {bank.class_name(label)}" if label >= 0 else bank.name
+    n, what = len(bank.rows), "rows" if bank.groups is None else "groups"
+    group = np.arange(n) if bank.groups is None else np.unique(np.array(bank.groups), return_inverse=True)[1]
+    home = _classes_of(group, bank.labels)
+    held = np.zeros(group.max() + 1, bool)
+    for label in np.unique(home).tolist():
+        members = np.flatnonzero(home == label)
+        count = round(share * len(members))
+        if not 0 < count < len(members):
+            where = f"class {bank.class_name(label)}" if bank.labels is not None else bank.name
             raise InputError(
-                f"holding out {share:g} of the {len(rows)} rows of {where} leaves one side empty", "another share, or more rows"
+                f"holding out {share:g} of the {len(members)} {what} of {where} leaves one side empty", f"another share, or more {what}"
             )
-        drawn.append(rows[seeds.generator(seed, "hold-out", max(label, 0)).permutation(len(rows))[:count]])
-    held = np.sort(np.concatenate(drawn))
-    kept = np.setdiff1d(np.arange(len(bank.rows)), held)
-    digests = _digests(bank, bank.flips)
-    known = {digests[k] for k in kept}
-    repeats = np.array([digests[k] in known for k in held])
-    if repeats.all():
+        held[members[seeds.generator(seed, "hold-out", label).permutation(len(members))[:count]]] = True
+    digests = np.unique(np.array(_digests(bank, bank.flips)), return_inverse=True)[1]
+    while (repeats := held[group] & np.isin(digests, digests[~held[group]])).any():  # a group that is kept may repeat another's rows
+        held[group[repeats]] = False
+    if not held.any():
         raise InputError(f"every held-out row of {bank.name} repeats a kept one", "a bank without that many duplicates")
-    return np.sort(np.append(kept, held[repeats])), held[~repeats]
+    return np.flatnonzero(~held[group]), np.flatnonzero(held[group])
+
+
+def _classes_of(group: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """The class (G,) that most rows of each group have, the least of several; 0 without labels."""
+    home = np.zeros(group.max() + 1, np.int64)
+    if labels is not None:
+        pairs, counts = np.unique(np.stack([group, labels], 1), axis=0, return_counts=True)
+        order = np.lexsort((-pairs[:, 1], counts))  # the largest count last, and of equal ones the least label
+        home[pairs[order, 0]] = pairs[order, 1]
+    return home
 
 
 def hold_out(bank: Bank, share: float, seed: int = 0) -> tuple[Bank, Bank]:
@@ -61,7 +73,7 @@ def hold_out(bank: Bank, share: float, seed: int = 0) -> tuple[Bank, Bank]:
     kept, held = (
         Bank(
             part[0 : len(part)], part.labels, flips=bank.flips, low=bank.low, high=bank.high, class_names=bank.class_names,
-            name=name, manifest=link, names=part.names,
+            name=name, manifest=link, names=part.names, groups=part.groups,
         )
         for part, link, name in zip(parts, links, (bank.name, f"{bank.name}-held-out"), strict=True)
     )  # fmt: skip
@@ -115,6 +127,7 @@ def save_split(whole: Bank, out: Path, share: float, seed: int = 0, *, force: bo
             transform=(*whole.manifest["transform"], f"{'held out' if 'held_out_of' in link else 'kept'}: {share:g} held out, seed {seed}"),
             extra=link,
             names=part.names,
+            groups=part.groups,
         )
         write_bank(source, path, Meaning(whole.flips, whole.low, whole.high, called), force=force, progress=progress)
 
@@ -190,7 +203,13 @@ class _Part:
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        known = self.bank.names
+        return self._of(self.bank.names)
+
+    @property
+    def groups(self) -> tuple[str, ...] | None:
+        return self._of(self.bank.groups)
+
+    def _of(self, known: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if known is None else tuple(known[k] for k in self.index)
 
     def __len__(self) -> int:

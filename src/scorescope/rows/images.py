@@ -1,4 +1,4 @@
-"""Rows from images: a folder of them, or the encoded images of a dataset.
+"""Rows from images: encoded ones, wherever they are kept.
 
 Pixels are taken as a training loader's `convert("RGB")` takes them: palettes are looked up, transparency is dropped (and said
 so), the first frame counts, EXIF rotation is not applied. If every image is grey the rows have one channel, otherwise three.
@@ -15,21 +15,20 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from itertools import islice, zip_longest
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from scorescope.errors import InputError
-from scorescope.rows.names import check_names
 from scorescope.rows.options import Options
-from scorescope.rows.storage import Progress, Source, batch_rows, refuse_special
+from scorescope.rows.storage import Progress, Source, batch_rows
+from scorescope.rows.tags import Tags
 
 PHOTOS = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".jp2", ".gif", ".bmp"}
 SUFFIXES = frozenset(PHOTOS | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"})
-CLUTTER = frozenset({"thumbs.db", "desktop.ini"})
 GREY_MODES = frozenset({"1", "L", "LA", "La"})
 NAMED = 3
 PILLOW = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, RuntimeError)
@@ -53,9 +52,6 @@ def _pixels(image: Image.Image, mode: str | None, size: int | None) -> np.ndarra
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-# ---- any images -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -109,15 +105,12 @@ def image_source(
     items: Callable[[], Iterator[Item]],
     n: int,
     options: Options,
-    labels: np.ndarray | None,
-    class_names: tuple[str, ...] | None,
+    tags: Tags,
     progress: Progress,
     cautions: tuple[str, ...] = (),
 ) -> Source:
     """The rows of encoded images; `items` can be gone through twice."""
-    refused = [f"--{option}" for option, given in (("scale", options.scale is not None), ("layout", options.layout != "auto")) if given]
-    if refused:
-        raise InputError(f"{refused[0]} does not apply to images ({where})", "leaving it out")
+    options.refuse(where, "images", "scale", "layout", "rate", "seconds", "log_mel")
     seen = survey(items(), n, where, progress)
     (width, height), (_, name) = max(seen.sizes.items(), key=lambda entry: entry[1][0])
     if options.size is None and len(seen.sizes) > 1:
@@ -149,84 +142,5 @@ def image_source(
             while batch := list(islice(stream, min(size, 256))):
                 yield np.stack(list(pool.map(row, batch)))
 
-    return Source(where, (n, 1 if grey else 3, *side), np.dtype(np.uint8), batches, labels, class_names, tuple(words), cautions)
-
-
-# ---- a folder ---------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Folder:
-    """The images of a folder: `files` in row order, `classes` their class subfolders ("" for none)."""
-
-    files: list[Path]
-    classes: list[str]
-    ignored: list[str]
-
-
-def read_folder(root: Path) -> Folder:
-    """Find the images below `root`: class by class, by path within a class. Hidden files and file managers' clutter do not count."""
-    files: list[tuple[str, str, Path]] = []
-    ignored: list[str] = []
-    visited: set[str] = set()
-
-    def refuse(problem: OSError) -> None:
-        raise InputError(f"{problem.filename} can't be read ({problem.strerror})", "a folder that you may read") from problem
-
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=refuse):
-        real = os.path.realpath(folder)
-        subfolders[:] = [] if real in visited else [name for name in subfolders if not name.startswith(".")]
-        if real in visited:
-            continue
-        visited.add(real)
-        for name in names:
-            path = Path(folder) / name
-            relative = path.relative_to(root)
-            if name.startswith(".") or name.lower() in CLUTTER:
-                continue
-            if path.suffix.lower() in SUFFIXES:
-                refuse_special(path)
-                files.append((relative.parts[0] if len(relative.parts) > 1 else "", relative.as_posix(), path))
-            else:
-                ignored.append(relative.as_posix())
-    numbered = all(name.isdecimal() for name, _, _ in files)
-    files.sort(key=lambda entry: (int(entry[0]) if numbered else 0, entry[0], entry[1]))
-    return Folder([path for _, _, path in files], [name for name, _, _ in files], sorted(ignored))
-
-
-def spread(classes: list[str], limit: int) -> list[int]:
-    """Indices of `limit` files, as evenly from each class as there are files, in order."""
-    groups: dict[str, list[int]] = {}
-    for index, name in enumerate(classes):
-        groups.setdefault(name, []).append(index)
-    turns = (index for turn in zip_longest(*groups.values()) for index in turn if index is not None)
-    return sorted(islice(turns, limit))
-
-
-def folder_source(
-    root: Path, options: Options, given: np.ndarray | None, names: tuple[str, ...] | None, folder: Folder, progress: Progress
-) -> Source:
-    """The rows of a folder of images; its subfolders are the classes, unless labels are given or left out."""
-    kept = list(range(len(folder.files)))
-    by_folder = options.labels is None and any(folder.classes)
-    if by_folder and not all(folder.classes):
-        loose = folder.files[folder.classes.index("")].name
-        raise InputError(f"{root} has images beside its class subfolders ({loose})", "moving them into one, or --labels none")
-    if options.limit is not None and options.limit < len(kept):
-        kept = spread(folder.classes, options.limit) if by_folder else kept[: options.limit]
-    files = [folder.files[i] for i in kept]
-    labels, class_names = given, names
-    if by_folder:
-        class_names = tuple(dict.fromkeys(folder.classes))
-        number = {name: k for k, name in enumerate(class_names)}
-        labels = np.array([number[folder.classes[i]] for i in kept], np.int64)
-    cautions: tuple[str, ...] = ()
-    if folder.ignored:
-        listed = ", ".join(folder.ignored[:NAMED]) + (", …" if len(folder.ignored) > NAMED else "")
-        cautions = (f"{len(folder.ignored):,} files that are not images were left out ({listed})",)
-
-    def items() -> Iterator[Item]:
-        return ((path.relative_to(root).as_posix(), path) for path in files)
-
-    found = image_source(str(root), items, len(files), options, labels, class_names, progress, cautions)
-    return found if options.names == "none" else replace(found, names=check_names((name for name, _ in items()), len(files)))
+    shape, dtype = (n, 1 if grey else 3, *side), np.dtype(np.uint8)
+    return Source(where, shape, dtype, batches, transform=tuple(words), cautions=cautions, **vars(tags))

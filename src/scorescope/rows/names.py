@@ -1,4 +1,4 @@
-"""Names of rows: where a row came from, as a file's path in its folder. They change no answer and no fingerprint.
+"""Names of rows: where a row came from, as a file's path in its folder; and groups, likewise. They change no answer and no fingerprint.
 
 On disk they are one string of UTF-8, a NUL between two names, deflated: about 8 bytes a row for numbered files.
 """
@@ -34,8 +34,8 @@ def packed(names: Iterable[str]) -> bytes:
     return zlib.compress(BETWEEN.join(names).encode(), 6)
 
 
-def unpacked(stored: np.ndarray, n: int, where: str) -> tuple[str, ...]:
-    """The names of n rows.
+def unpacked(stored: np.ndarray, n: int, where: str, what: str = "names") -> tuple[str, ...]:
+    """The names of n rows, or `what` else was stored so.
 
     Raises:
         InputError: They were altered.
@@ -43,4 +43,4 @@ def unpacked(stored: np.ndarray, n: int, where: str) -> tuple[str, ...]:
     try:
         return check_names(zlib.decompress(stored.tobytes()).decode().split(BETWEEN), n, where)
     except (zlib.error, UnicodeDecodeError) as problem:
-        raise InputError(f"{where} was altered: the names of its rows can't be read", "building the bank again") from problem
+        raise InputError(f"{where} was altered: the {what} of its rows can't be read", "building the bank again") from problem

@@ -11,24 +11,31 @@ from tyro.conf import arg
 from scorescope.errors import InputError, unknown
 
 LAYOUTS = ("auto", "chw", "hwc")
+LONGEST = 3600  # seconds of sound in a row
 WIDEST = 4096  # pixels; sums over rows of 4096² colour pixels take gigabytes
 
 
 @dataclass(frozen=True)
 class Options:
-    """How the source is turned into rows. Labels are found by themselves in class subfolders, arrays y or labels, class columns."""
+    """How rows are made. COLUMN is an array or column of the source, or a .npy, .txt or .csv file with a value a row."""
 
     array: Annotated[str | None, arg(metavar="NAME")] = None
-    """Array of an .npz, or column of a dataset, with the rows, where several could be."""
+    """Array or column with the rows, where several could be."""
 
-    labels: Annotated[str | None, arg(metavar="NAME")] = None
-    """An .npy file, array or column with a class a row; "none" leaves labels out."""
+    columns: Annotated[str | None, arg(metavar="A,B,C*")] = None
+    """Of a table: the columns that make a row; * stands for any letters."""
 
-    names: Annotated[str | None, arg(metavar="NAME")] = None
-    """An .npy file, array or column with a name a row; of a folder of images the files' paths, unless "none"."""
+    labels: Annotated[str | None, arg(metavar="COLUMN")] = None
+    """The class of a row, or a regular expression whose first group in a row's name it is; "none" leaves labels out."""
+
+    names: Annotated[str | None, arg(metavar="COLUMN")] = None
+    """The name of a row; of files their paths, unless "none"."""
+
+    groups: Annotated[str | None, arg(metavar="COLUMN")] = None
+    """What rows of one patient or video share (--hold-out keeps it whole), or an expression as for --labels."""
 
     size: Annotated[int | None, arg(metavar="N")] = None
-    """Resize the shorter side to N (bicubic, antialiased), cut out the centre."""
+    """Resize an image's shorter side to N (bicubic, antialiased), cut out the centre."""
 
     gray: bool = False
     """Turn colour images to grey."""
@@ -43,7 +50,16 @@ class Options:
     """Multiply rows that are not 8-bit, e.g. 0.18215."""
 
     flips: bool = False
-    """Let every row also stand for its mirror image."""
+    """Let every row also stand for its mirror image; 8-bit images only."""
+
+    rate: Annotated[int | None, arg(metavar="HZ")] = None
+    """Resample sound to so many samples a second."""
+
+    seconds: Annotated[float | None, arg(metavar="S")] = None
+    """Cut sound to that length, or fill it up with silence."""
+
+    log_mel: bool = False
+    """Turn sound to its log-mel spectrum, 1×32×32, of 0.404 s unless --seconds says otherwise."""
 
     limit: Annotated[int | None, arg(metavar="N")] = None
     """Keep the first N rows; of class subfolders, equally many."""
@@ -56,9 +72,15 @@ class Options:
         """Model-space values of 8-bit 0 and 255."""
         return self.range or (-1.0, 1.0)
 
+    def refuse(self, where: str, what: str, *fields: str) -> None:
+        """Raise `InputError` for the first of `fields` that was given, since it does not apply to `what` the source `where` holds."""
+        given = next((name for name in fields if getattr(self, name) != getattr(type(self), name)), None)
+        if given is not None:
+            raise InputError(f"--{given.replace('_', '-')} does not apply to {what} ({where})", "leaving it out")
+
     def validate(self) -> None:
         """Raise `InputError` for a value that no source could be built with."""
-        for option, value in (("--size", self.size), ("--limit", self.limit)):
+        for option, value in (("--size", self.size), ("--limit", self.limit), ("--rate", self.rate)):
             if value is not None and not (isinstance(value, int) and value >= 1):
                 raise InputError(f"{option} {value} is not a positive number", f"{option} 1 or more")
         if self.size is not None and self.size > WIDEST:
@@ -70,3 +92,5 @@ class Options:
             raise InputError(f"--scale {self.scale} would destroy the rows", "a finite number other than 0")
         if self.layout not in LAYOUTS:
             raise unknown("layout", self.layout, LAYOUTS)
+        if self.seconds is not None and (not math.isfinite(self.seconds) or not 0 < self.seconds <= LONGEST):
+            raise InputError(f"--seconds {self.seconds:g} is no length of sound", f"a number above 0, at most {LONGEST:,}")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from scorescope.errors import InputError
-from scorescope.rows import arrays, hub, images
 from scorescope.rows.options import Options
-from scorescope.rows.storage import MANIFEST, ROWS, Progress, Source, refuse_special
+from scorescope.rows.raw import raw_array
+from scorescope.rows.readers import npy, reader_of
+from scorescope.rows.storage import Progress, Source, refuse_special
 
-KINDS = "a folder of images, an .npy or .npz file, a datasets folder, or parquet"
+KINDS = (
+    "images, sound, arrays (.npy, .npz, .h5, .safetensors), a table (.csv, .parquet), a folder, zip or tar of such, a datasets folder, "
+    "MNIST's or CIFAR's files, or FILE.py:rows"
+)
 
 
 def read_source(source: str | Path | np.ndarray, options: Options, progress: Progress) -> Source:
@@ -22,51 +25,20 @@ def read_source(source: str | Path | np.ndarray, options: Options, progress: Pro
         InputError: The source is missing, empty, unreadable, of mixed shape, or ambiguous; the labels do not fit.
     """
     if isinstance(source, np.ndarray):
-        return _one_array(arrays.raw_array(source, "array"), options)
+        options.refuse("array", "an array in memory", "array", "columns")
+        return npy.one_array(raw_array(source, "array"), options)
     path = Path(source)
-    if not path.exists():
+    if not path.is_dir():
+        refuse_special(path)
+    reader = reader_of(path)
+    if not path.exists() and (reader is None or not _made_up(path)):
         raise InputError(f"no source at {path}", KINDS)
-    if path.is_dir():
-        return _folder(path, options, progress)
-    refuse_special(path)
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        return _one_array(arrays.npy(path), options)
-    if suffix == ".npz":
-        found = arrays.npz(path)
-        rows = arrays.choose_rows(found, str(path), options)
-        return _one_array(rows, options, arrays.choose_labels(found, rows, str(path), options), found)
-    if suffix == ".parquet":
-        return hub.parquet_source([path], str(path), options, progress)
-    raise InputError(f"{path} is not a source that banks are built from", KINDS)
+    if reader is None:
+        raise InputError(f"{path} is not a source that banks are built from", KINDS)
+    found: Source = reader.source(path, options, progress)
+    return found
 
 
-def _one_array(
-    raw: arrays.Raw, options: Options, own_labels: arrays.Raw | None = None, beside: dict[str, arrays.Raw] | None = None
-) -> Source:
-    labels = own_labels if own_labels is not None else arrays.label_file(options)
-    rows = raw.shape[0] if raw.shape else 0
-    found = arrays.array_source(raw, options, *(arrays.read_labels(labels, rows, options) if rows else (None, None)))
-    return replace(found, names=arrays.read_names(arrays.choose_names(beside or {}, raw.where, options), rows, options))
-
-
-def _folder(path: Path, options: Options, progress: Progress) -> Source:
-    if (path / ROWS).exists() and (path / MANIFEST).exists():
-        raise InputError(f"{path} is a bank already", f"scorescope bank info {path}")
-    if hub.is_saved_dataset(path):
-        return hub.saved_source(path, options, progress)
-    found = images.read_folder(path)
-    if found.files:
-        if options.array is not None:
-            raise InputError(f"--array does not apply to a folder of images ({path})", "leaving it out")
-        if options.names not in (None, "none"):
-            said = f"--names {options.names} does not apply to a folder of images, whose rows have its files' paths as names"
-            raise InputError(said, "--names none, or leaving it out")
-        labels = arrays.label_file(options)
-        given, names = arrays.read_labels(labels, len(found.files), options)
-        return images.folder_source(path, options, given, names, found, progress)
-    parquet = [path / name for name in found.ignored if name.endswith(".parquet")]
-    if parquet:
-        return hub.parquet_source(parquet, str(path), options, progress)
-    held = f"; it holds {', '.join(found.ignored[:3])}{', …' if len(found.ignored) > 3 else ''}" if found.ignored else ", it is empty"
-    raise InputError(f"{path} has no images{held}", KINDS)
+def _made_up(path: Path) -> bool:
+    """Whether a path is more than the name of a file: FILE.py:FUNCTION, or a pattern."""
+    return any(letter in str(path) for letter in ":*?[{")

@@ -1,13 +1,14 @@
 """Banks on disk: how they are written, opened and verified.
 
 A bank is a folder with two files. `rows.safetensors` holds the tensors `mean` (*shape) float64, `labels` (N,) int64, if there are
-any, `rows` (N, *shape) as stored, and their names (`names.packed`), if there are any; its header is written first, because N is known
-before the rows are read, so that rows stream through and memory stays flat. `manifest.json` says what they are (the keys are those of
-`write_bank`).
+any, `rows` (N, *shape) as stored, their names and their groups (`names.packed`), if there are any; its header is written first,
+because N is known before the rows are read, so that rows stream through and memory stays flat. `manifest.json` says what they are
+(the keys are those of `write_bank`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -63,6 +64,8 @@ class Source:
         cautions: What the user should know, in words.
         extra: What else the manifest says.
         names: Of the rows, or None.
+        groups: What rows that belong together share, a word a row, or None.
+        known_at_the_end: Asked once the rows were read: what else the manifest says; its `cautions` follow the others.
     """
 
     where: str
@@ -75,6 +78,8 @@ class Source:
     cautions: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
+    known_at_the_end: Callable[[], Mapping[str, Any]] = dict
 
 
 class Meaning(NamedTuple):
@@ -131,8 +136,8 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
         check_labels(source.labels, source.class_names, source.where)
     byte = source.dtype == np.uint8
     summary = Summary(source.dtype, source.shape, flips=flips, low=low, high=high)
-    names = b"" if source.names is None else packed(source.names)
-    layout = _layout(source, len(names))
+    words = {key: packed(told) for key, told in (("names", source.names), ("groups", source.groups)) if told is not None}
+    layout = _layout(source, {key: len(told) for key, told in words.items()})
     refuse_existing(out, force)
     with space_for(out, layout.size, "another disk, or --limit"), replacing_folder(out) as folder:
         with open(folder / ROWS, "wb") as file:
@@ -145,12 +150,13 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
                 if summary.sound:
                     file.write(np.ascontiguousarray(rows, dtype=source.dtype).data)
                 progress("rows", summary.seen, source.shape[0])
-            file.write(names)
+            file.writelines(words.values())
             summary.refuse_non_finite(source.where)
             content = summary.finish(source.labels)
             file.seek(layout.tensors["mean"].offset)
             file.write(np.ascontiguousarray(summary.mean, dtype="<f8").data)
         counts = None if source.labels is None else np.bincount(source.labels, minlength=len(source.class_names or ())).tolist()
+        late = dict(source.known_at_the_end())
         manifest = {
             "schema": SCHEMA,
             "version": __version__,
@@ -167,31 +173,40 @@ def write_bank(source: Source, out: Path, meaning: Meaning, *, force: bool = Fal
             "source": source.where,
             "transform": list(source.transform),
             **content,
-            "cautions": [*source.cautions, *content["cautions"]],
+            "cautions": [*source.cautions, *late.pop("cautions", ()), *content["cautions"]],
+            **({} if source.groups is None else {"groups": groups_in_short(source.groups)}),
             **source.extra,
+            **late,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8")
         refuse_existing(out, force)  # nor what came there meanwhile
 
 
-def _layout(source: Source, names: int) -> Layout:
-    """The tensors of a bank, the wide types first, so that each is aligned whatever the rows' size; `names` takes so many bytes."""
+def groups_in_short(groups: tuple[str, ...]) -> dict[str, Any]:
+    """What the manifest says of the groups. They change no answer about the rows, so that the bank's fingerprint is without them."""
+    digest = hashlib.sha256("\0".join(groups).encode()).hexdigest()
+    return {"count": len(set(groups)), "fingerprint": digest}
+
+
+def _layout(source: Source, words: Mapping[str, int]) -> Layout:
+    """The tensors of a bank, the wide types first, so that each is aligned whatever the rows' size; texts take so many bytes."""
     labels = {} if source.labels is None else {"labels": (np.dtype("<i8"), (source.shape[0],))}
-    words = {"names": (np.dtype(np.uint8), (names,))} if names else {}
-    return plan({"mean": (np.dtype("<f8"), source.shape[1:]), **labels, "rows": (source.dtype, source.shape), **words})
+    texts = {key: (np.dtype(np.uint8), (size,)) for key, size in words.items()}
+    return plan({"mean": (np.dtype("<f8"), source.shape[1:]), **labels, "rows": (source.dtype, source.shape), **texts})
 
 
 # ---- opening ----------------------------------------------------------------------------------------------------------------
 
 
 class Stored(NamedTuple):
-    """What a bank folder holds: the rows on the disk, labels (N,), mean (*shape) and names where there are any, the manifest."""
+    """What a bank folder holds: the rows on the disk, labels (N,), mean (*shape), names and groups where there are any, the manifest."""
 
     rows: StoredRows
     labels: np.ndarray | None
     mean: np.ndarray | None
     manifest: dict[str, Any]
     names: Callable[[], tuple[str, ...]] | None = None
+    groups: Callable[[], tuple[str, ...]] | None = None
 
 
 def read_bank(path: Path) -> Stored:
@@ -220,13 +235,12 @@ def read_bank(path: Path) -> Stored:
     centre = None if mean is None else file.read(mean)
     if centre is not None and not np.isfinite(centre).all():
         raise InputError(f"{path / ROWS} was altered: its mean is not finite", AGAIN)
-    words = found.get("names")
-    names = None if words is None else partial(_read_names, file, words, manifest["rows"])
-    return Stored(StoredRows(file, entry), labels, centre, manifest, names)
+    names, groups = (partial(_read_words, file, found[key], manifest["rows"], key) if key in found else None for key in ("names", "groups"))
+    return Stored(StoredRows(file, entry), labels, centre, manifest, names, groups)
 
 
-def _read_names(file: StoredFile, entry: Entry, n: int) -> tuple[str, ...]:
-    return unpacked(file.read(entry), n, str(file.path))
+def _read_words(file: StoredFile, entry: Entry, n: int, what: str) -> tuple[str, ...]:
+    return unpacked(file.read(entry), n, str(file.path), what)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

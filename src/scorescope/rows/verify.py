@@ -9,7 +9,7 @@ import numpy as np
 
 from scorescope.errors import InputError
 from scorescope.rows.bank import Bank
-from scorescope.rows.storage import AGAIN, Progress, batch_rows, quiet
+from scorescope.rows.storage import AGAIN, Progress, batch_rows, groups_in_short, quiet
 from scorescope.rows.summary import Summary
 from scorescope.rows.tensors import StoredRows
 
@@ -31,6 +31,8 @@ def verify(bank: Bank, progress: Progress = quiet) -> dict[str, Any]:
         progress("rows", summary.seen, len(rows))
     summary.refuse_non_finite(where)
     content, _ = summary.finish(bank.labels), bank.names
+    if bank.groups is not None:
+        content["groups"] = groups_in_short(bank.groups)
     manifest = bank.manifest
     if "fingerprint" not in manifest:
         return content

@@ -88,7 +88,8 @@ def subset(bank: Bank, rows: np.ndarray, name: str) -> Bank:
     """A bank of some stored rows (and of their mirror images where the bank has them), in the bank's own order."""
     kept = np.sort(rows)
     labels = None if bank.labels is None else bank.labels[kept]
-    names = None if bank.names is None else [bank.names[row] for row in kept]
+    names, groups = (None if known is None else [known[row] for row in kept] for known in (bank.names, bank.groups))
     return Bank(
-        bank.stored_at(kept), labels, flips=bank.flips, low=bank.low, high=bank.high, class_names=bank.class_names, name=name, names=names
+        bank.stored_at(kept), labels, flips=bank.flips, low=bank.low, high=bank.high, class_names=bank.class_names, name=name,
+        names=names, groups=groups,
     )  # fmt: skip
