@@ -12,9 +12,12 @@ from scorescope.adapters import families
 from scorescope.adapters.families import Checkpoint, adm, family_of, lucidrains
 from scorescope.adapters.parts import Velocity, trained_schedule
 from scorescope.registry import names
-from tests.family_cases import CASES, official
+from tests.family_cases import CASES as CLASSIC
+from tests.family_cases import official
+from tests.family_cases_modern import CASES as MODERN
 from tests.official import SPREAD, drawn
 
+CASES = [*CLASSIC, *MODERN]
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name or case.family)
 once = pytest.mark.parametrize("case", [case for case in CASES if not case.alike], ids=lambda case: case.name or case.family)
 

@@ -2,7 +2,8 @@
 
 A family is a module with three names: `SIZE`, what a recipe chooses (`SIZE(...).on(shape, classes)` is a `CONFIG`); `CONFIG`, all that
 determines the network, as plain values; `NETWORK(config)`, a module called as `net(z, t, label)` whose `stages` are its blocks in
-order. All that it computes with are parameters and buffers of its state dict. It is found by its file's name.
+order. All that it computes with are parameters and buffers of its state dict. It is found by its file's name. A network without `SIZE`
+takes the weights of others, and no recipe trains it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ LARGEST, DEEPEST = 2**20, 1000  # of a count in a `CONFIG`, and of blocks in a r
 
 
 def families() -> list[str]:
-    """Names of all families."""
-    return registry.names(__name__)
+    """Names of all families that a recipe can train."""
+    return list(registry.every(__name__, "SIZE"))
 
 
 def module(family: str) -> Any:

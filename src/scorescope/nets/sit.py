@@ -170,6 +170,13 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(h), approximate="tanh"))
 
 
+def unpatch(h: Tensor, size: int, patch: int, channels: int) -> Tensor:
+    """Tokens (B, L, patch² · channels) to images (B, channels, size, size); of more channels in a token the first are taken."""
+    side = size // patch
+    h = h.view(-1, side, side, patch, patch, h.shape[-1] // patch**2)[..., :channels]
+    return h.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, size, size)
+
+
 def modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Shift and scale every token of `h` (B, L, width) by its example's (B, width)."""
     return torch.addcmul(shift.unsqueeze(1), h, (1 + scale).unsqueeze(1))
@@ -257,10 +264,7 @@ class SiT(nn.Module):
         h = self.x_embedder(z) + self.pos_embed
         for block in self.blocks:
             h = block(h, condition)
-        h = self.final_layer(h, condition)
-        side, patch = config.size // config.patch, config.patch
-        h = h.view(-1, side, side, patch, patch, config.channels * (1 + config.doubled))[..., : config.channels]
-        return h.permute(0, 5, 1, 3, 2, 4).reshape(-1, config.channels, config.size, config.size)
+        return unpatch(self.final_layer(h, condition), config.size, config.patch, config.channels)
 
 
 SIZE, CONFIG, NETWORK = SiTSize, SiTConfig, SiT

@@ -14,6 +14,7 @@ there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,12 +37,15 @@ class Checkpoint:
     Attributes:
         weights: Tensors by name, without what wrappers put before the names; float32 where they are floating-point.
         part: Which part of the file they are: "ema", "model", …, or "all".
-        rest: What else is in the file, by name: plain values, as `args`, `step`, `config`.
+        rest: What else is in the file, by name: plain values, as `args`, `step`, `config`; buffers that a latent model keeps beside its
+            network, as `alphas_cumprod`; and where the part was a whole network, its record (`inert.Inert`) under the part's name.
+        left_out: Classes of the objects in the file that were not made.
     """
 
     weights: Weights
     part: str = "all"
     rest: Mapping[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def has(self, *prefixes: str) -> bool:
         """Whether for each of the prefixes there is a weight whose name begins so."""
@@ -164,3 +168,18 @@ class _Unfilled(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return args[0] if func in self.FILLS else func(*args, **(kwargs or {}))
+
+
+def positive(name: str, value: Any, example: str) -> float:
+    """An option as a positive number, however it was written.
+
+    Raises:
+        InputError: It is none.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise InputError(f"{name}={value} is not a positive number", example)
+    return number
