@@ -542,6 +542,8 @@ def _about(name: str, model: Denoiser, identity: Any) -> dict[str, Any]:
         "prediction": getattr(model, "prediction", "posterior mean"),
         "start": round(start_time(model), 4),
         "recipe": model.about.get("recipe", {}),
+        "weights": model.about.get("weights", ""),
+        "left_out": model.about.get("left_out", ""),
     }
 
 

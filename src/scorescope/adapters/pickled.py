@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from scorescope.adapters.weights import PICKLES, unpickled
+from scorescope.adapters.weights import PICKLES, kinds
 from scorescope.denoiser import Denoiser
 from scorescope.errors import InputError
 from scorescope.files import sha256
@@ -20,8 +20,8 @@ REMEDY = "my_model.py:build, a function that reads the file and returns ss.Netwo
 
 
 def accepts(path: Path) -> bool:
-    """A file with one of the names that pickles go by, with more in it than tensors and plain values."""
-    return path.suffix.lower() in PICKLES and path.is_file() and unpickled(path) is None
+    """A file with one of the names that pickles go by, which holds one object of some class."""
+    return path.suffix.lower() in PICKLES and path.is_file() and "object" in kinds(path)
 
 
 def load(path: Path, options: dict[str, Any]) -> Denoiser:

@@ -36,12 +36,15 @@ class Checkpoint:
     Attributes:
         weights: Tensors by name, without what wrappers put before the names; float32 where they are floating-point.
         part: Which part of the file they are: "ema", "model", …, or "all".
-        rest: What else is in the file, by name: plain values, as `args`, `step`, `config`.
+        rest: What else is in the file, by name: plain values, as `args`, `step`, `config`; buffers that a latent model keeps beside its
+            network, as `alphas_cumprod`; and where the part was a whole network, its record (`inert.Inert`) under the part's name.
+        left_out: Classes of the objects in the file that were not made.
     """
 
     weights: Weights
     part: str = "all"
     rest: Mapping[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def has(self, *prefixes: str) -> bool:
         """Whether for each of the prefixes there is a weight whose name begins so."""
