@@ -15,6 +15,7 @@ Every pickle has its own seed: `--first 4711 --count 1` repeats one.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import pickle
 import pickletools
@@ -69,11 +70,10 @@ def subjects(canary: Path) -> list[bytes]:
 def operations(content: bytes) -> list[tuple[int, int, str]]:
     """Begin, end and name of each operation; of what can't be read to its end, those before."""
     found: list[tuple[int, str]] = []
-    try:
-        found += ((at, opcode.name) for opcode, _, at in pickletools.genops(content))
-    except ValueError:
-        pass
-    ends = [*(at for at, _ in found[1:]), len(content)]
+    with contextlib.suppress(ValueError):
+        for opcode, _, at in pickletools.genops(content):
+            found.append((at or 0, opcode.name))
+    ends = [*(at for at, _ in found[1:]), len(content)][: len(found)]
     return [(at, end, name) for (at, name), end in zip(found, ends, strict=True)] or [(0, len(content), "")]
 
 
