@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import pickle
 import pickletools
@@ -67,6 +68,7 @@ def subjects(canary: Path) -> list[bytes]:
     return [*found, *(pickle.dumps({"ema": states, "args": trap}, protocol) for trap in traps(canary) for protocol in (0, 2, 4))]
 
 
+@functools.lru_cache(maxsize=256)
 def operations(content: bytes) -> list[tuple[int, int, str]]:
     """Begin, end and name of each operation; of what can't be read to its end, those before."""
     found: list[tuple[int, str]] = []
@@ -138,6 +140,7 @@ def mutated(found: list[bytes], dice: random.Random) -> bytes:
     return _zip_with(content, target) if inside else target
 
 
+@functools.cache
 def _main(content: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))

@@ -256,7 +256,7 @@ def test_a_pickle_is_not_opened_untold(tmp_path, suffix, how):
         torch.save(Trap(sprung), path)
     else:
         path.write_bytes(pickle.dumps(Trap(sprung)))
-    refused(path, r"is a pickle, and opening one runs whatever code is inside.*--trust")
+    refused(path, r"is a pickled object, and opening one runs whatever code is inside.*--trust")
     assert not sprung.exists()
     if how == "torch":  # The trap is a real one.
         refused(path, "holds a NoneType", trust=True)
@@ -322,8 +322,8 @@ def test_a_trusted_pickle_of_something_else(tmp_path, held, said):
 
 def test_a_trusted_file_that_is_no_pickle(tmp_path):
     (tmp_path / "model.bin").write_bytes(b"\x00" * 100)
-    refused(tmp_path / "model.bin", "can't be unpickled", trust=True)
+    refused(tmp_path / "model.bin", "can't be read as a pickle", trust=True)
     (tmp_path / "model.pt").write_bytes(b"")
-    refused(tmp_path / "model.pt", "can't be unpickled", trust=True)
+    refused(tmp_path / "model.pt", "can't be read as a pickle", trust=True)
     torch.save(Gaussian(3, 0.5), tmp_path / "model.ckpt")
     refused(tmp_path / "model.ckpt", r"takes no options \(depth given\)", trust=True, depth=1)

@@ -301,6 +301,7 @@ LAYOUTS = {
     "a list": ([MODEL, {"state": {}}, 3, AVERAGE], None),
     "model": ({"model": AVERAGE, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}, "model"),
     "bare": (AVERAGE, "all"),
+    "bare with statistics": (AVERAGE | {"stats": {"mean": torch.ones(2)}}, "all"),
     "wrapped": (before("module._orig_mod.model.", AVERAGE), "all"),
     "wrapped otherwise": (before("_orig_mod.module.", AVERAGE) | {"n_averaged": torch.tensor(3)}, "all"),
     "latent": (before("model.diffusion_model.", AVERAGE) | {"alphas_cumprod": torch.ones(3)}, "all"),

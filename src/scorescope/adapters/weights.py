@@ -156,8 +156,9 @@ def _parts(found: Any) -> dict[str, Part]:
     """The state dicts of a file by name."""
     held = {str(name): value for name, value in found.items()} if isinstance(found, Mapping) else {}
     dicts = {name: tensors for name, value in held.items() if (tensors := _tensors(value))}
-    if not dicts:
-        dicts = {ALL: tensors} if (tensors := _tensors(found)) else {}
+    whole = _tensors_at_once(found)
+    if any("." in name for name in whole) or (whole and not dicts):  # a state dict itself, whatever it keeps beside
+        dicts = {ALL: whole}
     parts: dict[str, Part] = {}
     for name, tensors in dicts.items():
         averages, model = _apart(tensors)
