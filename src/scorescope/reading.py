@@ -396,14 +396,10 @@ class _Check:
         return outside(made.cpu(), *value_range(self.bank))
 
     def present(self) -> float:
-        """Q of the reading as it is."""
-        try:
-            return self._qualities(PRESENT)[self.own, PRESENT]
-        except InputError:
-            raise
-        except Exception as problem:
-            said = " ".join(str(problem).split()) or "no message"
-            raise InputError(f"{self.model.name} can't be asked about rows of shape {self.bank.shape} ({said})") from problem
+        """Q of the reading as it is; what can't be run is found first."""
+        z, t, _ = self._state(LEVELS[0])
+        self._run(z.float(), t)
+        return self._qualities(PRESENT)[self.own, PRESENT]
 
     # ---- judging ----------------------------------------------------------------------------------------------------------------
 

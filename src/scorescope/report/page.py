@@ -152,7 +152,13 @@ def model_facts(record: dict[str, Any], names: list[str]) -> list[dict[str, str]
         size = f"{short_count(size)} parameters" if size else "size unknown"
         if "samples" in record:
             size = f"{record['samples'].get('rows', '?'):,} samples"
-        found.append({"name": name, "size": size, **{key: str(one.get(key) or "") for key in ("file", "sha256", "schedule", "prediction")}})
+        found.append(
+            {
+                "name": name,
+                "size": size,
+                **{key: str(one.get(key) or "") for key in ("file", "sha256", "schedule", "prediction", "read_as")},
+            }
+        )
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from scorescope.denoiser import Denoiser
 
-WHAT = "a diffusers pipeline"
+WHAT = "a diffusers model"
 OPTIONS = {"null": "label that stands for no class", "clip": "whether posterior means are cut to the range of the data"}
 
 
