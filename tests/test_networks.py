@@ -94,6 +94,42 @@ def test_a_class_reaches_the_network_by_position_and_by_name():
         torch.testing.assert_close(model(z, 0.5, 2) - model(z, 0.5, 1), torch.ones(2, 2))
 
 
+class Context(Two):
+    """Attends to a context (B, tokens, 2), and could take a class, too."""
+
+    def forward(self, x, t, mask=None, class_labels=None, context=None):
+        assert mask is None
+        assert class_labels is None
+        return x + context.sum(1)
+
+
+def embedded(z, t, vector):
+    return z + vector
+
+
+@pytest.mark.parametrize(("net", "form"), [(embedded, (1,)), (Context(), (3, 2))])
+def test_a_class_reaches_a_network_as_a_vector(net, form):
+    table = torch.arange(1.0, 5.0).reshape(4, *[1] * len(form)).expand(4, *form)
+    told = ss.Conditioned(net, table, null=torch.zeros(form))
+    assert (told.classes, told.null_label) == (4, 4)
+    model = ss.NetworkDenoiser(told, prediction="x", classes=told.classes, null_label=told.null_label)
+    z, label = torch.ones(3, 2), torch.tensor([0, 3, 4])
+    more = model(z, 0.5, label) - model(z, 0.5)
+    torch.testing.assert_close(more, torch.tensor([1.0, 4.0, 0.0])[:, None].expand(3, 2) * (form[0] if len(form) == 2 else 1))
+    other = ss.NetworkDenoiser(ss.Conditioned(net, 2 * table, null=torch.zeros(form)), prediction="x", classes=4, null_label=4)
+    assert model.identity() != other.identity()
+    assert model.parameters_count == (6 if isinstance(net, nn.Module) else 0)
+
+
+def test_a_network_that_always_has_the_same_vector():
+    model = ss.NetworkDenoiser(ss.Conditioned(embedded, torch.zeros(0, 2), null=torch.tensor([1.0, 2.0])), prediction="x")
+    assert model(torch.zeros(1, 2), 0.5).tolist() == [[1.0, 2.0]]
+    lacking = ss.NetworkDenoiser(ss.Conditioned(embedded, torch.zeros(3, 2)), prediction="x", classes=3)
+    assert not lacking.has_null
+    with pytest.raises(ss.InputError, match="no unconditional prediction"):
+        lacking(torch.zeros(1, 2), 0.5)
+
+
 class Object:
     def __init__(self, net):
         self.nets = {"ema": [net]}

@@ -50,7 +50,8 @@ class Denoiser(ABC):
         null_label: A label that asks the same, so that one batch may hold both; None where there is no such number.
         shape: Shape of one state, or None where the model takes any.
         name: What reports call the model.
-        about: Where it comes from, for reports: file, sha256, recipe, bank; empty for a model made in Python.
+        about: Where it comes from, for reports: file, sha256, recipe, bank; empty for a model made in Python. "samples_only" says in
+            words why the model's target is not E[x | z_t]: then its samples alone are judged.
     """
 
     schedule: Schedule = LinearSchedule()
@@ -123,6 +124,11 @@ class Denoiser(ABC):
             **file,
             **{name: identity_of(value, f"{self.name}.{name}") for name, value in kept.items()},
         }
+
+    @property
+    def samples_only(self) -> str:
+        """Why its target is not E[x | z_t] (another coupling, reflow, consistency, distillation …); empty where it is that."""
+        return str(self.about.get("samples_only", ""))
 
     @property
     def linear_range(self) -> tuple[float, float]:

@@ -34,6 +34,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from scorescope import __version__, copies, forecast, plan, regions, results, runs, sampled
+from scorescope.adapters import objects
 from scorescope.denoiser import Denoiser, on_linear_axis
 from scorescope.empirical import EmpiricalScore
 from scorescope.errors import InputError, unknown
@@ -127,7 +128,7 @@ class Machine:
 
 
 def examine(
-    model: Denoiser | Sequence[Denoiser] | Bank | np.ndarray | Tensor | str | Path,
+    model: Any,
     bank: Bank,
     probes: Sequence[str] | None = None,
     *,
@@ -140,8 +141,10 @@ def examine(
     """Measure one or several models against the exact empirical score of their training set.
 
     Args:
-        model: A `Denoiser`, or several: then the report compares them. Or finished samples, as an array (n, *shape) in model space, a bank
-            of them or a path to them (`evaluate.open_samples`): then what needs no model is measured, and its name is the samples'.
+        model: A `Denoiser`, or an object that `load` takes as it is, or a list of them: then the report compares them. Or finished
+            samples, as an array (n, *shape) in model space, a bank of them or a path to them (`evaluate.open_samples`): then what needs no
+            model is measured, and its name is the samples'. Of a model whose target is not E[x | z_t] (`Denoiser.samples_only`) the same
+            is measured, and r* of its states.
         bank: What they were trained on.
         probes: Names of probes; all unless given.
         held_out: Rows of the same kind that training never saw: what is asked of training rows is asked of them, too.
@@ -173,7 +176,8 @@ def examine(
         sampled.check(samples, bank, chosen, plan.preset(preset))
         work = partial(_samples_examined, samples, chosen, bank, machine, force)
     else:
-        work = partial(_examined, prepare(chosen, model, bank, machine.device, held_out), bank, machine, force)
+        models = objects.denoisers_of(model)
+        work = partial(_examined, prepare(chosen, models, bank, machine.device, held_out), bank, machine, force)
     if out is not None:
         return work(Path(out))
     folder = Path(tempfile.mkdtemp(prefix="scorescope-"))
@@ -302,7 +306,9 @@ class _Job:
         labels = regions.path_labels(prepared.classes, self.plan.paths)
         self.labels = None if labels is None else labels.to(self.device)
         solver = {"method": self.plan.solver, "steps": self.plan.steps, "batch": machine.batch}
-        self.setting = Setting(prepared.times, self.plan.sizes, self.plan.seed, prepared.classes, solver, {}, self.plan.returns)
+        self.setting = Setting(
+            prepared.times, self.plan.sizes, self.plan.seed, prepared.classes, solver, {}, self.plan.returns, not prepared.samples_only
+        )
 
     def run(self, board: Board, continued: bool) -> xr.Dataset:
         state_probes = [probe for probe in self.prepared.probes if isinstance(probe, StateProbe)]
@@ -544,6 +550,8 @@ def _about(name: str, model: Denoiser, identity: Any) -> dict[str, Any]:
         "recipe": model.about.get("recipe", {}),
         "weights": model.about.get("weights", ""),
         "left_out": model.about.get("left_out", ""),
+        "samples_only": model.samples_only,
+        "read_as": str(model.about.get("read_as", "")),
     }
 
 

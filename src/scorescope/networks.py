@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from scorescope.errors import InputError
+
 LABELS = ("label", "labels", "y", "class_labels", "class_label")  # what parameters for a class are called, in this order
+VECTORS = ("encoder_hidden_states", "context", "cond", "condition", *LABELS)  # and those for a vector in its place
 INSIDE = ("_orig_mod", "module")  # where torch.compile and data parallelism keep the network
 
 
-def label_argument(net: Callable[..., Any], classes: int) -> int | str | None:
+def label_argument(net: Callable[..., Any], classes: int, names: Sequence[str] = LABELS) -> int | str | None:
     """How a network takes the class: as its third argument (2), by a name, or not at all (None).
 
     A parameter without default that stands third is given the label, or None where there are no classes: `net(z, t, label)`. Optional
-    ones are left alone, but where there are classes that the model is asked for: then the label goes to the first of `LABELS` that the
+    ones are left alone, but where there are classes that the model is asked for: then the label goes to the first of `names` that the
     network has, or else to the third. A signature that can't be read counts as (z, t, label).
     """
     parameters = _parameters(net)
@@ -26,12 +30,56 @@ def label_argument(net: Callable[..., Any], classes: int) -> int | str | None:
     placed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(placed) > 2 and placed[2].default is placed[2].empty:
         return 2
-    named = [p for p in parameters if p.name in LABELS and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p not in placed[:2]]
+    named = [p for p in parameters if p.name in names and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p not in placed[:2]]
     if not classes:
         named = [p for p in named if p.default is p.empty]
     if named:
-        return min((p.name for p in named), key=LABELS.index)
+        return min((p.name for p in named), key=names.index)
     return 2 if classes and len(placed) > 2 else None
+
+
+class Conditioned(nn.Module):
+    """A network that is told its class by a vector: label k becomes row k of a table.
+
+    The vectors may be one-hot, learned embeddings (n, width), contexts for cross-attention or embeddings of n prompts (n, tokens, width).
+    Wrapped so, `NetworkDenoiser(net, …, classes=net.classes, null_label=net.null_label)` takes it as any network with labels.
+
+    Args:
+        net: Called as `net(z, time, vector)`, or with the vector as the first of `VECTORS` that it has where its third argument is another.
+        vectors: (n, *) of the n classes; (0, *), beside `null`, for a network that always has the same one.
+        null: (*) of "no class", often zeros; None where the network has none.
+
+    Attributes:
+        classes: n.
+        null_label: n, or None without `null`.
+
+    Raises:
+        InputError: Vectors that are none, or of other shapes.
+    """
+
+    def __init__(self, net: Callable[..., Any], vectors: Tensor, null: Tensor | None = None) -> None:
+        super().__init__()
+        if not isinstance(vectors, Tensor) or vectors.ndim < 2 or not vectors.is_floating_point():
+            shape = f"{vectors.dtype} of shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else type(vectors).__name__
+            raise InputError(f"the vectors of the classes are {shape}", "a floating-point tensor (classes, width)")
+        if null is not None and null.shape != vectors.shape[1:]:
+            raise InputError(f"the null vector has shape {tuple(null.shape)}, those of classes {tuple(vectors.shape[1:])}", "one shape")
+        self.net, self.classes, self.null_label = net, len(vectors), None if null is None else len(vectors)
+        self.held = nn.ModuleList([] if isinstance(net, nn.Module) else held(net))
+        self.vectors: Tensor
+        self.register_buffer("vectors", vectors if null is None else torch.cat([vectors, null[None].to(vectors)]))
+        self._argument = label_argument(net, 1, VECTORS)
+        if self._argument is None:
+            raise InputError("the network has no place for a vector", "a forward(z, t, context)")
+
+    def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Any:
+        """What the network returns, given the vectors of the labels (B,); the null one for None."""
+        if label is None:
+            if self.null_label is None:
+                raise InputError("the network has no null vector, so it has no unconditional prediction", "a label")
+            label = torch.full((len(z),), self.null_label, dtype=torch.int64, device=z.device)
+        vector = self.vectors[label].to(z.dtype)
+        return self.net(z, t, **{self._argument: vector}) if isinstance(self._argument, str) else self.net(z, t, vector)
 
 
 def _parameters(net: Callable[..., Any]) -> list[inspect.Parameter] | None:

@@ -19,6 +19,7 @@ from scorescope.rows.hold_out import check_held_out
 from scorescope.sampler import PURE, start_time
 
 MINIMUM_TIME = 1e-3
+COPIER = "copier_row"  # needs that a copier's path from the same noise means something
 SMALL_TIMES = (0.01, 0.02, 0.05, 0.1, 0.2)  # where integrals of the score error may begin
 
 
@@ -37,6 +38,7 @@ class Prepared:
         settings: What a continued run must share.
         warnings: Sentences.
         not_measured: For each variable that can't be measured, why.
+        samples_only: Whether some model's target is not E[x | z_t], so that states and samples alone are measured.
     """
 
     plan: Plan
@@ -49,6 +51,7 @@ class Prepared:
     settings: dict[str, Any]
     warnings: list[str]
     not_measured: dict[str, str]
+    samples_only: bool
 
 
 def prepare(plan: Plan, models: Denoiser | Sequence[Denoiser], bank: Bank, device: str, held_out: Bank | None = None) -> Prepared:
@@ -68,12 +71,23 @@ def prepare(plan: Plan, models: Denoiser | Sequence[Denoiser], bank: Bank, devic
         check_held_out(bank, held_out, classes)
     picked, not_measured = list[StateProbe | WholeProbe](), dict[str, str]()
     lacking = [name for name, model in named.items() if not model.has_null]
+    alone = {name: model.samples_only for name, model in named.items() if model.samples_only}
+    other = f"the target is not E[x | z_t] ({'; '.join(f'{name}: {why}' for name, why in alone.items())})"
     for probe in chosen(plan.probes):
-        if isinstance(probe, StateProbe) and probe.needs_guidance and (not classes or lacking):
+        if alone and not probe.of_states and not (isinstance(probe, WholeProbe) and probe.of_bank):
+            not_measured |= dict.fromkeys(probe.variables, other)
+        elif isinstance(probe, StateProbe) and probe.needs_guidance and (not classes or lacking):
             reason = f"{', '.join(lacking)} has no unconditional prediction" if classes else "the models are not asked for classes"
             not_measured |= dict.fromkeys(probe.variables, reason)
         else:
             picked.append(probe)
+    if alone and not picked:
+        raise InputError(
+            f"nothing of {', '.join(plan.probes)} can be measured: {other}",
+            "memorization or relative-distance, which look at samples and states",
+        )
+    if alone and any(COPIER in probe.variables for probe in picked):
+        not_measured[COPIER] = other
     identities = {name: identity_or_token(model) for name, model in named.items()}
     warnings += [f"{name}: {why}." for name, (_, why) in identities.items() if why]
     settings = {
@@ -82,6 +96,7 @@ def prepare(plan: Plan, models: Denoiser | Sequence[Denoiser], bank: Bank, devic
         "held_out": None if held_out is None else held_out.fingerprint,
         **plan.settings(),
         "probes": [probe.name for probe in picked],
+        **({"samples_only": alone} if alone else {}),
         "labels": classes,
         "device": torch.device(device).type,
     }
@@ -92,7 +107,9 @@ def prepare(plan: Plan, models: Denoiser | Sequence[Denoiser], bank: Bank, devic
         for name, start in ((name, start_time(model)) for name, model in named.items())
         if start < PURE
     ]
-    return Prepared(plan, bank, held_out, named, picked, classes, times, settings, [*warnings, *about_bank(bank)], not_measured)
+    return Prepared(
+        plan, bank, held_out, named, picked, classes, times, settings, [*warnings, *about_bank(bank)], not_measured, bool(alone)
+    )
 
 
 def _named(models: Denoiser | Sequence[Denoiser]) -> dict[str, Denoiser]:

@@ -96,7 +96,7 @@ class Reading:
 
     Attributes:
         model: Its name.
-        verdict: "right", "caution" or "refused".
+        verdict: "right", "caution" or "refused"; "not judged" of a model whose target is not E[x | z_t].
         reason: Why, in one line; empty where it is right.
         hint: The option that names the reading that fits best; empty where the present one does.
         outside: Share of the values of a few samples that lie more than a tenth of the rows' range outside it; NaN if none were drawn.
@@ -191,11 +191,24 @@ def check(
     """
     while isinstance(model, Guided):
         model = model.model
+    if model.samples_only:
+        why = f"its target is not E[x | z_t] ({model.samples_only}), so that its samples and states alone are measured, its samples judged"
+        return Reading(model.name, "not judged", why, remarks=(why,))
     if bank.radius == 0:
         same = "all rows of the bank are the same, so that no reading can be told from another"
         return Reading(model.name, "caution", same, remarks=(same,))
     with torch.no_grad():
         return _Check(model.to(device), bank, labels, seed, torch.device(device)).reading()
+
+
+def quality(model: Denoiser, bank: Bank, *, seed: int = 0, device: str | torch.device = "cpu") -> float:
+    """Q of a model as it is read, on the rows and noise of `check`; about a hundred evaluations of the network.
+
+    Raises:
+        InputError: The model can't be asked about such rows.
+    """
+    with torch.no_grad():
+        return _Check(model.to(device), bank, "auto", seed, torch.device(device)).present()
 
 
 def _chosen(index: np.ndarray, n: int, seed: int) -> np.ndarray:
@@ -381,6 +394,12 @@ class _Check:
         except InputError:
             return 1.0
         return outside(made.cpu(), *value_range(self.bank))
+
+    def present(self) -> float:
+        """Q of the reading as it is; what can't be run is found first."""
+        z, t, _ = self._state(LEVELS[0])
+        self._run(z.float(), t)
+        return self._qualities(PRESENT)[self.own, PRESENT]
 
     # ---- judging ----------------------------------------------------------------------------------------------------------------
 

@@ -67,7 +67,8 @@ Variables (one that was not asked for, or could not be measured, is left out; Na
       row_index (row,), row_image (row, axis_*), row_label (row,), row_name (row,) where the bank has names
 
 `attrs["provenance"]` is one JSON string: version, command, date, settings, seed, tolerance, device, models (name, file, sha256,
-parameters, schedule, prediction, start: the t at which its paths begin), bank (name, rows, shape, classes, class_names, flips,
+parameters, schedule, prediction, start: the t at which its paths begin, samples_only: why its target is not E[x | z_t], read_as: how
+what its file leaves open was chosen), bank (name, rows, shape, classes, class_names, flips,
 fingerprint, radius, low, high), timings, reading ({model: verdict, reason, hint, table, outside, remarks, as_is}, of
 `scorescope.reading`), outside ({model: share of the values of its samples that lie more than a tenth of the rows' range outside it}),
 warnings (list of sentences), not_measured ({variable: why}). Before there was `not_measured`, not_judged (list of [name, why]) said so.
@@ -151,6 +152,12 @@ def not_measured(results: xr.Dataset) -> dict[str, str]:
 def misread(results: xr.Dataset) -> dict[str, dict[str, str]]:
     """The models that were measured though they are not read right: verdict, reason, hint and table of each."""
     return {str(name): one for name, one in provenance(results).get("reading", {}).items() if one["verdict"] == "refused"}
+
+
+def samples_only(results: xr.Dataset) -> dict[str, str]:
+    """The models whose target is not E[x | z_t], and why."""
+    told = {str(m.get("name")): str(m.get("samples_only") or "") for m in provenance(results).get("models", [])}
+    return {name: why for name, why in told.items() if why}
 
 
 def models(results: xr.Dataset) -> list[str]:

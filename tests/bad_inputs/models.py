@@ -24,6 +24,16 @@ def stiff(z, t):
 
 
 CASES = [
+    Case(
+        "vectors of classes that are numbers",
+        lambda folder: ss.Conditioned(net, torch.arange(3)),
+        r"int64 of shape \(3,\).*\(classes, width\)",
+    ),
+    Case("vectors of classes in a list", lambda folder: ss.Conditioned(net, [[1.0]]), r"vectors of the classes are list"),
+    Case(
+        "a null vector of another width", lambda folder: ss.Conditioned(net, torch.eye(3), torch.zeros(2)), r"null vector has shape \(2,\)"
+    ),
+    Case("a network without a place for a vector", lambda folder: ss.Conditioned(stiff, torch.eye(3)), r"no place for a vector"),
     Case("a network without a place for its classes", lambda folder: ss.NetworkDenoiser(lambda z, t: z, classes=3), r"takes no label"),
     Case("a range to clip to that is none", lambda folder: ss.NetworkDenoiser(net, clip=(1, -1)), r"clip = \(1, -1\) is no range"),
     Case("a range to clip to that is a word", lambda folder: ss.NetworkDenoiser(net, clip="data"), r"clip = 'data' is no range"),

@@ -15,7 +15,7 @@ import xarray as xr
 from scorescope import registry
 from scorescope.claims.claim import Claim, Finding, Judged, NotJudged, Verdict
 from scorescope.claims.sentence import compose
-from scorescope.results import checked, largest, misread, models, not_measured, provenance, starts_from_rows
+from scorescope.results import checked, largest, misread, models, not_measured, provenance, samples_only, starts_from_rows
 
 __all__ = ["Claim", "Finding", "Judged", "NotJudged", "Verdict", "every", "headline", "judge", "records", "sentence", "three"]
 
@@ -54,11 +54,14 @@ def _asked(results: xr.Dataset, reasons: dict[str, str]) -> list[Claim]:
 
 
 def _judged(claim: Claim, results: xr.Dataset, model: str, reasons: dict[str, str]) -> Judged:
+    alone = samples_only(results)
     missing = [name for name in claim.needs if name not in results]
     refused = misread(results)
     try:
         if model in refused or (claim.about == "models" and refused):
             raise NotJudged(f"{model or ', '.join(refused)} is not read right")
+        if alone and (model in alone or claim.about == "models") and not set(claim.needs) <= {*OF_SAMPLES[:2]}:
+            raise NotJudged(f"the target is not E[x | z_t] ({alone.get(model) or ', '.join(alone)})")
         if missing:
             raise NotJudged(reasons.get(missing[0], f"this run did not measure {missing[0]}"))
         if (start := starts_from_rows(results, model)) is not None and claim.needs[0] in OF_SAMPLES:
@@ -105,7 +108,7 @@ def headline(results: xr.Dataset, found: list[Finding]) -> list[Finding]:
         return []
     known = {f.claim.name: f for f in found if f.model in ("", largest(results))}
     wanted = [known[name] for name in (*FIRST, *NEXT) if name in known]
-    if "samples" in provenance(results):
+    if "samples" in provenance(results) or largest(results) in samples_only(results):
         wanted = [known[name] for name in ("copies", "calibrated") if name in known]
     return sorted(wanted, key=lambda f: f.judged.verdict is Verdict.NOT_JUDGED)[:3]
 

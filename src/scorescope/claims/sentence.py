@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import xarray as xr
 
 from scorescope.claims.claim import Judged, Verdict, percent
-from scorescope.results import provenance
+from scorescope.results import largest, provenance, samples_only
 
 FITS = {
     Verdict.SUPPORTED: "fits its training {rows} closely",
@@ -50,6 +50,9 @@ def compose(results: xr.Dataset, found: Mapping[str, Judged]) -> str:
     if "samples" in provenance(results):  # examined without a model, of which more could be said
         text = copies_clause(found["copies"]) if "copies" in found else "whether they copy was not judged"
         return f"Whatever made these samples {text}." if text.startswith("copies") else f"{text[0].upper()}{text[1:]}."
+    if why := samples_only(results).get(largest(results)):
+        text = copies_clause(found["copies"]) if "copies" in found else "whether it copies was not judged"
+        return f"{text[0].upper()}{text[1:]}; the rest is not judged, since its target is not the posterior mean ({why})."
     parts = [FITS[found["fits"].verdict].format(rows=rows_word(results))] if "fits" in found else []
     parts += (
         [LEAVES[found["leaves"].verdict].replace("them", "them" if parts else f"its training {rows_word(results)}")]

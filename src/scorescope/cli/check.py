@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from scorescope.cli.parse import keywords, parse
+from scorescope.cli.parse import parse
 from scorescope.errors import InputError
 from scorescope.plan import Plan
 
@@ -49,15 +49,14 @@ def main(argv: list[str]) -> int:
         raise InputError("no model is named", "scorescope check model.safetensors --bank photos.bank")
     plan = Plan(labels=told.labels, seed=told.seed)
     plan.validate()
-    from scorescope.adapters import load
-    from scorescope.cli.common import check_device
+    from scorescope.cli.common import check_device, model_of
     from scorescope.demo import named_bank
     from scorescope.prepare import prepare
     from scorescope.reading import check
 
     check_device(told.device)
     bank = named_bank(told.bank)
-    models = [load(name, bank=bank, trust=told.trust, **keywords(told.load)) for name in told.models]
+    models = [model_of(name, bank, told.load, told.trust, told.device) for name in told.models]
     prepared = prepare(plan, models, bank, told.device)
     found = {
         name: check(model, bank, labels=prepared.classes, seed=told.seed, device=told.device) for name, model in prepared.models.items()

@@ -1,11 +1,18 @@
-"""What several verbs share: whether a device computes, and where results go."""
+"""What several verbs share: a model by its name, whether a device computes, and where results go."""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from scorescope.cli.parse import keywords
 from scorescope.errors import InputError
+
+if TYPE_CHECKING:
+    from scorescope.denoiser import Denoiser
+    from scorescope.rows import Bank
 
 LONGEST = 100  # bytes of a name in a folder's name: two of them fit the 255 that file systems take
 
@@ -24,3 +31,10 @@ def default_out(form: str, *names: str) -> Path:
     """The folder of a run that was given none: `default_out("{}-on-{}", model, bank)` lies in `runs/`, whatever the names hold."""
     safe = [re.sub(r"[/\\:\x00-\x1f]", "_", name).lstrip(".").encode(errors="replace")[:LONGEST] for name in names]
     return Path("runs") / form.format(*(name.decode(errors="ignore") or "_" for name in safe))
+
+
+def model_of(name: str, bank: Bank | None, load: tuple[str, ...] = (), trust: bool = False, device: str = "cpu") -> Denoiser:
+    """The model that a name stands for, with the words after --load; what the bank has decided is said."""
+    from scorescope.choice import opened
+
+    return opened(name, bank, {"trust": trust, **keywords(load)}, device, lambda line: print(line, file=sys.stderr))

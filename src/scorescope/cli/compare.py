@@ -112,8 +112,7 @@ def _of_table(told: Compare, path: str) -> Work:
 def _of_runs(told: Compare) -> Work:
     """What a comparison of runs depends on, its folder, and how the table is measured."""
     told.sampling.validate()
-    from scorescope.adapters import load
-    from scorescope.cli.common import check_device, default_out
+    from scorescope.cli.common import check_device, default_out, model_of
     from scorescope.compare.measure import Comparing, Measuring
     from scorescope.demo import named_bank
     from scorescope.evaluate.comparison import default_extractor
@@ -139,7 +138,7 @@ def _of_runs(told: Compare) -> Work:
     bank = named_bank(told.bank)
     features = default_extractor(bank.shape, told.decode) if told.extractor == "auto" else told.extractor
     chosen = decoded(extractor(features, Options(told.weights, told.size)), told.decode)
-    models = [load(path, bank=bank) for path in runs]
+    models = [model_of(path, bank, device=told.device) for path in runs]
     how = Measuring(told.sampling, chosen, told.paths, told.times, told.reference, told.cache, told.device)
     comparing = Comparing(models, bank, how, named or None)
     return how.settings(bank), Path(told.out or default_out("compare-on-{}", bank.name)), comparing.run

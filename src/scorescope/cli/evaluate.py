@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from scorescope.cli.parse import keywords, parse
+from scorescope.cli.parse import parse
 from scorescope.errors import InputError
 from scorescope.evaluate.options import Sampling
 
@@ -66,8 +66,7 @@ def main(argv: list[str]) -> int:
     """Run `scorescope evaluate` with the words after it."""
     told = parse(Evaluate, argv, "scorescope evaluate", DESCRIPTION)
     told.sampling.validate()
-    from scorescope.adapters import load
-    from scorescope.cli.common import check_device, default_out
+    from scorescope.cli.common import check_device, default_out, model_of
     from scorescope.demo import named_bank
     from scorescope.evaluate.comparison import KIND, RESULT, check, compare, default_extractor, work
     from scorescope.evaluate.decoded import decoded
@@ -92,7 +91,7 @@ def main(argv: list[str]) -> int:
         samples = open_samples(told.samples, bank)
         name, n, subject = Path(told.samples).stem, len(samples.rows), samples.fingerprint
     else:
-        model = load(told.samples, bank=bank, trust=told.trust, **keywords(told.load))
+        model = model_of(told.samples, bank, told.load, told.trust, told.device)
         name, n, (subject, _) = model.name, len(told.sampling.numbers()), settings_of(model, told.sampling, bank, told.device)
     check(told.samples, n, bank, chosen, told.reference, told.k)
     out = Path(told.out or default_out("{}-against-{}", name, bank.name))

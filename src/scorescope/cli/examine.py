@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-from scorescope.cli.parse import keywords, parse, size
+from scorescope.cli.parse import parse, size
 from scorescope.cli.presets import value_of
 from scorescope.errors import InputError
 from scorescope.plan import Plan, preset
@@ -70,8 +70,7 @@ def main(argv: list[str]) -> int:
     if not told.models:
         raise InputError("no model is named", "scorescope examine model.safetensors --bank photos.bank")
     told.plan.validate()
-    from scorescope.adapters import load
-    from scorescope.cli.common import check_device, default_out
+    from scorescope.cli.common import check_device, default_out, model_of
     from scorescope.demo import held_out_of, named_bank
     from scorescope.evaluate.samples import holds_samples
     from scorescope.examination import examine
@@ -83,7 +82,7 @@ def main(argv: list[str]) -> int:
     samples = next((name for name in told.models if holds_samples(name)), None)
     if samples is not None and len(told.models) > 1:
         raise InputError(f"{samples} holds samples, which are examined alone, and {len(told.models)} things are named", "one at a time")
-    models = [load(name, bank=bank, trust=told.trust, **keywords(told.load)) for name in told.models] if samples is None else []
+    models = [model_of(name, bank, told.load, told.trust, told.device) for name in told.models] if samples is None else []
     if "fingerprint" in bank.manifest:
         verify(bank)
     name = "-".join(model.name for model in models) if samples is None else Path(samples).stem

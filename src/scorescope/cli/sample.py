@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from scorescope.cli.parse import keywords, parse
+from scorescope.cli.parse import parse
 from scorescope.evaluate.options import Sampling
 
 DESCRIPTION = """Draw samples of a model: arrays, and a picture where they are images. Killed, the same command continues.
@@ -47,14 +47,13 @@ def main(argv: list[str]) -> int:
     """Run `scorescope sample` with the words after it."""
     told = parse(Sample, argv, "scorescope sample", DESCRIPTION)
     told.sampling.validate()
-    from scorescope.adapters import load
-    from scorescope.cli.common import check_device, default_out
+    from scorescope.cli.common import check_device, default_out, model_of
     from scorescope.demo import named_bank
     from scorescope.evaluate.drawing import GRID, SAMPLES, generate
 
     check_device(told.device)
     bank = None if told.bank is None else named_bank(told.bank)
-    model = load(told.model, bank=bank, trust=told.trust, **keywords(told.load))
+    model = model_of(told.model, bank, told.load, told.trust, told.device)
     folder = generate(
         model, told.sampling, told.out or default_out("{}-samples", model.name), bank=bank, device=told.device, force=told.force
     )

@@ -156,6 +156,7 @@ class StateProbe:
         regions: Where it is measured.
         needs_guidance: Whether it needs class-conditional and unconditional predictions.
         rows: From the results to the rows that it points at.
+        of_states: Whether it looks at states and samples alone, and not at what a model answers there.
     """
 
     name: str
@@ -165,6 +166,7 @@ class StateProbe:
     regions: Sequence[str] = REGIONS
     needs_guidance: bool = False
     rows: Rows = no_rows
+    of_states: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ class Setting:
         solver: Keyword arguments for `trajectory`.
         shared: A place to keep what is the same for every model of a run.
         returns: How return to origin is measured: "search", or "grid" for all of C.4's times.
+        copier: Whether the exact score's path from the same noise means something: it does where the models' target is E[x | z_t].
     """
 
     times: np.ndarray
@@ -188,6 +191,7 @@ class Setting:
     solver: Mapping[str, Any]
     shared: dict[Any, Any]
     returns: str = "search"
+    copier: bool = True
 
 
 @dataclass
@@ -232,6 +236,7 @@ class WholeProbe:
         of_bank: Whether the answer belongs to the bank, whatever the model; it is then measured once.
         rows: From the results to the rows that it points at.
         cost: Roughly how often `measure` asks the model, and the exact score, about one state; None where that is not what takes time.
+        of_states: Whether it looks at states and samples alone, and not at what a model answers there.
     """
 
     name: str
@@ -242,6 +247,7 @@ class WholeProbe:
     of_bank: bool = False
     rows: Rows = no_rows
     cost: Callable[[Subject], tuple[float, float]] | None = None
+    of_states: bool = False
 
 
 def of_variables(*names: str) -> Rows:

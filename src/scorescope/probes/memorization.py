@@ -82,7 +82,7 @@ def measure(subject: Subject) -> Mapping[str, np.ndarray]:
     setting = subject.setting
     if "null" not in setting.shared:
         setting.shared["null"] = null(subject.bank, setting.sizes["nulls"], setting.seed, subject.truth.device)
-    return {**found, **setting.shared["null"], "copier_row": copier_rows(subject)}
+    return {**found, **setting.shared["null"], **({"copier_row": copier_rows(subject)} if setting.copier else {})}
 
 
 def null(bank: Bank, count: int, seed: int, device: torch.device) -> dict[str, np.ndarray]:
@@ -150,12 +150,12 @@ def _copies(subject: Subject, z: Tensor, start: float) -> Tensor:
 
 def work(subject: Subject) -> int:
     """One unit for each sample looked up, one for each copy made."""
-    return 2 * len(subject.samples)
+    return (1 + subject.setting.copier) * len(subject.samples)
 
 
 def cost(subject: Subject) -> tuple[float, float]:
     """What the copier asks, before most of its paths are settled."""
-    return 0.0, COPIER_STEPS * len(subject.samples)
+    return 0.0, subject.setting.copier * COPIER_STEPS * len(subject.samples)
 
 
 PROBE = WholeProbe(
@@ -182,5 +182,6 @@ PROBE = WholeProbe(
     measure,
     work,
     cost=cost,
+    of_states=True,
     rows=of_variables("nearest_index", "copier_row", "null_row", "null_index"),
 )

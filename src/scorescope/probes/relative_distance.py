@@ -28,4 +28,5 @@ PROBE = StateProbe(
         "top_index": Variable("index of the nearest row", "row", dtype="int64"),
     },
     measure,
+    of_states=True,
 )

@@ -152,7 +152,7 @@ def model_facts(record: dict[str, Any], names: list[str]) -> list[dict[str, str]
         size = f"{short_count(size)} parameters" if size else "size unknown"
         if "samples" in record:
             size = f"{record['samples'].get('rows', '?'):,} samples"
-        told_of = ("file", "sha256", "schedule", "prediction", "weights", "left_out")
+        told_of = ("file", "sha256", "schedule", "prediction", "weights", "left_out", "read_as")
         found.append({"name": name, "size": size, **{key: str(one.get(key) or "") for key in told_of}})
     return found
 
