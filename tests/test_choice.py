@@ -39,6 +39,16 @@ def weights(tmp_path_factory):
     return path, {"heads": net.config.heads}
 
 
+def test_a_family_that_was_named_wrongly_is_refused_with_the_right_one(weights):
+    path, told = weights
+    wrong, right = (ss.check(ss.load(path, family=name, **told), demo.digits()) for name in ("sit", "repa"))
+    assert (wrong.verdict, wrong.hint) == ("refused", 'family="repa"')
+    assert right.verdict == "right"
+    assert {'family="sit"', 'family="dit"'} <= {line.name for line in right.lines}
+    with pytest.raises(ss.InputError, match=r'read as family="repa" its error is .* smaller'):
+        ss.examine(ss.load(path, family="sit", **told), demo.digits(), preset="quick")
+
+
 @pytest.fixture
 def add(tmp_path, monkeypatch):
     """Another family, like one that is there."""

@@ -61,11 +61,11 @@ MAY_IMPORT = {
     "report": ("results", "charts", "claims", "copies"),
     "examination": (
         *("denoiser", "forecast", "sampler", "watched", "rows", "empirical", "regions", "probes", "measure", "plan", "prepare"),
-        *("progress", "runs", "results", "claims", "report", "copies", "sampled", "evaluate", "theories", "reading", "adapters"),
+        *("progress", "runs", "results", "claims", "report", "copies", "sampled", "evaluate", "theories", "reading", "adapters", "choice"),
     ),
     "compare": (
         *("denoiser", "forecast", "rows", "empirical", "theories", "regions", "probes", "measure", "plan", "prepare", "examination"),
-        *("evaluate", "reading", "statistics", "claims", "recipes", "charts", "results", "runs", "progress"),
+        *("evaluate", "reading", "choice", "statistics", "claims", "recipes", "charts", "results", "runs", "progress"),
     ),
     "monitor": (
         *("denoiser", "sampler", "rows", "empirical", "regions", "results", "probes", "training", "measure", "theories", "statistics"),
@@ -79,21 +79,8 @@ MAY_IMPORT = {
         *("examination", "report", "nets", "sampler", "regions", "theories", "evaluate", "recipes", "compare", "probes"),
     ),
     "cli": (
-        *(
-            "process",
-            "progress",
-            "plan",
-            "runs",
-            "rows",
-            "search",
-            "adapters",
-            "choice",
-            "denoiser",
-            "training",
-            "demo",
-            "examination",
-            "results",
-        ),
+        *("process", "progress", "plan", "runs", "rows", "search", "adapters", "choice", "denoiser", "training", "demo", "examination"),
+        "results",
         *("charts", "claims", "report", "bench", "evaluate", "monitor", "distributed", "copies", "reading", "prepare"),
         *("experiments", "recipes", "compare"),
     ),

@@ -40,7 +40,7 @@ _HOME = {
     "sample": "sampler",
     "trajectory": "sampler",
     "load": "choice",
-    "check": "reading",
+    "check": "choice",
     "examine": "examination",
     "Run": "examination",
     "InputError": "errors",

@@ -8,20 +8,23 @@ Q (see `reading`) is measured on the same rows and noise. The best one is taken 
 as by `reading.check`. Otherwise the error lists the readings with their numbers, and asks. Without a bank the names alone must tell.
 
 A family's module may name what else is to be tried, in `READINGS`: dictionaries of options, as ({"process": "ddpm"}, {"process": "cfm"}).
+
+A model whose family or process was named is compared with the same rivals when it is checked, so that a wrong name is refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scorescope import adapters
+from scorescope import adapters, reading
 from scorescope.adapters import families, weights
 from scorescope.denoiser import Denoiser
 from scorescope.errors import InputError
-from scorescope.reading import BETTER, INFORMED, quality
+from scorescope.reading import BETTER, INFORMED, Reading, quality
 from scorescope.registry import module, names
 from scorescope.rows import Bank
 
@@ -59,12 +62,35 @@ def opened(path: Any, bank: Bank | None, options: Options, device: str = "cpu", 
         return model
 
 
+def check(model: Denoiser, bank: Bank, **how: Any) -> Reading:
+    """Whether a model is read right on its bank: see `reading.check`, which is given the model's rivals."""
+    return reading.check(model, bank, rivals=rivals(model), **how)
+
+
+def rivals(model: Denoiser) -> dict[str, Denoiser]:
+    """What else the checkpoint of a model could be, by the options that name it; nothing for a model of another kind."""
+    about, found = model.about, dict[str, Denoiser]()
+    file, own = str(about.get("file", "")), dict(about.get("options") or {})
+    if "family" not in about or not Path(file).is_file():
+        return found
+    part = {"weights": about["weights"]} if about.get("weights") not in (None, weights.ALL) else {}
+    several = list(_readings(file, part))
+    named = {key for more in several for key in more}
+    shared = {key: value for key, value in own.items() if key not in named}
+    for more in several:
+        if all({**own, "family": about["family"]}.get(key) == value for key, value in more.items()):
+            continue  # the model itself
+        with contextlib.suppress(InputError):
+            found[", ".join(f'{key}="{value}"' for key, value in more.items())] = adapters.load(file, **{**shared, **part, **more})
+    return found
+
+
 def _readings(path: Any, options: Options) -> Iterator[dict[str, Any]]:
     """The options that would name each family that fits a checkpoint, and what else it leaves open; none where it is no checkpoint."""
     if not isinstance(path, str | Path) or not weights.accepts(Path(path)):
         return
     try:
-        checkpoint = weights.read(Path(path))
+        checkpoint = weights.read(Path(path), options.get("weights"))
     except InputError:
         return
     known = {name: module(families.__name__, name, "family") for name in names(families.__name__)}

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from scorescope import __version__, copies, forecast, plan, regions, results, runs, sampled
 from scorescope.adapters import objects
+from scorescope.choice import rivals
 from scorescope.denoiser import Denoiser, on_linear_axis
 from scorescope.empirical import EmpiricalScore
 from scorescope.errors import InputError, unknown
@@ -196,7 +197,7 @@ def _readings(prepared: Prepared, bank: Bank, folder: Path, machine: Machine, fo
         known = (runs.record_of(folder) or {}).get("reading")
         if isinstance(known, dict) and known.keys() == prepared.models.keys():
             return known
-    return readings(prepared.models, bank, prepared.classes, prepared.plan.seed, machine.device, machine.as_is)
+    return readings(prepared.models, bank, prepared.classes, prepared.plan.seed, machine.device, machine.as_is, rivals)
 
 
 def _examined(prepared: Prepared, bank: Bank, machine: Machine, force: bool, folder: Path) -> Run:

@@ -11,7 +11,7 @@ too. Clean rows x of the bank are noised to levels k = σ/(α s), where s is the
                                        whose Q is below 1 has seen something of the rows
 
 The same network is read in other ways, at the same levels k: as x, ε, v, score or their negatives; at other times; on other schedules; for
-rows in another range. A model is refused where
+rows in another range; and as its rivals, what else its checkpoint could be (`scorescope.choice`). A model is refused where
 
     another reading   has Q < `INFORMED`, and the present Q is more than `BETTER` times as large; or
     Q > 1, and        at some k, e(k) > `FAR` m, or more than `SPILL` of the values of a few samples lie outside the rows' range, by more
@@ -37,6 +37,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -174,8 +175,18 @@ def outside(samples: Tensor | np.ndarray, low: float, high: float) -> float:
     return float(((values < low - margin) | (values > high + margin)).double().mean())
 
 
+Rivals = Mapping[str, Denoiser]
+NONE: Rivals = MappingProxyType({})
+
+
 def check(
-    model: Denoiser, bank: Bank, *, labels: str | Sequence[int] = "auto", seed: int = 0, device: str | torch.device = "cpu"
+    model: Denoiser,
+    bank: Bank,
+    *,
+    labels: str | Sequence[int] = "auto",
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    rivals: Rivals = NONE,
 ) -> Reading:
     """Whether a model is read right on its bank; takes about a thousand evaluations of the network.
 
@@ -185,6 +196,7 @@ def check(
         labels: "auto" (the classes of the rows, where the model has classes), "none", or the classes that are looked at.
         seed: Names the rows, the noise and the samples.
         device: Where to compute.
+        rivals: What else its weights could be, by the option that says so.
 
     Raises:
         InputError: The model can't be run on such rows, or answers with NaN or Inf.
@@ -198,7 +210,8 @@ def check(
         same = "all rows of the bank are the same, so that no reading can be told from another"
         return Reading(model.name, "caution", same, remarks=(same,))
     with torch.no_grad():
-        return _Check(model.to(device), bank, labels, seed, torch.device(device)).reading()
+        others = {option: quality(rival, bank, seed=seed, device=device) for option, rival in rivals.items()}
+        return _Check(model.to(device), bank, labels, seed, torch.device(device)).reading(others)
 
 
 def quality(model: Denoiser, bank: Bank, *, seed: int = 0, device: str | torch.device = "cpu") -> float:
@@ -403,7 +416,7 @@ class _Check:
 
     # ---- judging ----------------------------------------------------------------------------------------------------------------
 
-    def reading(self) -> Reading:
+    def reading(self, rivals: Mapping[str, float]) -> Reading:
         levels = self._levels()
         present: tuple[str, View] = (self.own, PRESENT)
         found, best = dict[tuple[str, View], float](), present
@@ -414,9 +427,9 @@ class _Check:
             before, best = best, min(found, key=lambda key: (found[key], key != present))
             if best == before or found[best] * BETTER > found.get(present, math.inf):
                 break
-        order = sorted(found, key=lambda key: (found[key], key != present))
-        lines = tuple(Line(_name(*key), self._option(*key), found[key], key == present) for key in order)
-        return self._judged(lines, levels)
+        lines = [Line(_name(*key), self._option(*key), found[key], key == present) for key in found]
+        lines += [Line(option, option, value) for option, value in rivals.items()]
+        return self._judged(tuple(sorted(lines, key=lambda line: (line.quality, not line.present))), levels)
 
     def _option(self, prediction: str, view: View) -> str:
         """What to say to read it so."""
@@ -458,7 +471,15 @@ def _name(prediction: str, view: View) -> str:
     return ", ".join(part.replace("time=lambda t: ", "time ") for part in words if part)
 
 
-def readings(models: Mapping[str, Denoiser], bank: Bank, classes: Sequence[int], seed: int, device: str, as_is: bool) -> dict[str, Any]:
+def readings(
+    models: Mapping[str, Denoiser],
+    bank: Bank,
+    classes: Sequence[int],
+    seed: int,
+    device: str,
+    as_is: bool,
+    rivals: Callable[[Denoiser], Rivals],
+) -> dict[str, Any]:
     """The checks of all models of an examination, as records by name.
 
     Raises:
@@ -467,7 +488,7 @@ def readings(models: Mapping[str, Denoiser], bank: Bank, classes: Sequence[int],
     found = {}
     for name, model in models.items():
         try:
-            told = check(model, bank, labels=list(classes), seed=seed, device=device)
+            told = check(model, bank, labels=list(classes), seed=seed, device=device, rivals=rivals(model))
         except InputError as problem:
             if not as_is:
                 raise

@@ -49,10 +49,10 @@ def main(argv: list[str]) -> int:
         raise InputError("no model is named", "scorescope check model.safetensors --bank photos.bank")
     plan = Plan(labels=told.labels, seed=told.seed)
     plan.validate()
+    from scorescope.choice import check
     from scorescope.cli.common import check_device, model_of
     from scorescope.demo import named_bank
     from scorescope.prepare import prepare
-    from scorescope.reading import check
 
     check_device(told.device)
     bank = named_bank(told.bank)

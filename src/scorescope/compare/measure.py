@@ -24,6 +24,7 @@ import torch
 import xarray as xr
 
 from scorescope import forecast, recipes, regions, runs
+from scorescope.choice import rivals
 from scorescope.compare import KIND, grouping
 from scorescope.denoiser import Denoiser, on_linear_axis
 from scorescope.empirical import EmpiricalScore
@@ -159,7 +160,7 @@ class Comparing:
         if not models:
             return
         outside = {name: model for name, model in models.items() if not model.about.get("recipe")}  # ours say how they are read
-        readings(outside, self.bank, self.prepared.classes, self.how.sampling.seed, self.how.device, as_is=False)
+        readings(outside, self.bank, self.prepared.classes, self.how.sampling.seed, self.how.device, False, rivals)
         pairs = regions.supervision(self.bank, self.how.paths, self.how.sampling.seed, self.prepared.classes).to(self.device)
         states = States.noised("supervision", self.times, pairs)
         asked = {name: on_linear_axis(model.to(self.device)) for name, model in models.items()}

@@ -6,6 +6,7 @@ A family's module has
     belongs(checkpoint)    True where names and shapes are of this family and of no other, None where they may be, False where they are not
     OPTIONS                {keyword: what it is} of what a checkpoint cannot tell
     build(checkpoint, options) -> Denoiser
+    READINGS               if it likes: options, as ({"process": "ddpm"}, {"process": "cfm"}), among which a bank may choose (`choice`)
 
 Time, sign and scale are the family's own inside, and the paper's outside: they are converted here and nowhere else. What does not give
 E[x | z] says why in its model's `about["samples_only"]`. Each family has a case in tests/family_cases.py, and is held to all that is asked

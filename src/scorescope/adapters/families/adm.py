@@ -46,6 +46,11 @@ OF_STEPS = {
     "predict": "eps (as usual), or x (predict_xstart)",
 }
 OPTIONS |= OF_STEPS
+READINGS = (
+    {"process": "ddpm", "schedule": "linear"},
+    {"process": "ddpm", "schedule": "cosine"},
+    *({"process": p} for p in ("cfm", "si", "edm")),
+)
 SAMPLES_ONLY = "it was trained on pairs of rows and noise chosen by optimal transport, so that its target is not E[x | z]"
 
 

@@ -29,6 +29,7 @@ from scorescope.schedule import SubVPSchedule, VESchedule, VPSchedule
 
 MARK = "all_modules."
 SDES = ("vpsde", "subvpsde", "vesde")
+READINGS = tuple({"sde": sde} for sde in SDES)
 OPTIONS = {"sde": f"{', '.join(SDES)}: what it was trained for"}
 FIR = (0.125, 0.375, 0.375, 0.125)
 
