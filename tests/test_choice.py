@@ -49,6 +49,15 @@ def test_a_family_that_was_named_wrongly_is_refused_with_the_right_one(weights):
         ss.examine(ss.load(path, family="sit", **told), demo.digits(), preset="quick")
 
 
+def test_a_misspelt_option_is_told_before_the_family_is_asked_for(weights, capsys):
+    path, _ = weights
+    words = ["check", str(path), "--bank", "digits", "--load"]
+    assert main([*words, "famly=repa"]) == 2
+    assert "unknown option of a checkpoint: 'famly'" in capsys.readouterr().err
+    assert main([*words, "family=repa"]) == 2  # its width is none of the presets'
+    assert "Try: --load heads=6" in capsys.readouterr().err
+
+
 @pytest.fixture
 def add(tmp_path, monkeypatch):
     """Another family, like one that is there."""

@@ -196,7 +196,7 @@ def test_a_network_with_its_schedule_and_prediction():
 
 REFUSED = [
     ((nn.Linear(2, 2),), {}, r"Linear is not a Denoiser: a network alone does not say its schedule and what it predicts.*prediction=\"v\""),
-    ((nn.Linear(2, 2),), {"schedule": ss.LinearSchedule()}, r"does not say what it predicts.*ss.load\(net, prediction=\"v\"\)"),
+    ((nn.Linear(2, 2),), {"schedule": ss.LinearSchedule()}, r"does not say what it predicts.*ss.load\(net, schedule=…, prediction=\"v\"\)"),
     ((lambda z, t: z,), {"prediction": "x"}, r"a network alone does not say its schedule\. Try"),
     ((nn.Linear(2, 2),), {"predicton": "v"}, "unknown option of a network 'predicton'.*'prediction'"),
     ((nn.Linear(2, 2),), {"schedule": "linear", "prediction": "v"}, "schedule 'linear' is not a Schedule"),

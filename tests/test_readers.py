@@ -271,6 +271,12 @@ def hdf5(root: Path) -> Built:
     return Built(root / "x.h5", LATENTS, options={"array": "train/images", "groups": "who"}, groups=groups)
 
 
+def hdf5_group(root: Path) -> Built:
+    with h5py.File(root / "x.h5", "w") as file:
+        file["train/images"], file["train/labels"], file["labels"] = LATENTS, LABELS, LABELS[::-1]
+    return Built(root / "x.h5", LATENTS)
+
+
 def adm(root: Path) -> Built:
     np.savez(root / "x.npz", np.moveaxis(COLOUR, 1, -1), LABELS)
     return Built(root / "x.npz", COLOUR)
@@ -318,7 +324,7 @@ def waves(root: Path) -> Built:
 
 LAYOUTS: list[Callable[[Path], Built]] = [
     *(cifar_python, cifar_archive, cifar_binary, cifar_hundred, mnist, mnist_file, image_folder, class_tars, class_tars_in_a_folder),
-    *(webdataset, webdataset_json, stylegan, stylegan_folder, edm2, lightningdit, fast_dit, mar, hdf5, adm, function),
+    *(webdataset, webdataset_json, stylegan, stylegan_folder, edm2, lightningdit, fast_dit, mar, hdf5, hdf5_group, adm, function),
     *(csv, bare_csv, parquet, waves),
 ]
 

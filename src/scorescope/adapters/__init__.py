@@ -67,5 +67,6 @@ def _loaded(path: str | Path, bank: Bank | None, trust: bool, options: dict[str,
             "a .safetensors file, or --trust if you made it yourself",
         )
     if not place.exists():
-        raise InputError(f"there is no model at {place}", "a .safetensors file, a training run's folder, or my_model.py:build")
+        known = "a checkpoint, a training run's or diffusers' folder, hf:owner/name, or my_model.py:build"
+        raise InputError(f"there is no model at {place}", known)
     raise InputError(f"{place} is of no known family", "a .safetensors file written by scorescope train, or my_model.py:build")

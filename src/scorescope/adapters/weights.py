@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from scorescope.adapters import inert
+from scorescope.adapters import families, inert
 from scorescope.adapters.families import Checkpoint, Weights, family_of
 from scorescope.denoiser import Denoiser
 from scorescope.errors import InputError, unknown
@@ -40,6 +40,7 @@ WRAPPERS = ("module.", "model.", "net.", "online_model.", "diffusion_model.")  #
 COMPILED = "_orig_mod."  # of torch.compile, anywhere in a name
 LATENT = "model.diffusion_model."  # CompVis' network, beside its encoder and buffers
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # which no average of parameters holds
+OWN = ("family", "weights")  # options of every family
 NAMED = 3  # classes that are named of those that were left out
 
 Part = Callable[[], Weights]
@@ -83,6 +84,8 @@ def _kinds(path: Path, changed: int, size: int) -> tuple[str, ...]:
 
 def load(path: Path, options: dict[str, Any]) -> Denoiser:
     """The model of a state dict; `family`, `weights` (the part of the file) and what else the dict cannot tell are keywords."""
+    if "family" not in options:  # which would refuse it better
+        families.known_options(options, OWN)
     checkpoint = read(path, options.get("weights"))
     own = {name: value for name, value in options.items() if name not in ("family", "weights")}
     try:

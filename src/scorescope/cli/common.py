@@ -37,4 +37,9 @@ def model_of(name: str, bank: Bank | None, load: tuple[str, ...] = (), trust: bo
     """The model that a name stands for, with the words after --load; what the bank has decided is said."""
     from scorescope.choice import opened
 
-    return opened(name, bank, {"trust": trust, **keywords(load)}, device, lambda line: print(line, file=sys.stderr))
+    try:
+        return opened(name, bank, {"trust": trust, **keywords(load)}, device, lambda line: print(line, file=sys.stderr))
+    except InputError as problem:  # what Python says as a keyword is a word after --load here
+        if not re.match(r"\w+=", problem.hint):
+            raise
+        raise InputError(problem.problem, f"--load {problem.hint}".replace('"', ""), problem.details) from problem

@@ -56,7 +56,9 @@ def container_source(arrays: Mapping[str, Raw], where: str, options: Options) ->
     """The rows of a file of named arrays, with the labels that are beside them."""
     name = choose_rows(arrays, where, options)
     rows = arrays[name]
-    labels = next((arrays[one] for one in LABEL_NAMES if one in arrays and one != name), None)
+    group = name[: name.rfind("/") + 1]  # of HDF5: "train/images" has its labels in "train/labels"
+    beside = [*(f"{group}{one}" for one in LABEL_NAMES), *LABEL_NAMES]
+    labels = next((arrays[one] for one in beside if one in arrays and one != name), None)
     second = arrays.get("arr_1")  # what numpy.savez(file, images, labels) calls the labels
     if labels is None and name == "arr_0" and second is not None and second.shape == rows.shape[:1] and second.dtype.kind in "iu":
         labels = second

@@ -130,7 +130,7 @@ def _asked(where: str, n: int, option: str, name: str, said: Said) -> Raw:
             raise InputError(f"--{option} {name} is not there", "a .npy, .txt or .csv file with a value a row, or none")
         return file_column(path, n)
     if said.columns:
-        raise unknown(f"{said.kind} of {where}:", name, [*said.columns, "none"])
+        raise unknown(f"{said.kind} of {where}:", name, said.columns)
     remedy = "a .npy, .txt or .csv file with a value a row" + (
         r", or an expression with a group, as '_(\w+)_'" if option != "names" else ""
     )

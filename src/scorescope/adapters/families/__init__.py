@@ -79,6 +79,14 @@ def family_of(checkpoint: Checkpoint, asked: str | None) -> Any:
     raise InputError(f"its names do not tell which code it belongs to ({' or '.join(fitting)})", choices)
 
 
+def known_options(options: Mapping[str, Any], more: Iterable[str]) -> None:
+    """Refuse an option that no family has, before it is asked which family it is."""
+    known = {option for name in names(__name__) for option in module(__name__, name, "family").OPTIONS} | set(more)
+    for option in options:
+        if option not in known:
+            raise unknown("option of a checkpoint:", option, known)
+
+
 def checked(options: Mapping[str, Any], known: Mapping[str, str], family: str) -> dict[str, Any]:
     """The options, each of which the family knows.
 

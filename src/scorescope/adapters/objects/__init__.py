@@ -63,7 +63,8 @@ def denoiser_of(thing: Any, options: Mapping[str, Any] | None = None) -> Denoise
     if missing:
         lacks = " and ".join({"schedule": "its schedule", "prediction": "what it predicts"}[name] for name in missing)
         said = f"{named} is not a Denoiser: a network alone does not say {lacks}"
-        raise InputError(said, f"ss.load(net, {', '.join(NEEDED[name] for name in missing)}), or {A_DENOISER}")
+        words = [f"{name}=…" if name in told else example for name, example in NEEDED.items()]
+        raise InputError(said, f"ss.load(net, {', '.join(words)}), or {A_DENOISER}")
     return NetworkDenoiser(thing, told.pop("schedule"), told.pop("prediction"), **{"name": name_of(thing), **told})
 
 
