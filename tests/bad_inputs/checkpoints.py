@@ -44,7 +44,10 @@ CASES = [
     ),
     Case("a pickled object", words(), r"x\.pt is a pickled object, .*--trust", saved(ValueError("x"))),
     Case(
-        "two models in one file", words(), r'several models \(g, d\)\. Try: weights="g" or weights="d"', saved({"g": WEIGHTS, "d": WEIGHTS})
+        "two models in one file",
+        words(),
+        r"several models \(g, d\)\. Try: --load weights=g or weights=d",
+        saved({"g": WEIGHTS, "d": WEIGHTS}),
     ),
     Case("a part that is not there", words("--load", "weights=emma"), r"unknown part of it 'emma'; there is ema", saved({"ema": WEIGHTS})),
     Case(
