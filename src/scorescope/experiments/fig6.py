@@ -259,8 +259,8 @@ EXPERIMENT = Experiment(
         ),
     ),
     {
-        "desk": "The change outside is larger, but only by 8 %, where the paper speaks of a great one, and another seed's change leans as far. "
-        "An encoder that knows nothing changes as much, too. So here it is training anew that shows, not REPA. The networks "
+        "desk": "The change outside is larger, but only by 8 %, where the paper speaks of a great one, and another seed's change leans as "
+        "far. An encoder that knows nothing changes as much, too. So here it is training anew that shows, not REPA. The networks "
         "fit weakly and the encoder's features are of a low level; a self-supervised encoder, larger networks and longer training were "
         "not tried.",
     },
