@@ -84,12 +84,10 @@ def _kinds(path: Path, changed: int, size: int) -> tuple[str, ...]:
 
 def load(path: Path, options: dict[str, Any]) -> Denoiser:
     """The model of a state dict; `family`, `weights` (the part of the file) and what else the dict cannot tell are keywords."""
-    if "family" not in options:  # which would refuse it better
-        families.known_options(options, OWN)
     checkpoint = read(path, options.get("weights"))
     own = {name: value for name, value in options.items() if name not in ("family", "weights")}
     try:
-        module = family_of(checkpoint, options.get("family"))
+        module = _family(checkpoint, options)
         family = module.__name__.rpartition(".")[2]
         model: Denoiser = module.build(checkpoint, own)
     except InputError as problem:
@@ -104,6 +102,15 @@ def load(path: Path, options: dict[str, Any]) -> Denoiser:
     if checkpoint.left_out:
         model.about = {**model.about, "left_out": _short(checkpoint.left_out)}
     return model
+
+
+def _family(checkpoint: Checkpoint, options: dict[str, Any]) -> Any:
+    """The family of a checkpoint; where it must be asked for, a misspelt option is told first."""
+    try:
+        return family_of(checkpoint, options.get("family"))
+    except InputError:
+        families.known_options(options, OWN)
+        raise
 
 
 def read(path: Path, asked: str | int | None = None) -> Checkpoint:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorescope.nets.sit import LabelEmbedder, Mlp, TimestepEmbedder, modulate, sincos_positions, unpatch
+from scorescope.nets.sit import FinalLayer, LabelEmbedder, Mlp, TimestepEmbedder, modulate, sincos_positions, unpatch
 
 EPS = 1e-6  # of every norm but LayerNorm of queries and keys
 
@@ -184,20 +184,6 @@ class Block(nn.Module):
         return torch.addcmul(h, gate2.unsqueeze(1), self.mlp(modulate(self.norm2(h), shift2, scale2)))
 
 
-class FinalLayer(nn.Module):
-    """Tokens back to patches of pixels."""
-
-    def __init__(self, config: ModernConfig) -> None:
-        super().__init__()
-        self.norm_final = norm(config)
-        self.linear = nn.Linear(config.width, config.patch**2 * config.channels * (1 + config.doubled))
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(config.width, 2 * config.width))
-
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(condition).chunk(2, dim=1)
-        return self.linear(modulate(self.norm_final(h), shift, scale))
-
-
 class ModernSiT(nn.Module):
     """The network. `forward(z, t, label)`: z (B, C, H, W); t (B,) in [0, 1]; label (B,), a row of the label table → (B, C, H, W)."""
 
@@ -212,7 +198,8 @@ class ModernSiT(nn.Module):
         self.feat_rope = Rotary(side, config.width // config.heads) if config.rope else nn.Identity()
         self.in_context_posemb = nn.Parameter(torch.empty(1, config.context, config.width)) if config.context else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.final_layer = FinalLayer(config)
+        outputs = config.patch**2 * config.channels * (1 + config.doubled)
+        self.final_layer = FinalLayer(config.width, outputs, norm(config))
         if self.in_context_posemb is not None:
             nn.init.normal_(self.in_context_posemb, std=1 / math.sqrt(config.width))
 

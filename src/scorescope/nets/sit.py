@@ -203,11 +203,11 @@ class Block(nn.Module):
 class FinalLayer(nn.Module):
     """Tokens back to patches of pixels."""
 
-    def __init__(self, config: SiTConfig) -> None:
+    def __init__(self, width: int, outputs: int, norm: nn.Module) -> None:
         super().__init__()
-        self.norm_final = nn.LayerNorm(config.width, elementwise_affine=False, eps=1e-6)
-        self.linear = nn.Linear(config.width, config.patch**2 * config.channels * (1 + config.doubled))
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(config.width, 2 * config.width))
+        self.norm_final = norm
+        self.linear = nn.Linear(width, outputs)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(condition).chunk(2, dim=1)
@@ -226,7 +226,8 @@ class SiT(nn.Module):
         self.y_embedder = LabelEmbedder(config.classes, config.width) if config.classes else None
         self.pos_embed = nn.Parameter(sincos_positions(side, config.width).unsqueeze(0), requires_grad=False)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.final_layer = FinalLayer(config)
+        outputs = config.patch**2 * config.channels * (1 + config.doubled)
+        self.final_layer = FinalLayer(config.width, outputs, nn.LayerNorm(config.width, elementwise_affine=False, eps=1e-6))
         self._initialize()
 
     @property
