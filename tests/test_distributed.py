@@ -68,7 +68,7 @@ def states_of(bank: ss.Bank) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
 def answers(truth: ss.EmpiricalScore) -> dict[str, Posterior]:
     """All kinds of questions, of a small bank too by digits."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "SMALL", 0)
+        patch.setattr(engine, "FEW", 12)
         return asked(truth)
 
 
@@ -253,7 +253,7 @@ def test_near_ties_are_told_apart_across_ranks(tmp_path):
 def few_axes(rank: int, folder: Path) -> None:
     """States near to rows of other ranks, of a bank whose rows few axes tell apart."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "SMALL", 0)
+        patch.setattr(engine, "FEW", 12)
         torch.save(along_few_axes(), folder / f"axes {rank}.pt")
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scorescope as ss
-from scorescope.empirical import compiled, shelf
-from scorescope.empirical.digits import arithmetic
+from scorescope.empirical import shelf
+from scorescope.empirical.engine import ALL_DOUBLE, FEW_ROWS, SUMMED
 from scorescope.empirical.partial import Partial
 from tests.definition import agrees, bank_of, definition, state_of, states_of, unresolved
 from tests.problems import GaussianMixture
@@ -20,10 +20,6 @@ from tests.problems import GaussianMixture
 SCHEDULES = [ss.LinearSchedule(), ss.VPSchedule(), ss.CosineSchedule(), ss.VESchedule(0.01, 50.0)]
 TIMES = [0.001, 0.005, 0.02, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.97, 0.999]
 KINDS = ["shell", "tie", "near tie", "off", "mean", "outside"]
-SUMMED = f"all rows, {arithmetic(torch.device('cpu'))} digits"
-LISTED = ["some rows, one by one"] * compiled.usable(torch.device("cpu"))
-
-pytestmark = pytest.mark.usefixtures("digits_however_small")
 
 
 def make_bank(n=300, shape=(1, 6, 6), classes=3, flips=False, seed=0):
@@ -144,10 +140,9 @@ def test_ties_between_crowds_of_duplicates(kind):
 @pytest.mark.parametrize(
     ("kind", "tolerance", "paths"),
     [
-        ("bytes noise", 1e-4, {"few rows, float64 differences", *LISTED, SUMMED}),
-        ("bytes noise", 1e-8, {"few rows, float64 differences", "all rows, float64"}),
-        ("bytes nearly white", 1e-4, {SUMMED, "again, all rows, float64"}),
-        ("gauss", 1e-4, {"few rows, float64 differences", "all rows, float64"}),
+        ("bytes noise", 1e-4, {FEW_ROWS, SUMMED, "again, all rows, float64"}),
+        ("bytes noise", 1e-8, {FEW_ROWS, ALL_DOUBLE}),
+        ("gauss", 1e-4, {FEW_ROWS, SUMMED, "again, all rows, float64"}),
     ],
 )
 @pytest.mark.parametrize("flips", [False, True])
@@ -166,7 +161,7 @@ def test_conditional_on_each_class(kind, flips, streamed, monkeypatch):
     bank = bank_of(kind, 600, flips=flips, labels=labels)
     if streamed:
         monkeypatch.setattr(shelf, "LEAST", 4)
-    memory = 2 * (32 * 600 + 4 * bank.d * 64) if streamed else None
+    memory = 2 * 16 * 600 + 4 * bank.d * 64 if streamed else None
     assert ss.EmpiricalScore(bank, memory=memory).shelf.resident == (not streamed)
     label = torch.arange(len(KINDS) * 4) % 4
     check(bank, ss.LinearSchedule(), 1e-4, [0.02, 0.4, 0.7, 0.95], KINDS, label=label, memory=memory)

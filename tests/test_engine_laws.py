@@ -13,20 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scorescope as ss
-from scorescope.empirical import compiled, dense, double, nominate, settle, shelf
+from scorescope.empirical import products, screen, settle, shelf, sums
 from scorescope.empirical.engine import FEW
-from scorescope.empirical.family import States, alone
-from scorescope.empirical.nominate import Nominator
+from scorescope.empirical.family import alone
 from scorescope.empirical.partial import Partial
 from scorescope.empirical.products import Products
+from scorescope.empirical.screen import Screen
+from scorescope.empirical.states import States
 from scorescope.empirical.walk import Walk, level
 from tests.definition import agrees, bank_of, definition, states_of
 
 KINDS = ["shell", "tie", "near tie", "off", "mean", "outside"]
 TIMES = [0.001, 0.02, 0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0]
 
-
-pytestmark = pytest.mark.usefixtures("digits_however_small")
 
 
 # ---- partials -----------------------------------------------------------------------------------------------------------------
@@ -105,11 +104,11 @@ def test_a_walk_drops_no_row_that_matters_later(seed, d, size, spread):
     rows = (spread * rng.standard_normal((40, d))).astype(np.float32)
     bank = ss.Bank.from_arrays(rows)
     truth = ss.EmpiricalScore(bank)
-    _, margin, _ = truth.engine.margin(None)
+    margin, _ = truth.engine.margin(None)
     x = bank[np.arange(3)].double()
     eps = size * torch.from_numpy(rng.standard_normal((3, d)))
     ratios = torch.linspace(0.5, 12, 9, dtype=torch.float64) ** 2
-    sigma = (1 / (1 + ratios)).expand(3, -1)
+    sigma = 1 / (1 + ratios)
     far = (x[:, None] - torch.from_numpy(rows).double()).square().sum(2)
     lean = (eps[:, None] * (x[:, None] - torch.from_numpy(rows).double())).sum(2)
     levels = level(eps, margin)
@@ -119,9 +118,7 @@ def test_a_walk_drops_no_row_that_matters_later(seed, d, size, spread):
     walk.enter(torch.arange(3), pair, row, far[pair, row], lean[pair, row])
     for start in range(0, len(ratios), 3):
         part = slice(start, start + 3)
-        alpha = 1 - sigma[:, part]
-        z = alpha[..., None] * x[:, None] + sigma[:, part, None] * eps[:, None]
-        found = walk.posterior(States(z, alpha, sigma[:, part], truth.shelf.centre))
+        found = walk.posterior(1 - sigma[part], sigma[part])
         kept = {(int(p), int(r)) for p, r in zip(walk.pair, walk.row, strict=True)}
         for u in ratios[part].tolist():
             gap = u * (u * far / 2 + lean)
@@ -149,8 +146,8 @@ def test_nomination_misses_no_row_that_matters(seed, kind, state, t, flips, apar
     """Every row within the margin of the best, and the one nearest to the shell, is listed; or the state is named as one of many."""
     if t == 0 and "tie" in state:
         return
-    for few, here in ((FEW, True), (6, True), (6, False)):
-        with patch.object(nominate, "CROWD", 2 if few < FEW else nominate.CROWD), patch.object(compiled, "HERE", here and compiled.HERE):
+    for few in (FEW, 6):
+        with patch.object(screen, "ROOM", 2 if few < FEW else screen.ROOM):
             misses_nothing(bank_of(kind, 120, (1, 3, 4), seed=seed, flips=flips), [state], [t] * 3, seed, apart, few)
 
 
@@ -158,13 +155,13 @@ def misses_nothing(bank, kinds, times, seed, apart, few):
     """Nominations of states at `times` hold to the law; returns them."""
     truth = ss.EmpiricalScore(bank)
     z, times, names = states_of(bank, truth.schedule, times, kinds, seed)
-    states = States.of(z.flatten(1)[:, None], times[:, None], truth.schedule, truth.shelf.centre)
-    family, vectors = alone(states)
+    states = States.of(z.flatten(1), times, truth.schedule, truth.shelf.centre, truth.shelf.reach)
+    family = alone(states, double=False)
     margin = torch.where(states.at_data, 0.0, torch.tensor(apart, dtype=torch.float64))
-    found = Nominator(family, truth.shelf, margin, few, truth.engine.ranks).run(Products(truth.shelf, vectors, None, 0))
+    found = Screen(family, truth.engine.products(family, None), margin, few, truth.engine.ranks).run()
     rows = bank[np.arange(len(bank))].flatten(1).double()
-    square = (z.flatten(1)[:, None] - states.alpha[:, :, None] * rows).square().sum(2)
-    logit = -0.5 * states.precision * square
+    square = (z.flatten(1)[:, None] - states.alpha[:, None, None] * rows).square().sum(2)
+    logit = -0.5 * states.precision[:, None] * square
     for q, name in enumerate(names):
         at_data = bool(states.at_data[q])
         floor = 1e-13 * float(states.precision[q] * square[q].max())
@@ -181,27 +178,26 @@ def misses_nothing(bank, kinds, times, seed, apart, few):
     return found
 
 
-@pytest.mark.parametrize("here", [True, False])
-def test_rows_that_come_before_the_best_do_not_fill_its_list(here, monkeypatch):
-    """Digits of floats tell little until the best row is seen; were a full list given up, all such states would ask all rows."""
+def test_rows_that_come_before_the_best_do_not_fill_its_list(monkeypatch):
+    """Lists say little until the best row is seen; were a full list given up, all such states would ask all rows."""
     rng, n, few = np.random.default_rng(0), 9000, 24
     x = rng.standard_normal((n, 1, 8, 8)).astype(np.float32)
     x *= 32 / np.linalg.norm(x.reshape(n, -1), axis=1)[:, None, None, None]
     x[n - 20 :] /= 8  # the last rows are the states' own
     bank = ss.Bank.from_arrays(x)
+    monkeypatch.setattr(screen, "ROOM", 2)
+    monkeypatch.setattr(shelf, "BLOCK", 1000 * bank.d)
     truth = ss.EmpiricalScore(bank)
-    monkeypatch.setattr(compiled, "HERE", here and compiled.HERE)
-    monkeypatch.setattr(nominate, "CROWD", 2)
-    t = torch.full((20, 1), 0.2, dtype=torch.float64)
+    t = torch.full((20,), 0.2, dtype=torch.float64)
     z = 0.8 * bank[np.arange(n - 20, n)].double() + 0.2 * torch.from_numpy(rng.standard_normal((20, *bank.shape)))
-    states = States.of(z.flatten(1)[:, None], t, truth.schedule, truth.shelf.centre)
-    family, vectors = alone(states)
-    nominator = Nominator(family, truth.shelf, torch.full_like(t, 300.0), few, truth.engine.ranks)
-    found = nominator.run(Products(truth.shelf, vectors, None, 0))
+    states = States.of(z.flatten(1), t, truth.schedule, truth.shelf.centre, truth.shelf.reach)
+    family = alone(states, double=False)
+    look = Screen(family, truth.engine.products(family, None), torch.full_like(t, 3000.0), few, truth.engine.ranks)
+    found = look.run()
     assert not bool(found.many.any())
     assert bool((torch.bincount(found.state, minlength=20) >= 1).all())
     assert set(range(n - 20, n)) <= set(found.row.tolist())
-    assert bool((nominator.lists.dropped > -torch.inf).any())  # or the lists were never full
+    assert bool((look.lists.dropped > -torch.inf).any())  # or the lists were never full
 
 
 # ---- what must make no difference ---------------------------------------------------------------------------------------------
@@ -229,13 +225,13 @@ def alike(one, other, names, scale, tolerance=1e-9):
 def test_block_sizes_do_not_matter(kind, tolerance, flips, monkeypatch):
     bank = bank_of(kind, 500, flips=flips, duplicates=6)
     one, names = asked(ss.EmpiricalScore(bank, tolerance=tolerance))
-    for module in (nominate, dense, settle):
+    for module in (products, settle):
         monkeypatch.setattr(module, "VALUES", 1 << 13)
-    monkeypatch.setattr(shelf, "BLOCK", 67)
+    monkeypatch.setattr(sums, "RUN", 29)
+    monkeypatch.setattr(shelf, "BLOCK", 67 * bank.d)
     monkeypatch.setattr(shelf, "LEAST", 67)
-    monkeypatch.setattr(double, "BLOCK", 59)
     other, _ = asked(ss.EmpiricalScore(bank, tolerance=tolerance))
-    alike(one, other, names, bank.radius, None if (kind, tolerance) == ("bytes noise", 1e-4) else 1e-9)
+    alike(one, other, names, bank.radius, None if tolerance > 1e-6 else 1e-9)
 
 
 @pytest.mark.parametrize("flips", [False, True])
@@ -245,11 +241,11 @@ def test_the_memory_budget_does_not_matter(kind, flips, monkeypatch):
     roomy = ss.EmpiricalScore(bank)
     one, names = asked(roomy)
     monkeypatch.setattr(shelf, "LEAST", 4)
-    tight = ss.EmpiricalScore(bank, memory=2 * (32 * 900 + 4 * 16 * 64))
+    tight = ss.EmpiricalScore(bank, memory=2 * 16 * 900 + 4 * 16 * 64)
     assert roomy.shelf.resident
     assert not tight.shelf.resident
     other, _ = asked(tight)
-    alike(one, other, names, bank.radius, 1e-9 if kind == "gauss" else None)
+    alike(one, other, names, bank.radius, None)
 
 
 def test_too_little_memory_says_the_least_that_works():

@@ -10,7 +10,7 @@ import torch
 
 import scorescope as ss
 from scorescope.empirical import shelf as shelves
-from scorescope.empirical.digits import arithmetic
+from scorescope.empirical.engine import ALL_DOUBLE, FEW_ROWS, SUMMED
 from tests.definition import agrees, bank_of, definition, state_of, unresolved
 
 SCHEDULES = [ss.LinearSchedule(), ss.VPSchedule(), ss.CosineSchedule(), ss.VESchedule(0.005, 80.0)]
@@ -19,10 +19,6 @@ TIMES = torch.tensor(
     [0.5, 1.0, 0.001, 0.9, 0.02, 0.999, 0.0, 0.7, 0.3, 0.9, 0.6, 0.1, 0.8, 0.4, 0.95, 0.55, 0.45, 0.35, 0.25, 0.2, 0.05, 0.005, 0.3],
     dtype=torch.float64,
 )
-SUMMED = f"all rows, {arithmetic(torch.device('cpu'))} digits"
-
-
-pytestmark = pytest.mark.usefixtures("digits_however_small")
 
 
 def noise(count, bank, seed=0):
@@ -101,17 +97,18 @@ def test_both_sweeps_match_the_definition(kind, options, tolerance):
 
 
 @pytest.mark.parametrize("n", [300, 9000])
-@pytest.mark.parametrize(("kind", "tolerance", "path"), [("bytes noise", 1e-4, SUMMED), ("gauss", 1e-4, "all rows, float64")])
-def test_every_path_is_taken(kind, tolerance, path, n):
-    """With 9,000 rows, of which no product takes more than 8,192, too."""
+@pytest.mark.parametrize(("kind", "tolerance", "path"), [("bytes noise", 1e-4, SUMMED), ("gauss", 1e-8, ALL_DOUBLE)])
+def test_every_path_is_taken(kind, tolerance, path, n, monkeypatch):
+    """With 9,000 rows, more than one block has, too."""
+    monkeypatch.setattr(shelves, "BLOCK", 4096 * 48)
     bank = bank_of(kind, n)
     truth = ss.EmpiricalScore(bank, tolerance=tolerance)
     check_pairs(truth, bank[np.arange(3)], noise(3, bank), TIMES)
     taken = {name for name, count in truth.engine.work.items() if count}
-    assert {"few rows, closed form", "few rows, float64 differences", path} <= taken
+    assert {"few rows, closed form", FEW_ROWS, path} <= taken
     truth.engine.work.clear()
     check_trajectories(truth, trajectories_of(bank, truth.schedule, TIMES), TIMES)
-    assert {name for name, count in truth.engine.work.items() if count} >= {"few rows, float64 differences", path}
+    assert {name for name, count in truth.engine.work.items() if count} >= {FEW_ROWS, path}
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
@@ -183,7 +180,7 @@ def test_rows_read_from_disk_in_order_give_the_same(kind, tmp_path, monkeypatch)
     bank = bank_of(kind, 700, (1, 4, 4), labels=np.arange(700) % 2)
     bank.save(tmp_path / "bank")
     opened = ss.Bank.open(tmp_path / "bank")
-    resident, streamed = ss.EmpiricalScore(bank), ss.EmpiricalScore(opened, memory=2 * (32 * 700 + 4 * 16 * 64))
+    resident, streamed = ss.EmpiricalScore(bank), ss.EmpiricalScore(opened, memory=2 * 16 * 700 + 4 * 16 * 64)
     assert resident.shelf.resident
     assert not streamed.shelf.resident
     x, eps, label = bank[np.arange(4)], noise(4, bank), torch.tensor([0, 1, 0, 1])

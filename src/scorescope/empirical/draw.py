@@ -2,8 +2,8 @@
 
 The row that is largest in logit_j + G_j, with independent standard Gumbel numbers G_j, is such a draw (the Gumbel-max trick). It asks
 for one maximum over the rows: blocks, memory and ranks change nothing. G_j belongs to the item and the row: a hash of the item's key
-and of the row's index, to 53 bits. One pass with digits, whose error is bounded, leaves a few rows that may be the largest; direct
-differences in float64 choose among them.
+and of the row's index, to 53 bits, between −4 and 38. One pass of float32 logits, whose error is bounded, leaves a few rows that may be
+the largest; direct differences in float64 choose among them.
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorescope.empirical import compiled
-from scorescope.empirical.chance import gumbel
+from scorescope.empirical.chance import HIGHEST, LOWEST, gumbel
 from scorescope.empirical.engine import Engine
-from scorescope.empirical.family import Family, States, alone
-from scorescope.empirical.nominate import SLACK, Lists, Pairs, error_of
+from scorescope.empirical.family import Family, alone
 from scorescope.empirical.partial import LAST
-from scorescope.empirical.products import Products, Tile
+from scorescope.empirical.products import Products, Tile, logits, parts
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import closest_alone, gaps_of, steep_rows
-from scorescope.empirical.shelf import Shelf
-from scorescope.search.products import U64
+from scorescope.empirical.states import States
+from scorescope.search.products import U32
 
 LISTED = 1024  # rows among which a draw looks at direct differences
-SPREAD = 42.0  # how far apart two Gumbel numbers can be
-BLUNT = 2e-4  # error of a logit that leaves few rows, in units of what sets rows apart
+SPREAD = HIGHEST - LOWEST  # how far apart two Gumbel numbers can be
 
 Parts = list[tuple[int | None, slice]]
 
@@ -33,74 +30,74 @@ Parts = list[tuple[int | None, slice]]
 class Candidates:
     """Of each state of a family of single states, the rows that may be largest in logit + G by what has been seen."""
 
-    def __init__(self, family: Family, key: Tensor, shelf: Shelf) -> None:
+    def __init__(self, family: Family, key: Tensor) -> None:
         states, self.key, self.family = family.states, key, family
-        error = error_of(family, shelf, U64)
-        if not shelf.exact:
-            error = error + states.slope * (states.norm + family.rest) * shelf.rounded
-        self.steep, at_data = states.steep[:, 0], states.at_data[:, 0]  # near rows take all, by their distances more than by their G
-        self.wide = 2 * error[:, 0] + SLACK + SPREAD * (self.steep & ~at_data)
-        scale = states.slope[..., None] * family.coefficients * shelf.step
-        self.columns = torch.cat([scale, -0.5 * states.curve[..., None]], 2)[:, 0]
+        self.steep = states.steep & ~states.at_data  # near rows take all, by their distances more than by their G
+        self.wide = 2 * family.error(U32) + SPREAD * self.steep
+        self.top = torch.full_like(self.wide, -torch.inf)
         self.best = torch.full_like(self.wide, -torch.inf)
-        able = compiled.usable(key.device)
-        self.lists = Lists(len(key), LISTED) if able else Pairs(len(key), LISTED, device=key.device)
+        self.found: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def see(self, tile: Tile, part: slice) -> None:
-        """Take in the rows of a tile for the states of `part`, whose products it has."""
-        if isinstance(self.lists, Lists):
-            compiled.draw(self, part, tile.exact, tile.rows.square, tile.index)
-            return
-        columns = self.columns[part]
-        for some in torch.arange(len(columns)).split(64):
-            own = some + part.start
-            value = torch.einsum("pr,prn->pn", columns[some, :-1], tile.exact[some].double())
-            value += columns[some, -1:] * tile.rows.square
-            value += torch.where(self.steep[own, None], 0.0, gumbel(self.key[own, None], tile.index))
-            self.best[own] = torch.maximum(self.best[own], value.amax(1))
-            self.lists.add(value, value >= self.least[own, None], int(own[0]), tile.index)
+    def see(self, above: Tensor, part: slice, tile: Tile) -> None:
+        """Take in the logits (m, n) of a tile's rows for the states of `part`."""
+        self.top[part] = torch.maximum(self.top[part], above.amax(1).double())
+        # Rows that no number between the lowest and the highest makes the largest.
+        least = torch.maximum(self.top[part] - SPREAD - self.wide[part], self.best[part] - self.wide[part] - HIGHEST)
+        least = least - 1e-6 * least.abs()
+        state, column = (above >= least[:, None].float()).nonzero(as_tuple=True)
+        value, state, row = above[state, column].double(), state + part.start, tile.index[column]
+        value += torch.where(self.family.states.steep[state], 0.0, gumbel(self.key[state], row))
+        self.best.scatter_reduce_(0, state, value, "amax")
+        kept = value >= self.least[state]
+        self.found.append((state[kept], row[kept], value[kept]))
 
     @property
     def least(self) -> Tensor:
-        """(B,) how large a row's number must be; lists are in float32."""
-        least = self.best - self.wide
-        return least - SLACK * least.abs()
+        """(B,) how large a row's number must be."""
+        return self.best - self.wide - 1e-12 * self.best.abs()
 
     def listed(self, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
         """(state, row) pairs, and for which states (B,) there are too many to list."""
-        least = self.least
-        self.lists.keep(least, torch.full_like(least, torch.inf))
-        many = ranks.any(self.lists.dropped >= least)
-        return *self.lists.pairs(~many), many
+        self.best = ranks.largest(self.best)
+        none = torch.empty(0, dtype=torch.int64, device=self.key.device)
+        state, row, value = (torch.cat(some) for some in zip((none, none, none.double()), *self.found, strict=True))
+        kept = value >= self.least[state]
+        state, row = state[kept], row[kept]
+        many = ranks.total(torch.bincount(state, minlength=len(self.key))) > LISTED
+        kept = ~many[state]
+        return state[kept], row[kept], many
 
 
-def draw(engine: Engine, states: States, key: Tensor, parts: Parts) -> Tensor:
-    """One row (B,) of each state (B, 1, d): for each (label, slice of states) among the rows of that class, or of all."""
-    # An error of one lets a handful of rows of a crowd be the largest; one of little of what sets rows apart is as good.
-    blunt = 1 + BLUNT * states.curve * engine.shelf.bank.radius**2
-    reach = max(engine.shelf.reach, torch.finfo(torch.float32).tiny)
-    family, digits = alone(states, blunt / (states.slope.clamp(min=1e-12) * reach))
-    candidates = Candidates(family, key, engine.shelf)
-    for label, part in parts:
-        for tile in Products(engine.shelf, digits[part], label, 0):
-            candidates.see(tile, part)
+def draw(engine: Engine, states: States, key: Tensor, parts_of: Parts) -> Tensor:
+    """One row (B,) of each state (B, d): for each (label, slice of states) among the rows of that class, or of all."""
+    best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
+    row = torch.full_like(key, LAST)
+    for label, own in parts_of:
+        best[own], row[own] = _of_class(engine, states[own], key[own], label)
+    most = engine.ranks.largest(best)
+    return engine.ranks.smallest(torch.where(best == most, row, LAST))
+
+
+def _of_class(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
+    """Draws among the rows of a class, or all: (value relative to what is common to all rows, row) of the best of one's own."""
+    family = alone(states, double=False)
+    candidates = Candidates(family, key)
+    for tile in Products(family.vectors, False, engine.shelf, label, 0):
+        for groups, part in parts(family, len(tile.index)):
+            candidates.see(logits(family, tile, groups, torch.float32, engine.shelf.buffers), part, tile)
     best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
     row = torch.full_like(key, LAST)
     state, listed, many = candidates.listed(engine.ranks)
     _among(engine, states, key, state, listed, best, row)
-    for label, part in parts:
-        some = many[part].nonzero().flatten() + part.start
-        if len(some):
-            steep = states.steep[some, 0]
-            for one in some[steep][:, None]:
-                pairs = steep_rows(states[one], engine.shelf, label, SPREAD, engine.ranks)
-                value, place = torch.full_like(best[:1], -torch.inf), torch.full_like(row[:1], LAST)
-                _among(engine, states[one], key[one], *pairs, value, place)
-                best[one], row[one] = value, place
-            some = some[~steep]
-            best[some], row[some] = _of_all(engine, states[some], key[some], label)
-    most = engine.ranks.largest(best)
-    return engine.ranks.smallest(torch.where(best == most, row, LAST))
+    crowd = (many & ~states.steep).nonzero().flatten()
+    if len(crowd):
+        best[crowd], row[crowd] = _of_all(engine, states[crowd], key[crowd], label)
+    for one in (many & states.steep).nonzero():
+        pairs = steep_rows(states[one], engine.shelf, label, SPREAD, engine.ranks)
+        value, place = torch.full_like(best[:1], -torch.inf), torch.full_like(row[:1], LAST)
+        _among(engine, states[one], key[one], *pairs, value, place)
+        best[one], row[one] = value, place
+    return best, row
 
 
 def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tensor, best: Tensor, chosen: Tensor) -> None:
@@ -114,18 +111,14 @@ def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tens
 
 def _of_all(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
     """Draws among all rows in float64: (value relative to what is common to all rows, row)."""
+    family = alone(states, double=True)
     best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
     row = torch.full_like(key, LAST)
-    n, shelf = len(engine.shelf.bank.rows), engine.shelf
-    for index in torch.from_numpy(shelf.indices(label)).to(key.device).split(2048):
-        if not len(index):
-            break
-        x = shelf.fetch(index) - states.centre
-        for mirrored in (False, True) if shelf.bank.flips else (False,):
-            side = shelf.mirror(states.centred[:, 0]) if mirrored else states.centred[:, 0]
-            logit = states.slope * (side @ x.T) - 0.5 * states.curve * x.square().sum(1)
-            value, place = (logit + gumbel(key[:, None], index + n * mirrored)).max(1)
-            better = value > best
-            row = torch.where(better, index[place] + n * mirrored, row)
-            best = torch.maximum(best, value)
+    for tile in Products(family.vectors, True, engine.shelf, label, 0):
+        for groups, part in parts(family, len(tile.index)):
+            value = logits(family, tile, groups, torch.float64, engine.shelf.buffers) + gumbel(key[part, None], tile.index)
+            top, place = value.max(1)
+            better = top > best[part]
+            row[part] = torch.where(better, tile.index[place], row[part])
+            best[part] = torch.where(better, top, best[part])
     return best, row

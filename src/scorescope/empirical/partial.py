@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from scorescope.empirical.family import States
 from scorescope.empirical.posterior import Posterior
+from scorescope.empirical.states import States
 
 LAST = torch.iinfo(torch.int64).max
 
@@ -104,8 +104,8 @@ class Partial:
         return self.error + self.doubt * apart
 
     def posterior(self, states: States, rows: int, shape: tuple[int, ...]) -> Posterior:
-        """The posterior of B states (B, 1, d) among `rows` rows, all of which are in this partial or known not to matter."""
-        sigma, at_data = states.sigma[:, 0], states.at_data[:, 0]
+        """The posterior of B states (B, d) among `rows` rows, all of which are in this partial or known not to matter."""
+        sigma, at_data = states.sigma, states.at_data
         mean = (self.moment / self.mass[:, None]).add_(states.centre)
         density = self.peak + self.mass.log() - math.log(rows) - 0.5 * states.d * (2 * math.pi * sigma**2).log()
         density = torch.where(at_data, torch.where(self.peak == 0, torch.inf, -torch.inf), density)

@@ -23,10 +23,10 @@ from scorescope.convert import as_states
 from scorescope.denoiser import Denoiser, Label, as_label
 from scorescope.empirical.draw import draw
 from scorescope.empirical.engine import Engine
-from scorescope.empirical.family import States
 from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.ranks import Alone, Ranks
 from scorescope.empirical.shelf import Shelf
+from scorescope.empirical.states import States
 from scorescope.empirical.sweep import PairSweep, TrajectorySweep, sweep
 from scorescope.errors import InputError
 from scorescope.rows import Bank
@@ -110,8 +110,8 @@ class EmpiricalScore(Denoiser):
             for tag, wanted in _groups(tags, len(z), self.device):
                 # States of like noise together: they need digits alike.
                 for part in wanted[torch.argsort(times[wanted], stable=True)].split(QUERIES):
-                    states = States.of(flat[part, None].double(), times[part, None], self.schedule, self.shelf.centre, self.shelf.reach)
-                    self.engine.alone(states, tag, result, part)
+                    states = States.of(flat[part].double(), times[part], self.schedule, self.shelf.centre, self.shelf.reach)
+                    self.engine.alone(states, tag).scatter_to(result, part)
         return result
 
     def sample(
@@ -146,7 +146,7 @@ class EmpiricalScore(Denoiser):
         with full_precision(self.device):
             order = torch.arange(len(z), device=self.device) if tags is None else torch.argsort(tags, stable=True)
             for part in order.split(QUERIES):
-                states = States.of(flat[part, None].double(), times[part, None], self.schedule, self.shelf.centre, self.shelf.reach)
+                states = States.of(flat[part].double(), times[part], self.schedule, self.shelf.centre, self.shelf.reach)
                 # Sorted by class, those of one class follow each other.
                 groups = _groups(None if tags is None else tags[part], len(part), self.device)
                 parts = [(tag, slice(int(which[0]), int(which[-1]) + 1)) for tag, which in groups]

@@ -8,18 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.empirical import compiled
-from scorescope.empirical.family import States
+from scorescope.empirical.states import States
 from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Shelf
 from scorescope.search.products import U64
 
-VALUES = 1 << 22  # float64 values of one step
+VALUES = 1 << 19  # float64 values of one step: what the caches of a processor hold
 
 
 def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ranks) -> Partial:
-    """Partials of B states (B, 1, d) from (state, row) pairs, each of weight 1 or less and none other of weight worth counting.
+    """Partials of B states (B, d) from (state, row) pairs, each of weight 1 or less and none other of weight worth counting.
 
     A state whose rows lie with several processes is settled relative to the nearest of all, which its owner shows to the others:
     peaks that each had rounded by itself would not tell near-ties apart.
@@ -76,14 +75,8 @@ def _few(states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tenso
     else:
         unique, place = row.unique(return_inverse=True)
         x = shelf.fetch(unique)[place]
-    if compiled.usable(x.device):
-        counts = torch.bincount(slot, minlength=len(wanted))
-        numbers = (states.z[:, 0], states.alpha[:, 0], states.true_precision[:, 0], states.at_data[:, 0], states.centre)
-        closest, top, mass, moment, size, tilt, mass2, doubt, error = compiled.few(x, row, counts, wanted, *numbers, U64, given)
-        peak, none = -0.5 * numbers[2][wanted] * closest, torch.full_like(closest, torch.inf)
-        return Partial(peak, top, mass, moment, size, tilt, mass2, doubt, error, none)
     own = (states.z, states.alpha, states.true_precision, states.at_data)
-    z, alpha, precision, at_data = (value[wanted, 0] for value in own)
+    z, alpha, precision, at_data = (value[wanted] for value in own)
     count, device = len(wanted), x.device
     zero = torch.zeros(count, dtype=torch.float64, device=device)
     last = torch.full((count,), LAST, device=device)
@@ -137,16 +130,16 @@ def gaps_of(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ran
     """(M,) logit of the nearest row of a state's minus that of the row, of (state, row) pairs; 0 at σ = 0."""
     square, count = squares(states, shelf, state, row), len(states.z)
     nearest = _first_of(shelf, state, row, square == least_of(square, state, count, ranks)[state], count, ranks)
-    found, z, alpha = torch.zeros_like(square), states.z[:, 0], states.alpha[:, 0]
+    found, z, alpha = torch.zeros_like(square), states.z, states.alpha
     for part in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
         own = state[part]
-        found[part] = _gaps(shelf.fetch(row[part]), nearest[own], z[own], alpha[own], states.true_precision[own, 0])[0]
-    return found.masked_fill_(states.at_data[state, 0], 0.0)
+        found[part] = _gaps(shelf.fetch(row[part]), nearest[own], z[own], alpha[own], states.true_precision[own])[0]
+    return found.masked_fill_(states.at_data[state], 0.0)
 
 
 def ratios(states: States, shelf: Shelf, state: Tensor, row: Tensor, result: Tensor) -> None:
     """Bring `result` (B,) nearer to 1 by the distance ratios (Eq. 4) of (state, row) pairs, from direct differences in float64."""
-    ratio = squares(states, shelf, state, row).sqrt() / (states.sigma[state, 0] * states.d**0.5)
+    ratio = squares(states, shelf, state, row).sqrt() / (states.sigma[state] * states.d**0.5)
     closest = torch.full_like(result, torch.inf).scatter_reduce(0, state, (ratio - 1).abs(), "amin")
     # Of the two sides at an equal distance from 1 either is right; the first is taken.
     hit = ((ratio - 1).abs() == closest[state]).nonzero().flatten().flip(0)
@@ -156,15 +149,10 @@ def ratios(states: States, shelf: Shelf, state: Tensor, row: Tensor, result: Ten
 
 def squares(states: States, shelf: Shelf, state: Tensor, row: Tensor) -> Tensor:
     """‖z − αx‖² (M,) of (state, row) pairs, from direct differences in float64."""
-    if shelf.exact and shelf.resident and compiled.usable(state.device):
-        return compiled.apart(shelf, row, states.z[:, 0], states.alpha[:, 0], state)
     found = torch.empty(len(state), dtype=torch.float64, device=state.device)
     for part in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
         x, which = shelf.fetch(row[part]), state[part]
-        if compiled.usable(x.device):
-            found[part] = compiled.squares(x, states.z[:, 0], states.alpha[:, 0], which)
-        else:
-            found[part] = (states.z[which, 0] - states.alpha[which] * x).square().sum(1)
+        found[part] = (states.z[which] - states.alpha[which, None] * x).square().sum(1)
     return found
 
 
@@ -180,7 +168,7 @@ def _first_of(shelf: Shelf, state: Tensor, row: Tensor, which: Tensor, count: in
 
 def closest_alone(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
     """The (state, row) pairs without those that, at σ = 0, are farther than another; float64 where it tells, else exact arithmetic."""
-    at_data = states.at_data[:, 0]
+    at_data = states.at_data
     if not bool(at_data.any()):
         return state, row
     asked = at_data[state].nonzero().flatten()
@@ -194,7 +182,7 @@ def closest_alone(states: States, shelf: Shelf, state: Tensor, row: Tensor, rank
     nearest = _first_of(shelf, own, among, unclear >= 0, len(at_data), ranks)
     while bool(several.any()):
         pairs = zip(shelf.fetch(among).cpu().numpy(), own.tolist(), strict=True)
-        gaps = [_exact_gap(x, nearest[k].cpu().numpy(), states.z[k, 0].cpu().numpy(), float(states.alpha[k, 0])) for x, k in pairs]
+        gaps = [_exact_gap(x, nearest[k].cpu().numpy(), states.z[k].cpu().numpy(), float(states.alpha[k])) for x, k in pairs]
         gap = torch.tensor(gaps, dtype=torch.float64, device=own.device)
         least = least_of(gap, own, len(at_data), ranks).clamp(max=0.0)
         if not bool((least < 0).any()):
@@ -216,8 +204,8 @@ def least_of(value: Tensor, state: Tensor, count: int, ranks: Ranks) -> Tensor:
 
 def _within(states: States, shelf: Shelf, apart: Tensor, margin: float) -> Tensor:
     """(B,) the distance from z that float64 may find of a row no farther than `apart` (B,) and `margin` nats more."""
-    alpha, sigma, centre = states.alpha[:, 0], states.sigma[:, 0], states.centre.norm()
-    entering = states.norm[:, 0] + alpha * (2 * centre + shelf.reach)
+    alpha, sigma, centre = states.alpha, states.sigma, states.centre.norm()
+    entering = states.norm + alpha * (2 * centre + shelf.reach)
     off = U64 * (2 * (states.d + 8) * apart + 8 * entering)
     return (apart.square() + 2 * margin * sigma**2).sqrt() + 2 * off
 
@@ -235,7 +223,7 @@ def _exact_gap(x: np.ndarray, nearest: np.ndarray, z: np.ndarray, alpha: float) 
 
 
 def steep_rows(states: States, shelf: Shelf, label: int | None, margin: float, ranks: Ranks) -> tuple[Tensor, Tensor]:
-    """(state, row) pairs of one state (1, 1, d) and all rows of a class, or of all, within `margin` nats of the nearest."""
+    """(state, row) pairs of one state (1, d) and all rows of a class, or of all, within `margin` nats of the nearest."""
     row = torch.from_numpy(shelf.indices(label)).to(states.z.device)
     row = torch.cat([row, row + len(shelf.bank.rows)]) if shelf.bank.flips else row
     apart = squares(states, shelf, torch.zeros_like(row), row).sqrt()

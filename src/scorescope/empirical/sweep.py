@@ -11,23 +11,22 @@ import torch
 from torch import Tensor
 
 from scorescope.empirical.engine import Engine
-from scorescope.empirical.family import Family, States, pairs, trajectories
-from scorescope.empirical.nominate import Nominator
+from scorescope.empirical.family import Family, pairs, trajectories
 from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.products import Products
+from scorescope.empirical.screen import Screen
+from scorescope.empirical.states import States
 from scorescope.empirical.walk import Walk, level
 from scorescope.schedule import Schedule
-from scorescope.search.products import Workspace
 
 TOGETHER = 16  # timesteps of one chunk, unless the rows come from disk
-FAR = 64  # timesteps towards the data that share a basis; others share that of their chunk
-GROUP, LEAST = 128, 16  # trajectories that go together at most; that are worth a pass over the rows
-LAX = 1.9  # how much more than wanted the digits of crowded states may let a mean drift
 SETTLED = 96  # rows with which a pair enters its walk
+SHARE = 0.2  # of the states to which many rows must matter for as many to be expected of the next ones
+SLACK = 3.0  # nats that a pair's own row may be below the best of its rows then
 
 
 def chunk(engine: Engine, count: int, times: int) -> int:
-    """Timesteps to answer at a time: the more the fewer passes over rows from disk, else no more than share their digits."""
+    """Timesteps to answer at a time: the more the fewer passes over rows from disk, else no more than share their products."""
     shelf = engine.shelf
     size = shelf.memory // 4 // max(count * shelf.bank.d * 8 * 4, 1)
     if not bool(engine.ranks.any(torch.tensor(not shelf.resident, device=shelf.device))):
@@ -36,91 +35,61 @@ def chunk(engine: Engine, count: int, times: int) -> int:
     return max(1, min(times, int(engine.ranks.smallest(torch.tensor(size, device=shelf.device)))))
 
 
-def vacant(engine: Engine) -> Workspace:
-    """Memory of an earlier sweep, if one has ended: a sweep's products are large, and fresh memory is slow to touch."""
-    workspace = engine.workspaces.pop() if engine.workspaces else Workspace()
-    workspace.begin()
-    return workspace
-
-
 class PairSweep:
     """Posteriors of pairs x, eps (P, d) float64 of one class, or of all, at times (T,) in the order of falling σ."""
 
     def __init__(self, engine: Engine, schedule: Schedule, x: Tensor, eps: Tensor, times: Tensor, label: int | None) -> None:
         self.engine, self.schedule, self.x, self.eps, self.times, self.label = engine, schedule, x, eps, times, label
-        shelf = engine.shelf
-        self.count, self.margin, self.dropped = engine.margin(label)
-        self.walk = Walk(x, eps, level(eps, self.margin), shelf)
-        every = self._states(slice(0, len(times)), meant=False)
-        self.family, digits = pairs(x, eps, every, engine.wanted(every), shelf.step)
-        self.workspace = vacant(engine)
-        self.products = Products(shelf, digits, label, shelf.memory // 4, self.workspace)
+        self.walk = Walk(x, eps, level(eps, engine.margin(label)[0]), engine.shelf)
         self.lost = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.products = engine.products(self._family(slice(0, 1), torch.arange(len(x), device=x.device)), label)
 
-    def _states(self, part: slice, meant: bool = True, which: Tensor | None = None) -> States:
-        """The states of a chunk; without their values where only their constants are meant."""
-        x, eps = (self.x, self.eps) if which is None else (self.x[which], self.eps[which])
+    def _family(self, part: slice, which: Tensor) -> Family:
+        """The states of some pairs at some times."""
+        x, eps, shelf = self.x[which], self.eps[which], self.engine.shelf
         alpha, sigma, *_ = self.schedule(self.times[part])
-        z = (alpha[:, None] * x[:, None]).addcmul_(sigma[:, None], eps[:, None]) if meant else x[:, None].expand(-1, len(alpha), -1)
-        shelf = self.engine.shelf
-        found = States(z, alpha.expand(len(x), -1), sigma.expand(len(x), -1), shelf.centre, shelf.reach)
-        if not meant:  # their norms are no more than this
-            found.__dict__["norm"] = alpha * (x - shelf.centre).norm(dim=1)[:, None] + sigma * eps.norm(dim=1)[:, None]
-        return found
+        z = (alpha[:, None] * x[:, None]).addcmul_(sigma[:, None], eps[:, None]).flatten(0, 1)
+        states = States(z, alpha.repeat(len(x)), sigma.repeat(len(x)), shelf.centre, shelf.reach)
+        return pairs(x, eps, states, which)
 
     def run(self, part: slice) -> Posterior:
         """Posteriors of one chunk, flat (P·T); chunks must come in order."""
-        p, t = len(self.x), part.stop - part.start
-        result = Posterior.empty(p * t, self.engine.shelf.bank.shape, self.x.device)
+        p, t, shelf = len(self.x), part.stop - part.start, self.engine.shelf
+        result = Posterior.empty(p * t, shelf.bank.shape, self.x.device)
         index = torch.arange(p * t, device=self.x.device).view(p, t)
         here = self.walk.here.nonzero().flatten()
         if len(here):
-            self._walked(part, here, index, result)
+            flat = index[here].flatten()
+            self.engine.work["few rows, closed form"] += len(flat)
+            states = self._family(part, here).states
+            total = self.walk.posterior(*self.schedule(self.times[part])[:2])[flat]
+            total = self.engine.merged(self.engine.without(total, states, self.label), states)
+            self.engine.checked(total, states, self.label).scatter_to(result, flat)
         away = (~self.walk.here).nonzero().flatten()
         if len(away):
-            states = self._states(part, which=away)
-            family = self._family(states, part, away)
-            self.engine.posterior(family, self.products, self.label).scatter_to(result, index[away].flatten())
+            family = self._family(part, away)
+            self.engine.posterior(family, self.products)[0].scatter_to(result, index[away].flatten())
             self._settle(part.stop - 1, away)
         return result
-
-    def _family(self, states: States, part: slice, which: Tensor) -> Family:
-        return self.family.some(states, which, part)
-
-    def _walked(self, part: slice, here: Tensor, index: Tensor, result: Posterior) -> None:
-        """Answer the pairs that walk."""
-        states = self._states(part)
-        flat = index[here].flatten()
-        self.engine.work["few rows, closed form"] += len(flat)
-        every = states.flat[flat]
-        total = self.engine.merged(self.walk.posterior(states)[flat], every, self.dropped)
-        self.engine.checked(total, every, self.label, self.count).scatter_to(result, flat)
 
     def _settle(self, last: int, away: Tensor) -> None:
         """Let the pairs walk that few rows can matter to at the last timestep of the chunk, and so at every later one."""
         away = away[~self.lost[away]]
         if not len(away) or last + 1 == len(self.times):
             return
-        part = slice(last, last + 1)
-        states = self._states(part, which=away)
-        family = self._family(states, part, away)
-        slack = 3.0
-        margin = self.walk.levels[away, None] + slack
-        found = Nominator(family, self.engine.shelf, margin, SETTLED, self.engine.ranks, near=False).run(self.products)
-        kept = ~found.many[found.state]
-        pair, row = away[found.state[kept]], found.row[kept]
+        ranks, family = self.engine.ranks, self._family(slice(last, last + 1), away)
+        margin = self.walk.levels[away] + SLACK
+        found = Screen(family, self.products, margin, SETTLED, ranks, near=False).run()
+        pair, row = away[found.state], found.row
         far, lean, own = self.walk.own(pair, row)
-        own = self.engine.ranks.any(own)
-        # The nominated are those within the margin of the best; the pair's own row must not be more than the slack below it.
-        u = (states.alpha / states.sigma.clamp(min=1e-300))[:, 0]
-        spread = torch.zeros(len(self.x), dtype=torch.float64, device=u.device)
-        spread[away] = u
-        gap = spread[pair] * (spread[pair] * far / 2 + lean)
-        best = torch.zeros(len(self.x), dtype=torch.float64, device=u.device).scatter_reduce(0, pair, -gap, "amax")
-        best = self.engine.ranks.largest(best)
-        many = torch.zeros(len(self.x), dtype=torch.bool, device=u.device)
+        own = ranks.any(own)
+        # The listed are those within the margin of the best; the pair's own row must not be more than the slack below it.
+        u = float(family.states.alpha[0] / family.states.sigma[0].clamp(min=1e-300))
+        gap = u * (u * far / 2 + lean)
+        best = torch.zeros(len(self.x), dtype=torch.float64, device=gap.device).scatter_reduce(0, pair, -gap, "amax")
+        many = torch.zeros_like(own)
         many[away] = found.many
-        ready = own & (best <= slack) & ~many
+        ready = own & (ranks.largest(best) <= SLACK) & ~many
         ready[self.walk.here] = False
         self.lost[away] |= ~own[away] & ~many[away]
         entering = ready[pair] & (gap <= self.walk.levels[pair])
@@ -132,75 +101,34 @@ class TrajectorySweep:
 
     def __init__(self, engine: Engine, schedule: Schedule, z: Tensor, times: Tensor, label: int | None) -> None:
         self.engine, self.schedule, self.z, self.times, self.label = engine, schedule, z, times, label
-        alpha, sigma, *_ = schedule(times)
-        self.sparse = engine.sparse(alpha**2 / sigma.clamp(min=1e-300) ** 2)
-        self.range, self.workspace, self.memory = slice(0, 0), vacant(engine), engine.shelf.memory // 4
-        self.shares = True
+        self.crowd = False  # whether many rows are expected to matter
 
     def run(self, part: slice) -> Posterior:
-        """Posteriors of one chunk, flat (P·T)."""
-        if self.shares and bool(self.sparse[part].all()) and self._shared(part):
-            inner = slice(part.start - self.range.start, part.stop - self.range.start)
-            family = self.family.some(self.family.states[:, inner], slice(None), inner)
-            return self.engine.posterior(family, self.products, self.label)
+        """Posteriors of one chunk, flat (P·T); chunks must come in order."""
         shelf, p, t = self.engine.shelf, len(self.z), part.stop - part.start
         result = Posterior.empty(p * t, shelf.bank.shape, shelf.device)
         index = torch.arange(p * t, device=shelf.device).view(p, t)
-        # One that needs more digits makes all need them that go with it. Products, of three planes a state, should stay in memory.
-        size = min(GROUP, self.memory // max(1, self._bytes(3 * t))) if shelf.resident else p
-        size = int(self.engine.ranks.smallest(torch.tensor(max(LEAST, size), device=shelf.device)))
-        size = -(-p // -(-p // size))  # even parts
-        for some in torch.arange(p, device=shelf.device).split(size):
-            family, products = self._family(some, part)
-            self.engine.posterior(family, products, self.label).scatter_to(result, index[some].flatten())
+        states = States.of(
+            self.z[:, part].flatten(0, 1).double(), self.times[part].repeat(p), self.schedule, shelf.centre, shelf.reach
+        )
+        # Where many rows matter all products are in float64, by directions that leave next to nothing; where few do, by fewer, in float32.
+        crowded = self.engine.crowded(states, self.label)
+        self.crowd = self.crowd or bool(crowded.any())
+        family = trajectories(states, p, self.engine.wanted(states, crowded | self.crowd), self.crowd)
+        if family.vectors.shape[1] * (1 + self.crowd) <= t:
+            found, many = self.engine.posterior(family, self.engine.products(family, self.label))
+            found.scatter_to(result, index.flatten())
+            self.crowd = bool(many.view(p, t)[:, -1].double().mean() > SHARE)
+            return result
+        for some in index.flatten().split(256):  # they have little in common
+            self.engine.alone(states[some], self.label).scatter_to(result, some)
         return result
-
-    def _shared(self, part: slice) -> bool:
-        """Whether there are products for this chunk that later ones share: few rows matter towards the data, and fewer digits do."""
-        if self.range.start <= part.start and part.stop <= self.range.stop:
-            return True
-        shelf, length = self.engine.shelf, FAR
-        if shelf.resident:  # a plane for every second state is what is usually needed
-            length = min(FAR, 2 * self.memory // max(1, self._bytes(len(self.z))))
-        length = int(self.engine.ranks.smallest(torch.tensor(length, device=shelf.device)))
-        whole = slice(part.start, max(part.stop, min(part.start + length, len(self.times))))
-        family, products = self._family(torch.arange(len(self.z), device=shelf.device), whole)
-        fits = not shelf.resident or self._bytes(len(products.digits)) <= self.memory * products.sides
-        self.shares = not bool(self.engine.ranks.any(torch.tensor(not fits, device=shelf.device)))
-        if not self.shares:
-            return False
-        self.range, self.family, self.products = whole, family, products
-        return True
-
-    def _bytes(self, vectors: int) -> int:
-        """Of the products of so many vectors of digits with one's own rows and their mirror images."""
-        shelf = self.engine.shelf
-        return 4 * vectors * len(shelf.indices(self.label)) * (2 if shelf.bank.flips else 1)
-
-    def _family(self, which: Tensor, part: slice) -> tuple[Family, Products]:
-        """Some trajectories by a basis for some timesteps, and its products."""
-        shelf, times = self.engine.shelf, self.times[part].expand(len(which), -1)
-        states = States.of(self.z[which, part].double(), times, self.schedule, shelf.centre, shelf.reach)
-        crowd = self.engine.crowded(states)
-        wanted = self.engine.wanted(states)
-        family, digits = trajectories(states, torch.where(crowd, LAX * wanted, wanted))
-        self.workspace.begin()
-        return family, Products(self.engine.shelf, digits, self.label, self.memory, self.workspace)
 
 
 def sweep(
     engine: Engine, runs: list[tuple[Tensor, PairSweep | TrajectorySweep]], count: int, order: Tensor
 ) -> Iterator[tuple[int, Posterior]]:
     """(k, posterior of all P) for each timestep; `runs` are (which of the P, their sweep), `order` (T,) the timesteps by falling σ."""
-    try:
-        yield from _steps(engine, runs, count, order)
-    finally:
-        engine.workspaces += [run.workspace for _, run in runs]
-
-
-def _steps(
-    engine: Engine, runs: list[tuple[Tensor, PairSweep | TrajectorySweep]], count: int, order: Tensor
-) -> Iterator[tuple[int, Posterior]]:
     size = chunk(engine, count, len(order))
     for start in range(0, len(order), size):
         part = slice(start, min(start + size, len(order)))

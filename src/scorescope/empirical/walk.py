@@ -14,7 +14,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorescope.empirical.family import States
 from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.settle import U64
 from scorescope.empirical.shelf import Shelf
@@ -26,7 +25,7 @@ def level(eps: Tensor, margin: float) -> Tensor:
     """(P,) the gap beyond which a row can matter neither to the posterior (log of 1/share dropped: `margin`) nor to r*."""
     d = eps.shape[1]
     inside = ((d - eps.square().sum(1)) / 2).clamp(min=0)
-    # A ratio as far from 1 on the outer side: see `nominate._both_sides`.
+    # A ratio as far from 1 on the outer side: see `screen.limits`.
     closest = 1 - (1 - 2 * inside / d).clamp(min=0).sqrt()
     return torch.clamp(inside + d * (closest + closest**2 / 2), min=margin) + 1e-6
 
@@ -67,16 +66,15 @@ class Walk:
         kept = u[self.pair] * (u[self.pair] * self.far / 2 + self.lean) <= self.levels[self.pair]
         self.pair, self.row, self.far, self.lean = self.pair[kept], self.row[kept], self.far[kept], self.lean[kept]
 
-    def posterior(self, states: States) -> Partial:
-        """Partials of the pairs' states (P, T) in the order of falling σ, flat; those of pairs that are not here are empty."""
-        p, t, d = len(self.x), states.sigma.shape[1], self.x.shape[1]
+    def posterior(self, alpha: Tensor, sigma: Tensor) -> Partial:
+        """Partials of the pairs' states at scales (T,) in the order of falling σ, flat (P·T); those of pairs that are not here are empty."""
+        p, t, d = len(self.x), len(sigma), self.x.shape[1]
         result = Partial.nothing(p * t, d, self.x.device)
-        sigma, alpha = states.sigma, states.alpha
         ratio = torch.where(sigma > 0, alpha / sigma.clamp(min=1e-300), torch.inf)
-        self._drop(torch.where(ratio[:, 0].isfinite(), ratio[:, 0], 1e150))
+        self._drop(ratio[0].clamp(max=1e150).expand(p))
         if not len(self.pair):
             return result
-        u = ratio[self.pair]
+        u = ratio.expand(len(self.pair), -1)
         gap = torch.where(
             u.isfinite(), u * (u * self.far[:, None] / 2 + self.lean[:, None]), torch.where(self.far == 0, 0.0, torch.inf)[:, None]
         )
@@ -92,7 +90,7 @@ class Walk:
         off = torch.where(u.isfinite() & (weight > 0), weight * torch.expm1(2 * doubt.clamp(max=25)), 0.0)
         moment, square, wrong = self._moments(weight, off, mass)
         seen = self.here[:, None] & (mass > 0)
-        peak = torch.where(states.at_data, -0.5 * self._stray(lowest), -0.5 * self.size[:, None] - lowest)
+        peak = torch.where(sigma == 0, -0.5 * self._stray(lowest), -0.5 * self.size[:, None] - lowest)
         result.peak.copy_(torch.where(seen, peak, -torch.inf).flatten())
         result.mass.copy_(mass.flatten())
         result.moment.copy_(moment.flatten(0, 1))

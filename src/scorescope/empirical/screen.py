@@ -1,0 +1,198 @@
+"""The first look at all rows: which of them can matter to which states, by logits with a proven bound on their error.
+
+A row can matter to the posterior if its logit comes within `margin` of the largest, and to r* if no other row is surely nearer to the
+shell. Both are tested with the error of the logits on either side, so a row that is not listed is certain not to matter. States to
+which more rows matter than are worth asking one by one are named instead of listed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorescope.empirical.family import Family
+from scorescope.empirical.products import Products, Tile, logits, parts
+from scorescope.empirical.ranks import Ranks
+from scorescope.search.products import U32
+
+ROOM = 4  # a list holds so many times what is few, since what matters is known at the end of the pass alone
+SLACK = 1e-6  # of itself, more than what float32 rounds a limit by
+
+
+@dataclass
+class Found:
+    """For B states: `state`, `row` (M,) pairs that can matter to the posterior; `near_state`, `near_row` to r*.
+
+    Attributes:
+        peak: (B,) float64 largest logit, relative to the shell's, off by at most the error that was given.
+        many: (B,) more rows matter to the posterior than are listed; none is among the pairs.
+        many_near: (B,) the same for r*.
+    """
+
+    state: Tensor
+    row: Tensor
+    near_state: Tensor
+    near_row: Tensor
+    peak: Tensor
+    many: Tensor
+    many_near: Tensor
+
+
+class Lists:
+    """The best rows of each of `count` states, at most `most` at the end of a pass.
+
+    The largest values are the best, or if `near` those nearest to 0; of a list that is too long the worse half goes.
+
+    Attributes:
+        dropped: (B,) the largest value, or the least distance from 0 with its sign turned, of what went.
+    """
+
+    def __init__(self, count: int, most: int, near: bool, device: torch.device) -> None:
+        self.most, self.near = most, near
+        self.state, self.row = (torch.empty(0, dtype=torch.int64, device=device) for _ in range(2))
+        self.value = torch.empty(0, dtype=torch.float32, device=device)
+        self.found: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.dropped = torch.full((count,), -torch.inf, dtype=torch.float32, device=device)
+        self.count = 0
+
+    def worth(self, value: Tensor) -> Tensor:
+        """How good values are."""
+        return -value.abs() if self.near else value
+
+    def add(self, value: Tensor, least: Tensor, state: Tensor, index: Tensor) -> None:
+        """Those of the values (m, n) of states (m,) and rows `index` (n,) that are at least as good as `least` (m,)."""
+        wanted = torch.maximum(least, torch.nextafter(self.dropped[state], torch.full_like(least, torch.inf)))
+        which, column = (self.worth(value) >= wanted[:, None]).nonzero(as_tuple=True)
+        self.found.append((state[which], index[column], value[which, column]))
+        self.count += len(which)
+        if self.count > self.most * len(self.dropped) // 2:
+            self.gather()
+
+    def gather(self, least: Tensor | None = None) -> None:
+        """All that was found as one, but what is worse than `least` (B,); of states with too many rows the better half stays."""
+        known = [(self.state, self.row, self.value), *self.found]
+        self.state, self.row, self.value = (torch.cat(part) for part in zip(*known, strict=True))
+        self.found = []
+        if least is not None:
+            self._only(self.worth(self.value) >= least[self.state])
+        used = self.used
+        if bool((used > self.most).any()):
+            order = self.worth(self.value).argsort(descending=True)
+            order = order[self.state[order].argsort(stable=True)]
+            place = torch.arange(len(order), device=order.device) - (used.cumsum(0) - used)[self.state[order]]
+            gone = order[(place >= self.most // 2) & (used > self.most)[self.state[order]]]
+            self.dropped.scatter_reduce_(0, self.state[gone], self.worth(self.value[gone]), "amax")
+            self._only(self.worth(self.value) > self.dropped[self.state])
+        self.count = len(self.state)
+
+    @property
+    def used(self) -> Tensor:
+        """(B,) how many rows each state has."""
+        return torch.bincount(self.state, minlength=len(self.dropped))
+
+    def _only(self, kept: Tensor) -> None:
+        self.state, self.row, self.value = self.state[kept], self.row[kept], self.value[kept]
+
+
+def limits(inner: Tensor, outer: Tensor, off: Tensor, d: int) -> tuple[Tensor, Tensor]:
+    """(B,) how far above and below the shell's the logit of a row can be that is nearest to it, in |ratio − 1|.
+
+    The nearest on the inner and outer side have logits that are `inner` and `outer` away from the shell's, but for an error of `off`:
+    ratio² = 1 − 2·inner/d and 1 + 2·outer/d.
+    """
+    high, low = (inner + off) * (2 / d), (outer + off) * (2 / d)
+    # Close to the shell logits do not tell on which side of it a row is.
+    near_inner = torch.maximum(_inside(high), torch.where(inner > off, 0.0, _outside(high))).masked_fill(inner.isinf(), torch.inf)
+    near_outer = torch.maximum(_outside(low), torch.where(outer > off, 0.0, _inside(low)))
+    away = torch.minimum(near_inner, near_outer) * (1 + 1e-5)
+    inside = away.clamp(max=1)
+    return d * inside * (2 - inside) / 2 + off, d * away * (2 + away) / 2 + off
+
+
+def _inside(y: Tensor) -> Tensor:
+    """1 − √(1 − y), y = 2·away/d: how far from 1 the ratio of a row is whose logit is `away` above the shell's."""
+    y = y.clamp(max=1)
+    return y / (1 + (1 - y).sqrt())
+
+
+def _outside(y: Tensor) -> Tensor:
+    """√(1 + y) − 1, for a row below the shell's logit."""
+    y = y.clamp(max=1e30)
+    return y / (1 + (1 + y).sqrt())
+
+
+class Screen:
+    """One pass of a family over the rows: `margin` (B,) nats, at most `few` rows a state; without `near` nothing is listed for r*."""
+
+    def __init__(self, family: Family, products: Products, margin: Tensor, few: int, ranks: Ranks, near: bool = True) -> None:
+        self.products, self.family, self.few, self.ranks, self.near = products, family, few, ranks, near
+        self.buffers = products.shelf.buffers
+        states = self.family.states
+        count, device = len(states), states.z.device
+        self.steep, self.d = states.steep, states.d
+        self.error = ranks.largest(self.family.error(U32))
+        self.margin = ((margin + 2 * self.error) * (1 + 1e-5)).float()
+        self.peak = torch.full((count,), -torch.inf, dtype=torch.float32, device=device)
+        # Least distances of logits from the shell's, inside and outside; then what those of the nearest can be, above and below it.
+        self.best = torch.full((2, count), torch.inf, dtype=torch.float32, device=device)
+        self.high, self.low = torch.full_like(self.best, torch.inf)
+        self.lists, self.near_lists = (Lists(count, ROOM * few, side, device) for side in (False, True))
+
+    def run(self) -> Found:
+        """What can matter, of one's own rows; what is few is so in all ranks together."""
+        for tile in self.products:
+            for groups, part in parts(self.family, len(tile.index)):
+                self._see(logits(self.family, tile, groups, torch.float32, self.buffers), part, tile)
+        self.peak, *best = self.ranks.largest(torch.stack([self.peak, *-self.best]))
+        self.best = -torch.stack(best)
+        self._limit(slice(None))
+        least = self._least(slice(None))
+        many, state, row = self._left(self.lists, least)
+        if not self.near:
+            none = torch.empty(0, dtype=torch.int64, device=many.device)
+            return Found(state, row, none, none, self.peak.double(), many, torch.zeros_like(many))
+        nearest = self.near_lists
+        nearest.gather(-torch.maximum(self.low, self.high))
+        nearest._only((nearest.value <= self.high[nearest.state]) & (nearest.value >= -self.low[nearest.state]))
+        many_near, near_state, near_row = self._left(nearest, -torch.maximum(self.low, self.high))
+        return Found(state, row, near_state, near_row, self.peak.double(), many, many_near & ~self.steep)
+
+    def _left(self, lists: Lists, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which states have more than a few rows that are as good as `least`, and the (state, row) pairs of the others."""
+        lists.gather(least)
+        # What one process has given up is too many for all.
+        many = self.ranks.total(lists.used + (lists.dropped >= least) * (self.few + 1)) > self.few
+        kept = ~many[lists.state]
+        return many, lists.state[kept], lists.row[kept]
+
+    def _least(self, part: slice) -> Tensor:
+        """How large a logit must be that can matter."""
+        least = self.peak[part] - self.margin[part]
+        return least - SLACK * least.abs()
+
+    def _limit(self, part: slice) -> None:
+        low, high = (self.best[side, part].double() for side in (1, 0))
+        high, low = limits(high, low, self.error[part], self.d)
+        self.high[part], self.low[part] = (high * (1 + SLACK)).float(), (low * (1 + SLACK)).float()
+
+    def _see(self, above: Tensor, part: slice, tile: Tile) -> None:
+        """Note the rows of (m, n) logits that can matter by what is known so far."""
+        top = above.amax(1)
+        torch.maximum(self.peak[part], top, out=self.peak[part])
+        least = self._least(part)
+        hit = (top >= least).nonzero().flatten()
+        if len(hit):
+            self.lists.add(above[hit], least[hit], hit + part.start, tile.index)
+        if not self.near:
+            return
+        away = torch.abs(above, out=self.buffers.take("away", tuple(above.shape), above.dtype))
+        hit = ((away.amin(1) <= torch.maximum(self.high[part], self.low[part])) & ~self.steep[part]).nonzero().flatten()
+        if not len(hit):
+            return
+        above, away, state = above[hit], away[hit], hit + part.start
+        for side, outer in enumerate((above < 0, above > 0)):
+            self.best[side, state] = torch.minimum(self.best[side, state], away.masked_fill(outer, torch.inf).amin(1))
+        self._limit(part)
+        self.near_lists.add(above, -torch.maximum(self.high[state], self.low[state]), state, tile.index)

@@ -1,0 +1,170 @@
+"""Many rows: all of them are summed, with logits in float64 and sums in float32 whose rounding is known, or all in float64.
+
+    weights    w_j = exp(logit_j − start), with a start that follows the largest logit so far, at most LAG behind
+    float32    a sum of 64 products is off by at most 64·2⁻²⁴·Σ w‖x‖; eight such sums are added in float32, these in float64
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from scorescope.empirical.family import Family
+from scorescope.empirical.partial import LAST, Partial
+from scorescope.empirical.products import Products, Tile, logits, parts
+from scorescope.empirical.ranks import Ranks
+from scorescope.search.products import U32, U64
+
+RUN, RUNS = 64, 8  # rows of a product; such products that float32 adds up before float64 takes over
+DEEP = 32.0  # nats below the start beyond which weights in float32 are not vouched for one by one
+LAG = 8.0  # nats by which the largest logit may be ahead of the start
+
+
+class Nearest:
+    """For `count` states the row nearest to the shell on either side so far, by float64 logits relative to the shell's."""
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self.best = torch.full((2, count), torch.inf, dtype=torch.float64, device=device)
+        self.row = torch.full((2, count), -1, dtype=torch.int64, device=device)
+
+    def see(self, above: Tensor, part: slice, index: Tensor) -> None:
+        """Take in rows `index` (n,) whose logits are `above` (m, n) the shell's, for the states of `part`."""
+        for side, outer in enumerate((above < 0, above > 0)):
+            near, place = above.abs().masked_fill_(outer, torch.inf).min(1)
+            better = near < self.best[side, part]
+            self.best[side, part] = torch.where(better, near, self.best[side, part])
+            self.row[side, part] = torch.where(better, index[place], self.row[side, part])
+
+    def pairs(self, which: Tensor) -> tuple[Tensor, Tensor]:
+        """(state, row) of every row that is the nearest on its side, of states that are called `which` (count,)."""
+        found = self.row >= 0
+        return which.expand(2, -1)[found], self.row[found]
+
+
+class Sums:
+    """One pass over all rows for the states `which` (Q,) of a family whose products are in float64.
+
+    Args:
+        family: Whose products are in float64.
+        products: Of its vectors.
+        which: Indices of states, in order.
+        summed: (Q,) whether the state's posterior is asked for, beside its r*.
+        double: Whether sums are in float64, too.
+    """
+
+    def __init__(self, family: Family, products: Products, which: Tensor, summed: Tensor, double: bool) -> None:
+        self.products, self.family, self.which, self.summed = products, family, which, summed
+        self.double, self.shelf = double, products.shelf
+        device, count, d = which.device, len(which), self.family.states.d
+        self.type = torch.float64 if double else torch.float32
+        zero = torch.zeros(count, dtype=torch.float64, device=device)
+        self.peak, self.start, self.top = zero - torch.inf, zero - torch.inf, torch.full_like(which, LAST)
+        self.mass, self.square, self.tilt, self.mass2 = (zero.clone() for _ in range(4))
+        self.moment = torch.zeros(2 if len(self.shelf.sides) > 1 else 1, count, d, dtype=torch.float64, device=device)
+        self.nearest = Nearest(count, device)
+
+    def run(self, ranks: Ranks, rows: int) -> Partial:
+        """The partial of one's own rows among `rows` in all."""
+        for tile in self.products:
+            weights = self.shelf.buffers.take("weights", (len(self.which), len(tile.index)), self.type)
+            for groups, part in parts(self.family, len(tile.index)):
+                ends = torch.tensor([part.start, part.stop], device=self.which.device)
+                first, last = torch.searchsorted(self.which, ends).tolist()
+                if first < last:
+                    self._see(groups, part, slice(first, last), tile, weights[first:last])
+            if bool(self.summed.any()):
+                self._add(weights, tile, self.moment[int(tile.mirrored)])
+        return self._finish(ranks, rows)
+
+    def _see(self, groups: slice, part: slice, mine: slice, tile: Tile, weight: Tensor) -> None:
+        """The weights (m, n) of one tile for the states `mine` among those of `which`, which are among the family's states `part`."""
+        above = logits(self.family, tile, groups, torch.float64, self.shelf.buffers)
+        if mine.stop - mine.start < len(above):
+            above = above[self.which[mine] - part.start]
+        self.nearest.see(above, mine, tile.index)
+        if not bool(self.summed[mine].any()):
+            weight.zero_()
+            return
+        top, place = above.max(1)
+        better = top > self.peak[mine]
+        self.peak[mine] = torch.where(better, top, self.peak[mine])
+        self.top[mine] = torch.where(better, tile.index[place], self.top[mine])
+        self._follow(top, mine)
+        below = above.sub_(self.start[mine, None])
+        if not self.double:
+            below = self.shelf.buffers.filled("below", below, torch.float32)
+        torch.exp(below, out=weight)
+        self.mass[mine] += weight.sum(1, dtype=torch.float64)
+        self.square[mine] += (weight @ tile.block.square.to(self.type)).double()
+        self.mass2[mine] += torch.linalg.vecdot(weight, weight).double()
+        self.tilt[mine] += torch.linalg.vecdot(weight, below.nan_to_num_(neginf=0.0)).double()
+
+    def _follow(self, top: Tensor, mine: slice) -> None:
+        """Let the start come up with the largest logits (m,) of a tile."""
+        start = self.start[mine]
+        ahead = (top > start + LAG).nonzero().flatten()
+        if not len(ahead):
+            return
+        which, new, mass = ahead + mine.start, top[ahead], self.mass[ahead + mine.start]
+        by = torch.where(mass > 0, new - start[ahead], 0.0)
+        down = torch.exp(-by)
+        self.tilt[which] = down * (self.tilt[which] - by * mass)
+        self.mass[which], self.square[which], self.mass2[which] = down * mass, down * self.square[which], down**2 * self.mass2[which]
+        self.moment[:, which] *= down[:, None]
+        self.start[which] = new
+
+    def _add(self, weight: Tensor, tile: Tile, moment: Tensor) -> None:
+        """Σ w x of one tile."""
+        if self.double:
+            moment.addmm_(weight, self.shelf.double(tile.block))
+            return
+        shape, buffers = tuple(moment.shape), self.shelf.buffers
+        room, more = (buffers.take(name, shape, torch.float32) for name in ("moment", "more"))
+        for some, rows in zip(weight.split(RUN * RUNS, 1), tile.block.x.split(RUN * RUNS), strict=True):
+            (first, *others), (x, *rest) = some.split(RUN, 1), rows.split(RUN)
+            torch.mm(first, x, out=room)
+            for w, x in zip(others, rest, strict=True):
+                room += torch.mm(w, x, out=more)
+            moment += room
+
+    def _finish(self, ranks: Ranks, rows: int) -> Partial:
+        shelf, states, which = self.shelf, self.family.states, self.which
+        moment = self.moment[0] + (shelf.mirror(self.moment[1]) if len(self.moment) > 1 else 0.0)
+        # What bounds the error is known of all ranks' rows together, and shared by mass.
+        all_mass, all_square = ranks.total(torch.stack([self.mass, self.square])).clamp(min=1e-300)
+        own = torch.cat([ranks.total(some).norm(dim=1) for some in moment.split(256)]) / all_mass
+        size = (all_square / all_mass).sqrt()
+        unit = U64 if self.double else U32
+        # Sums know little of what is left when the mean's square is taken off that of the rows.
+        spread = ((size**2 - own**2).clamp(min=0) + (rows if self.double else shelf.block + 8) * 4 * unit * size**2).sqrt()
+        tilt = self.family.tilt[which]
+        # What is left of a state tilts weights by e^δ with δ = slope⟨rest, x⟩: at first order the mean moves by slope·C·rest with the
+        # covariance C, whose trace is spread². Rounding tilts them as it likes: Σ w(e^δ − 1)(x − mean)/Σ w e^δ.
+        rounding = self.family.rounding[which].clamp(max=50)
+        off = torch.expm1(rounding) * rounding.exp()
+        summing, deep = (rows + 8) * U64, 0.0
+        if not self.double:
+            off = off + 2.0**-22 + (DEEP + LAG) * U32
+            summing += (RUN + RUNS + 2 + (not shelf.exact)) * U32
+            deep = rows * math.exp(-DEEP)
+        tilted = tilt * spread**2 * torch.exp((4 * tilt * (shelf.reach + own)).clamp(max=100))
+        bound = off * spread + tilted + summing * size + (deep + rows * U64) * (shelf.reach + own)
+        none = ~(self.mass > 0)
+        down = torch.where(none, 1.0, torch.exp(self.start - self.peak))
+        high = torch.where(none, 0.0, self.peak - self.start)
+        constant = states.shell[which] - 0.5 * states.precision[which] * states.norm[which] ** 2
+        mass = down * self.mass
+        return Partial(
+            torch.where(none, -torch.inf, self.peak + constant),
+            self.top,
+            mass,
+            moment * down[:, None],
+            down * self.square,
+            down * (self.tilt - high * self.mass),
+            down**2 * self.mass2,
+            mass * (off + deep + rows * U64 + torch.expm1((2 * tilt * shelf.reach).clamp(max=50))),
+            mass * bound,
+            torch.full_like(mass, torch.inf),
+        )
