@@ -20,7 +20,7 @@ from torch import Tensor
 
 import scorescope as ss
 from scorescope.distributed import Processes
-from scorescope.empirical import Posterior, engine, reference_posterior
+from scorescope.empirical import Posterior, digits, reference_posterior
 from tests.test_coarse import pictures
 
 N, SHAPE = 241, (1, 4, 6)
@@ -68,7 +68,8 @@ def states_of(bank: ss.Bank) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
 def answers(truth: ss.EmpiricalScore) -> dict[str, Posterior]:
     """All kinds of questions, of a small bank too by digits."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "FEW", 12)
+        patch.setattr(digits, "SMALL", 0)
+        patch.setattr(digits.engine, "SMALL", 0)
         return asked(truth)
 
 
@@ -253,7 +254,8 @@ def test_near_ties_are_told_apart_across_ranks(tmp_path):
 def few_axes(rank: int, folder: Path) -> None:
     """States near to rows of other ranks, of a bank whose rows few axes tell apart."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "FEW", 12)
+        patch.setattr(digits, "SMALL", 0)
+        patch.setattr(digits.engine, "SMALL", 0)
         torch.save(along_few_axes(), folder / f"axes {rank}.pt")
 
 

@@ -14,6 +14,7 @@ is certain, and no setting of the caller's program (TF32, autocast) can change i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import psutil
 import torch
@@ -21,13 +22,10 @@ from torch import Tensor
 
 from scorescope.convert import as_states
 from scorescope.denoiser import Denoiser, Label, as_label
-from scorescope.empirical.draw import draw
-from scorescope.empirical.engine import Engine
 from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.ranks import Alone, Ranks
-from scorescope.empirical.shelf import Shelf
-from scorescope.empirical.states import States
-from scorescope.empirical.sweep import PairSweep, TrajectorySweep, sweep
+from scorescope.empirical.sweep import sweep
+from scorescope.empirical.ways import Sweep, way_of
 from scorescope.errors import InputError
 from scorescope.rows import Bank
 from scorescope.schedule import Schedule, Time, as_schedule, as_time
@@ -56,6 +54,7 @@ class EmpiricalScore(Denoiser):
         device: Where to compute.
         memory: Bytes that may hold rows; a quarter of what is free unless given. A bank that does not fit is read from disk in order.
         ranks: Processes among which the rows are shared: see `scorescope.distributed`.
+        arithmetic: "floats" or "digits" (`ways`); the faster one unless given. Both are as exact.
     """
 
     def __init__(
@@ -67,6 +66,7 @@ class EmpiricalScore(Denoiser):
         device: torch.device | str = "cpu",
         memory: int | None = None,
         ranks: Ranks | None = None,
+        arithmetic: str | None = None,
     ) -> None:
         if not isinstance(bank, Bank):
             raise InputError(f"a {type(bank).__name__} is not a bank", "ss.Bank.open(folder), or ss.Bank.from_arrays(rows)")
@@ -80,14 +80,16 @@ class EmpiricalScore(Denoiser):
         self.classes, self.shape, self.name = bank.classes, bank.shape, "empirical score"
         self.device, self.memory = torch.device(device), memory
         self.ranks = ranks or Alone()
-        self.shelf = Shelf(bank, self.device, free_memory(self.device) // 4 if memory is None else memory, self.ranks)
-        self.engine = Engine(self.shelf, tolerance, self.ranks)
+        room = free_memory(self.device) // 4 if memory is None else memory
+        self.arithmetic, self.way = arithmetic, way_of(bank, self.device, room, tolerance, self.ranks, arithmetic)
+        self.shelf, self.engine = self.way.shelf, self.way.engine
 
-    NOT_IDENTITY = (*Denoiser.NOT_IDENTITY, "device", "memory", "ranks", "shelf", "engine")
+    NOT_IDENTITY = (*Denoiser.NOT_IDENTITY, "device", "memory", "ranks", "arithmetic", "way", "shelf", "engine")
 
     def to(self, device: torch.device | str) -> EmpiricalScore:
         """The same score computed on another device, with the same memory if one was given."""
-        return EmpiricalScore(self.bank, self.schedule, self.tolerance, device=device, memory=self.memory, ranks=self.ranks)
+        options: dict[str, Any] = {"memory": self.memory, "ranks": self.ranks, "arithmetic": self.arithmetic}
+        return EmpiricalScore(self.bank, self.schedule, self.tolerance, device=device, **options)
 
     @property
     def path(self) -> str:
@@ -110,8 +112,7 @@ class EmpiricalScore(Denoiser):
             for tag, wanted in _groups(tags, len(z), self.device):
                 # States of like noise together: they need digits alike.
                 for part in wanted[torch.argsort(times[wanted], stable=True)].split(QUERIES):
-                    states = States.of(flat[part].double(), times[part], self.schedule, self.shelf.centre, self.shelf.reach)
-                    self.engine.alone(states, tag).scatter_to(result, part)
+                    self.way.single(flat[part].double(), times[part], self.schedule, tag).scatter_to(result, part)
         return result
 
     def sample(
@@ -146,11 +147,10 @@ class EmpiricalScore(Denoiser):
         with full_precision(self.device):
             order = torch.arange(len(z), device=self.device) if tags is None else torch.argsort(tags, stable=True)
             for part in order.split(QUERIES):
-                states = States.of(flat[part].double(), times[part], self.schedule, self.shelf.centre, self.shelf.reach)
                 # Sorted by class, those of one class follow each other.
                 groups = _groups(None if tags is None else tags[part], len(part), self.device)
                 parts = [(tag, slice(int(which[0]), int(which[-1]) + 1)) for tag, which in groups]
-                index[part] = draw(self.engine, states, keys[part], parts)
+                index[part] = self.way.draw(flat[part].double(), times[part], self.schedule, keys[part], parts)
         return self.bank[index].to(self.device), index
 
     def rows(self, index: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ class EmpiricalScore(Denoiser):
         order, ordered = self._order(times)
         self.ranks.refuse_different("points, noises or times", flat, noise, ordered)
         return self._sweep(
-            len(flat), label, order, lambda which, tag: PairSweep(self.engine, self.schedule, flat[which], noise[which], ordered, tag)
+            len(flat), label, order, lambda which, tag: self.way.pairs(self.schedule, flat[which], noise[which], ordered, tag)
         )
 
     def trajectory_sweep(self, z: Tensor, times: Tensor, label: Label = None) -> Iterator[tuple[int, Posterior]]:
@@ -200,10 +200,10 @@ class EmpiricalScore(Denoiser):
             raise InputError(f"states of shape {tuple(z.shape)} do not match {len(order)} times", "z of shape (P, T, *shape)")
         flat = self._flat(z.flatten(0, 1), "states", every=z.shape[1]).view(len(z), len(order), self.bank.d)[:, order]
         self.ranks.refuse_different("states or times", flat, ordered)
-        return self._sweep(len(z), label, order, lambda which, tag: TrajectorySweep(self.engine, self.schedule, flat[which], ordered, tag))
+        return self._sweep(len(z), label, order, lambda which, tag: self.way.trajectories(self.schedule, flat[which], ordered, tag))
 
     def _sweep(
-        self, count: int, label: Label, order: Tensor, make: Callable[[Tensor, int | None], PairSweep | TrajectorySweep]
+        self, count: int, label: Label, order: Tensor, make: Callable[[Tensor, int | None], Sweep]
     ) -> Iterator[tuple[int, Posterior]]:
         """The sweeps of all classes side by side; what is wrong is said here, before the first step is asked for."""
         if not count or not len(order):
@@ -215,7 +215,7 @@ class EmpiricalScore(Denoiser):
         return self._steps(count, tags, order, make)
 
     def _steps(
-        self, count: int, tags: Tensor | None, order: Tensor, make: Callable[[Tensor, int | None], PairSweep | TrajectorySweep]
+        self, count: int, tags: Tensor | None, order: Tensor, make: Callable[[Tensor, int | None], Sweep]
     ) -> Iterator[tuple[int, Posterior]]:
         """The steps of a sweep whose input is sound."""
         with full_precision(self.device):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,6 +23,39 @@ from scorescope.rows import Bank
 BLOCK = 1 << 23  # values of the rows of one product
 LEAST = 64  # rows of a block, at least
 OUTWARD = 1 + 2.0**-40  # covers the rounding of a float64 norm of millions of values
+
+
+class Readable(Protocol):
+    """A bank's rows, as those that ask for single rows see them."""
+
+    @property
+    def bank(self) -> Bank:
+        """Whose rows these are."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether what is read is not rounded."""
+
+    @property
+    def resident(self) -> bool:
+        """Whether the rows stay in memory."""
+
+    @property
+    def centre(self) -> Tensor:
+        """(d,) float64, what is subtracted."""
+
+    @property
+    def reach(self) -> float:
+        """The largest norm of all centred rows."""
+
+    def indices(self, label: int | None, /) -> np.ndarray:
+        """Stored rows of one class, or all, that are one's own."""
+
+    def fetch(self, index: Tensor, /) -> Tensor:
+        """Rows as they are, flat and float64, by index."""
+
+    def apart(self, row: Tensor, z: Tensor, alpha: Tensor, state: Tensor, /) -> Tensor | None:
+        """‖z − αx‖² (M,) of pairs of state and row, float64, where there is a faster way than by the rows themselves."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +181,9 @@ class Shelf:
     def sides(self) -> tuple[bool, ...]:
         """Whether rows are taken as their mirror images: not, or not and then so."""
         return (False, True) if self.bank.flips else (False,)
+
+    def apart(self, row: Tensor, z: Tensor, alpha: Tensor, state: Tensor) -> Tensor | None:
+        """There is none."""
 
     def fetch(self, index: Tensor) -> Tensor:
         """Rows as they are (not centred), flat and float64, by index; exact."""

@@ -6,6 +6,7 @@ Memory does not grow with the number of timesteps: a few are answered at a time,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ SHARE = 0.2  # of the states to which many rows must matter for as many to be ex
 SLACK = 3.0  # nats that a pair's own row may be below the best of its rows then
 
 
-def chunk(engine: Engine, count: int, times: int) -> int:
+def chunk(engine: Any, count: int, times: int) -> int:
     """Timesteps to answer at a time: the more the fewer passes over rows from disk, else no more than share their products."""
     shelf = engine.shelf
     size = shelf.memory // 4 // max(count * shelf.bank.d * 8 * 4, 1)
@@ -51,6 +52,9 @@ class PairSweep:
         z = (alpha[:, None] * x[:, None]).addcmul_(sigma[:, None], eps[:, None]).flatten(0, 1)
         states = States(z, alpha.repeat(len(x)), sigma.repeat(len(x)), shelf.centre, shelf.reach)
         return pairs(x, eps, states, which)
+
+    def end(self) -> None:
+        """Nothing is left behind."""
 
     def run(self, part: slice) -> Posterior:
         """Posteriors of one chunk, flat (P·T); chunks must come in order."""
@@ -103,6 +107,9 @@ class TrajectorySweep:
         self.engine, self.schedule, self.z, self.times, self.label = engine, schedule, z, times, label
         self.crowd = False  # whether many rows are expected to matter
 
+    def end(self) -> None:
+        """Nothing is left behind."""
+
     def run(self, part: slice) -> Posterior:
         """Posteriors of one chunk, flat (P·T); chunks must come in order."""
         shelf, p, t = self.engine.shelf, len(self.z), part.stop - part.start
@@ -125,10 +132,16 @@ class TrajectorySweep:
         return result
 
 
-def sweep(
-    engine: Engine, runs: list[tuple[Tensor, PairSweep | TrajectorySweep]], count: int, order: Tensor
-) -> Iterator[tuple[int, Posterior]]:
+def sweep(engine: Any, runs: list[tuple[Tensor, Any]], count: int, order: Tensor) -> Iterator[tuple[int, Posterior]]:
     """(k, posterior of all P) for each timestep; `runs` are (which of the P, their sweep), `order` (T,) the timesteps by falling σ."""
+    try:
+        yield from _steps(engine, runs, count, order)
+    finally:
+        for _, run in runs:
+            run.end()
+
+
+def _steps(engine: Any, runs: list[tuple[Tensor, Any]], count: int, order: Tensor) -> Iterator[tuple[int, Posterior]]:
     size = chunk(engine, count, len(order))
     for start in range(0, len(order), size):
         part = slice(start, min(start + size, len(order)))

@@ -1,0 +1,275 @@
+"""Shelf: a bank's rows as the engine reads them: 8-bit digits, kept on the device where they fit, read from disk in order where not.
+
+A row is x = centre + step·q + residual, q (d,) int8, as `search.quantize` says; rows of floats are quantized here, or once and for all in
+the bank's shadow. Distances do not change by centring; norms, and with them all bounds, get smaller. Mirrored rows are never made:
+⟨z, mirror(x)⟩ = ⟨mirror(z), x⟩, and the centre of a bank with flips is symmetric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorescope.empirical import compiled
+from scorescope.empirical.ranks import Ranks
+from scorescope.errors import InputError
+from scorescope.rows import Bank
+from scorescope.search.quantize import OUTWARD, Quantizer
+from scorescope.search.shadow import Shadow, shadow_of
+
+BLOCK = 8192  # rows of one product, unless memory is short
+LEAST = 256
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some stored rows: digits q (n, d) int8, square (n,) float64 = ‖x − centre‖², rounded (n,) float64 or None, index (n,) int64."""
+
+    q: Tensor
+    square: Tensor
+    rounded: Tensor | None
+    index: Tensor
+
+
+def even(bank: Bank) -> bool:
+    """Whether the values of 8-bit rows are evenly spaced numbers rounded to float32, all 256."""
+    quantizer = Quantizer.of(bank, torch.device("cpu"))
+    found = quantizer.centre[0] + quantizer.step * torch.arange(-128, 128, dtype=torch.float64)
+    return quantizer.table is not None and bool((found.float() == quantizer.table).all())
+
+
+class Readable(Protocol):
+    """Rows that products can be made with, and what bounds their logits: a `Shelf`, or the projections of one's rows (`coarse`)."""
+
+    @property
+    def bank(self) -> Bank:
+        """Whose rows these are."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the digits are the rows."""
+
+    @property
+    def resident(self) -> bool:
+        """Whether the digits stay in memory."""
+
+    @property
+    def count(self) -> int:
+        """How many rows there are, mirror images among them."""
+
+    @property
+    def reach(self) -> float:
+        """The largest norm of all rows."""
+
+    @property
+    def rounded(self) -> float:
+        """The largest norm of what digits leave of a row."""
+
+    def mirror(self, flat: Tensor, /) -> Tensor:
+        """Vectors, or their digits, mirrored."""
+
+    def kept(self, label: int | None) -> slice:
+        """Where the rows of a class, or all, are among those in memory."""
+
+    def rows(self, label: int | None, most: int | None = None) -> Iterator[Rows]:
+        """The rows of a class, or all, in blocks."""
+
+
+class Shelf:
+    """The rows of `bank` on `device`, or one's share of them among `ranks`; resident if they take at most half of `memory` bytes.
+
+    Attributes:
+        own: The stored rows that are read here; all indices are those of the whole bank.
+        exact: The digits are the rows: 8-bit images.
+        resident: The digits stay in memory.
+    """
+
+    def __init__(self, bank: Bank, device: torch.device | str, memory: int, ranks: Ranks) -> None:
+        self.bank, self.device, self.memory, self.ranks = bank, torch.device(device), memory, ranks
+        self.own = ranks.share(len(bank.rows))
+        self.exact = bank.rows.dtype == np.uint8
+        numbers = 32 * len(self.own)
+        # A block passes through float64 in pieces, and 256 states go with it.
+        least = 2 * (numbers + min(LEAST, len(bank.rows)) * bank.d * 64)
+        if memory < least:
+            raise InputError(
+                f"a memory of {memory:,} bytes is too little for {len(self.own):,} rows of {bank.d:,} values",
+                f"at least {-(-least // 2**20)} MiB",
+            )
+        self.resident = len(self.own) * bank.d + numbers <= memory // 2
+        self.count = len(bank)
+        self._totals: dict[int | None, Tensor] = {}
+        self.block = int(max(LEAST, min(BLOCK, (memory // 4 - numbers // 2) // (bank.d * 16))))
+
+    def indices(self, label: int | None) -> np.ndarray:
+        """Stored rows of one class, or all, that are one's own, in order.
+
+        Raises:
+            InputError: No row of the whole bank has that label.
+        """
+        if label is None:
+            return np.arange(self.own.start, self.own.stop)
+        found = self.bank.indices(label)
+        return found[slice(*np.searchsorted(found, (self.own.start, self.own.stop)))]
+
+    @property
+    def shadow(self) -> Shadow | None:
+        """The bank's shadow, where there is one; rows of 8 bits need none."""
+        return None if self.exact else shadow_of(self.bank)
+
+    @cached_property
+    def quantizer(self) -> Quantizer:
+        """The bank's, or its shadow's."""
+        if self.shadow is None:
+            return Quantizer.of(self.bank, self.device)
+        return Quantizer(self.shadow.quantizer.centre.to(self.device), self.shadow.quantizer.step)
+
+    @property
+    def centre(self) -> Tensor:
+        """What is subtracted, (d,) float64: the value of the stored 128, or the bank's mean."""
+        return self.quantizer.centre
+
+    @property
+    def step(self) -> float:
+        """The quantization step: the unit of the digits."""
+        return self.quantizer.step
+
+    @cached_property
+    def zero(self) -> float:
+        """The value of the digit 0 of 8-bit rows: of the stored 128."""
+        return float(self.centre[0])
+
+    @cached_property
+    def _norms(self) -> tuple[Tensor, Tensor]:
+        """Squared norms of one's own centred rows and norms of their residuals, float64; one pass unless a shadow knows."""
+        shadow = self.shadow
+        if shadow is not None:
+            part = slice(self.own.start, self.own.stop)
+            return torch.from_numpy(shadow.square[part]).to(self.device), torch.from_numpy(shadow.residual[part]).to(self.device)
+        square, residual = (torch.empty(len(self.own), dtype=torch.float64, device=self.device) for _ in range(2))
+        for start in range(0, len(square), LEAST):
+            stop = min(start + LEAST, len(square))
+            rows = self.quantizer.quantized(self.bank.stored(self.own.start + start, self.own.start + stop))
+            square[start:stop], residual[start:stop] = rows.square, rows.residual
+        return square, residual
+
+    @cached_property
+    def _extent(self) -> tuple[float, float]:
+        """The largest norm of a centred row, and of what its digits leave, in the whole bank."""
+        largest = torch.stack([values.max() if len(values) else values.new_zeros(()) for values in self._norms])
+        square, rounded = self.ranks.largest(largest).tolist()
+        return square**0.5 * OUTWARD, rounded
+
+    @property
+    def rounded(self) -> float:
+        """The largest ‖x − centre − step·q‖ of all rows."""
+        return self._extent[1]
+
+    @property
+    def reach(self) -> float:
+        """The largest norm of all centred rows."""
+        return self._extent[0]
+
+    def _read(self, index: np.ndarray) -> Tensor:
+        """Digits of stored rows by index, in order."""
+        whole = len(index) > 0 and bool((np.diff(index) == 1).all())
+        where = slice(int(index[0]), int(index[-1]) + 1) if whole else index
+        if self.shadow is not None:
+            return torch.from_numpy(self.shadow.rows[where]).reshape(len(index), -1).to(self.device)
+        return self.quantizer.q(np.asarray(self.bank.rows[where]))
+
+    @cached_property
+    def _kept(self) -> tuple[Rows, np.ndarray]:
+        """One's own rows sorted by class, and where each class begins."""
+        bank, own = self.bank, slice(self.own.start, self.own.stop)
+        tags = np.zeros(len(self.own), dtype=np.int64) if bank.labels is None else bank.labels[own]
+        sorting = np.argsort(tags, kind="stable")
+        order = self.own.start + sorting
+        q = torch.empty((len(order), bank.d), dtype=torch.int8, device=self.device)
+        for start in range(0, len(order), LEAST):
+            q[start : start + LEAST] = self._read(order[start : start + LEAST])
+        return self._with(q, order), np.searchsorted(tags[sorting], np.arange(max(bank.classes, 1) + 1))
+
+    def _with(self, q: Tensor, index: np.ndarray) -> Rows:
+        """Digits with what is known of their rows."""
+        where = torch.from_numpy(np.asarray(index)).to(self.device)
+        square, rounded = self._norms
+        place = where - self.own.start
+        return Rows(q, square[place], None if self.exact else rounded[place], where)
+
+    def rows(self, label: int | None, most: int | None = None) -> Iterator[Rows]:
+        """One's own stored rows of one class, or all, in blocks; of up to `most` rows if they stay in memory."""
+        if not self.resident:
+            index = self.indices(label)
+            for start in range(0, len(index), self.block):
+                some = index[start : start + self.block]
+                yield self._with(self._read(some), some)
+            return
+        kept, whole, size = self._kept[0], self.kept(label), most or self.block
+        for start in range(whole.start, whole.stop, size):
+            part = slice(start, min(start + size, whole.stop))
+            yield Rows(kept.q[part], kept.square[part], None if kept.rounded is None else kept.rounded[part], kept.index[part])
+
+    def kept(self, label: int | None) -> slice:
+        """Where the rows of a class, or all, are among one's own that stay in memory."""
+        rows, begins = self._kept
+        return slice(0, len(rows.q)) if label is None else slice(int(begins[label]), int(begins[label + 1]))
+
+    def total(self, label: int | None) -> Tensor:
+        """Σ (x − centre) over the rows of a class, or all, of the whole bank, with their mirror images, (d,) float64."""
+        if label not in self._totals:
+            found = torch.zeros(self.bank.d, dtype=torch.float64, device=self.device)
+            for rows in self.rows(label):
+                found += self.step * rows.q.sum(0, dtype=torch.int32).double()
+            self._totals[label] = self.ranks.total(found + self.mirror(found) if self.bank.flips else found)
+        return self._totals[label]
+
+    def mirror(self, flat: Tensor) -> Tensor:
+        """Flat vectors (*, d) of the bank's shape, mirrored along the last axis."""
+        return flat.reshape(-1, *self.bank.shape).flip(-1).reshape(flat.shape)
+
+    @property
+    def table(self) -> Tensor:
+        """Model-space values of the digits −128 … 127 of 8-bit rows."""
+        assert self.quantizer.table is not None
+        return self.quantizer.table
+
+    @cached_property
+    def _place(self) -> Tensor:
+        """Where each of one's own rows is among those that are kept."""
+        index = self._kept[0].index - self.own.start
+        return torch.empty_like(index).scatter_(0, index, torch.arange(len(index), device=self.device))
+
+    @property
+    def in_memory(self) -> tuple[Rows, Tensor, int, int]:
+        """The rows that stay in memory, where each of one's own is among them, the first of one's own, and how many rows are stored."""
+        return self._kept[0], self._place, self.own.start, len(self.bank.rows)
+
+    def found(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Where rows are among those that stay in memory, and whether they are mirrored, by index."""
+        mirrored = index >= len(self.bank.rows)
+        return self._place[index - mirrored * len(self.bank.rows) - self.own.start], mirrored
+
+    def apart(self, row: Tensor, z: Tensor, alpha: Tensor, state: Tensor) -> Tensor | None:
+        """‖z − αx‖² (M,) of pairs of state and row, float64, from the digits where these are the rows."""
+        able = self.exact and self.resident and compiled.usable(state.device)
+        return compiled.apart(self, row, z, alpha, state) if able else None
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """Rows as they are (not centred), flat and float64, by index; exact."""
+        if self.exact and self.resident:
+            if compiled.usable(self.device):
+                return compiled.fetch(self, index)
+            place, mirrored = self.found(index)
+            q = self._kept[0].q[place]
+            x = self.table[q.int() + 128]
+            if bool(mirrored.any()):
+                x[mirrored] = self.mirror(x[mirrored])
+            return x
+        return self.bank[index].reshape(len(index), self.bank.d).to(self.device, torch.float64)
