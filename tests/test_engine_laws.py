@@ -192,7 +192,8 @@ def test_rows_that_come_before_the_best_do_not_fill_its_list(monkeypatch):
     z = 0.8 * bank[np.arange(n - 20, n)].double() + 0.2 * torch.from_numpy(rng.standard_normal((20, *bank.shape)))
     states = States.of(z.flatten(1), t, truth.schedule, truth.shelf.centre, truth.shelf.reach)
     family = alone(states, double=False)
-    look = Screen(family, truth.engine.products(family, None), torch.full_like(t, 3000.0), few, truth.engine.ranks)
+    once = products.Products(family.vectors, False, truth.shelf, None, memory=0)  # rows are looked at once
+    look = Screen(family, once, torch.full_like(t, 3000.0), few, truth.engine.ranks)
     found = look.run()
     assert not bool(found.many.any())
     assert bool((torch.bincount(found.state, minlength=20) >= 1).all())

@@ -26,9 +26,9 @@ from scorescope.empirical.shelf import Shelf
 from scorescope.empirical.states import States
 from scorescope.empirical.sums import Sums
 
-FEW = 96  # rows of a state that are settled one by one: about as many as cost what all rows do
+FEW = 128  # rows of a state that are settled one by one: about as many as cost what all rows do
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
-CROWD = 64  # states that are worth sums in float32: those of fewer wait for memory, and float64 costs as much
+CROWD = 24  # states that are worth sums in float32: those of fewer wait for memory, and float64 costs as much
 FINE = 3e-6  # a tighter tolerance than this is left to float64
 FEW_ROWS, SUMMED, ALL_DOUBLE = "few rows, float64 differences", "all rows, float32 sums", "all rows, float64"
 

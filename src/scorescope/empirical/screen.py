@@ -43,19 +43,20 @@ class Found:
 class Lists:
     """The best rows of each of `count` states, at most `most` at the end of a pass.
 
-    The largest values are the best, or if `near` those nearest to 0; of a list that is too long the worse half goes.
+    The largest values are the best, or if `near` those nearest to 0. Of a list that is too long the worse half goes; all of it if
+    `sure`, where what is added is known to be good enough at the end.
 
     Attributes:
         dropped: (B,) the largest value, or the least distance from 0 with its sign turned, of what went.
     """
 
-    def __init__(self, count: int, most: int, near: bool, device: torch.device) -> None:
-        self.most, self.near = most, near
+    def __init__(self, count: int, most: int, near: bool, sure: bool, device: torch.device) -> None:
+        self.most, self.near, self.sure = most, near, sure
         self.state, self.row = (torch.empty(0, dtype=torch.int64, device=device) for _ in range(2))
         self.value = torch.empty(0, dtype=torch.float32, device=device)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
         self.dropped = torch.full((count,), -torch.inf, dtype=torch.float32, device=device)
-        self.count = 0
+        self.added = torch.zeros(count, dtype=torch.int64, device=device)
 
     def worth(self, value: Tensor) -> Tensor:
         """How good values are."""
@@ -66,8 +67,10 @@ class Lists:
         wanted = torch.maximum(least, torch.nextafter(self.dropped[state], torch.full_like(least, torch.inf)))
         which, column = (self.worth(value) >= wanted[:, None]).nonzero(as_tuple=True)
         self.found.append((state[which], index[column], value[which, column]))
-        self.count += len(which)
-        if self.count > self.most * len(self.dropped) // 2:
+        self.added += torch.bincount(state[which], minlength=len(self.added))
+        if self.sure:
+            self.dropped[self.added > self.most] = torch.inf
+        elif int(self.added.sum()) > self.most * len(self.dropped) // 2:
             self.gather()
 
     def gather(self, least: Tensor | None = None) -> None:
@@ -75,8 +78,8 @@ class Lists:
         known = [(self.state, self.row, self.value), *self.found]
         self.state, self.row, self.value = (torch.cat(part) for part in zip(*known, strict=True))
         self.found = []
-        if least is not None:
-            self._only(self.worth(self.value) >= least[self.state])
+        worth = self.worth(self.value)
+        self.only((worth > self.dropped[self.state]) & (True if least is None else worth >= least[self.state]))
         used = self.used
         if bool((used > self.most).any()):
             order = self.worth(self.value).argsort(descending=True)
@@ -84,15 +87,16 @@ class Lists:
             place = torch.arange(len(order), device=order.device) - (used.cumsum(0) - used)[self.state[order]]
             gone = order[(place >= self.most // 2) & (used > self.most)[self.state[order]]]
             self.dropped.scatter_reduce_(0, self.state[gone], self.worth(self.value[gone]), "amax")
-            self._only(self.worth(self.value) > self.dropped[self.state])
-        self.count = len(self.state)
+            self.only(self.worth(self.value) > self.dropped[self.state])
+        self.added = self.used
 
     @property
     def used(self) -> Tensor:
         """(B,) how many rows each state has."""
         return torch.bincount(self.state, minlength=len(self.dropped))
 
-    def _only(self, kept: Tensor) -> None:
+    def only(self, kept: Tensor) -> None:
+        """Forget all others."""
         self.state, self.row, self.value = self.state[kept], self.row[kept], self.value[kept]
 
 
@@ -138,13 +142,17 @@ class Screen:
         # Least distances of logits from the shell's, inside and outside; then what those of the nearest can be, above and below it.
         self.best = torch.full((2, count), torch.inf, dtype=torch.float32, device=device)
         self.high, self.low = torch.full_like(self.best, torch.inf)
-        self.lists, self.near_lists = (Lists(count, ROOM * few, side, device) for side in (False, True))
+        # Where products are kept they are looked at twice: first for what is best, then for what is good enough.
+        self.twice = products.keeps
+        most = few if self.twice else ROOM * few
+        self.lists, self.near_lists = (Lists(count, most, side, self.twice, device) for side in (False, True))
 
     def run(self) -> Found:
         """What can matter, of one's own rows; what is few is so in all ranks together."""
-        for tile in self.products:
-            for groups, part in parts(self.family, len(tile.index)):
-                self._see(logits(self.family, tile, groups, torch.float32, self.buffers), part, tile)
+        for look in (self._best, self._list) if self.twice else (lambda *given: (self._best(*given), self._list(*given)),):
+            for tile in self.products:
+                for groups, part in parts(self.family, len(tile.index)):
+                    look(logits(self.family, tile, groups, torch.float32, self.buffers), part, tile)
         self.peak, *best = self.ranks.largest(torch.stack([self.peak, *-self.best]))
         self.best = -torch.stack(best)
         self._limit(slice(None))
@@ -155,7 +163,7 @@ class Screen:
             return Found(state, row, none, none, self.peak.double(), many, torch.zeros_like(many))
         nearest = self.near_lists
         nearest.gather(-torch.maximum(self.low, self.high))
-        nearest._only((nearest.value <= self.high[nearest.state]) & (nearest.value >= -self.low[nearest.state]))
+        nearest.only((nearest.value <= self.high[nearest.state]) & (nearest.value >= -self.low[nearest.state]))
         many_near, near_state, near_row = self._left(nearest, -torch.maximum(self.low, self.high))
         return Found(state, row, near_state, near_row, self.peak.double(), many, many_near & ~self.steep)
 
@@ -177,17 +185,15 @@ class Screen:
         high, low = limits(high, low, self.error[part], self.d)
         self.high[part], self.low[part] = (high * (1 + SLACK)).float(), (low * (1 + SLACK)).float()
 
-    def _see(self, above: Tensor, part: slice, tile: Tile) -> None:
-        """Note the rows of (m, n) logits that can matter by what is known so far."""
-        top = above.amax(1)
-        torch.maximum(self.peak[part], top, out=self.peak[part])
-        least = self._least(part)
-        hit = (top >= least).nonzero().flatten()
-        if len(hit):
-            self.lists.add(above[hit], least[hit], hit + part.start, tile.index)
+    def _away(self, above: Tensor) -> Tensor:
+        return torch.abs(above, out=self.buffers.take("away", tuple(above.shape), above.dtype))
+
+    def _best(self, above: Tensor, part: slice, tile: Tile) -> None:
+        """Take in what is best among (m, n) logits."""
+        torch.maximum(self.peak[part], above.amax(1), out=self.peak[part])
         if not self.near:
             return
-        away = torch.abs(above, out=self.buffers.take("away", tuple(above.shape), above.dtype))
+        away = self._away(above)
         hit = ((away.amin(1) <= torch.maximum(self.high[part], self.low[part])) & ~self.steep[part]).nonzero().flatten()
         if not len(hit):
             return
@@ -195,4 +201,16 @@ class Screen:
         for side, outer in enumerate((above < 0, above > 0)):
             self.best[side, state] = torch.minimum(self.best[side, state], away.masked_fill(outer, torch.inf).amin(1))
         self._limit(part)
-        self.near_lists.add(above, -torch.maximum(self.high[state], self.low[state]), state, tile.index)
+
+    def _list(self, above: Tensor, part: slice, tile: Tile) -> None:
+        """List those of (m, n) logits that can matter by what is known so far."""
+        self._add(self.lists, above, above.amax(1), self._least(part), part, tile)
+        if self.near:
+            limit = torch.maximum(self.high[part], self.low[part]).masked_fill(self.steep[part], -torch.inf)
+            self._add(self.near_lists, above, -self._away(above).amin(1), -limit, part, tile)
+
+    def _add(self, lists: Lists, above: Tensor, best: Tensor, least: Tensor, part: slice, tile: Tile) -> None:
+        """List the rows that are as good as `least` (m,), of states whose best row here is."""
+        hit = ((best >= least) & (best > lists.dropped[part])).nonzero().flatten()
+        if len(hit):
+            lists.add(above[hit], least[hit], hit + part.start, tile.index)

@@ -127,6 +127,8 @@ class Shelf:
         """Rows as they are (n, d) float32, by stored indices."""
         whole = len(index) > 0 and bool((np.diff(index) == 1).all())
         stored = self.bank.stored(int(index[0]), int(index[-1]) + 1) if whole else self.bank.stored_at(index)
+        if stored.dtype.kind == "f" and stored.flags.writeable:  # fresh from the disk
+            return torch.from_numpy(stored).view(len(index), self.bank.d).to(self.device).float()
         return torch.from_numpy(self.bank.decode(stored).reshape(len(index), self.bank.d)).to(self.device)
 
     def _centred(self, x: Tensor) -> Tensor:
