@@ -13,7 +13,7 @@ import torch
 
 import scorescope as ss
 from scorescope import seeds
-from scorescope.bench import chart, gaussian, judge, load, summary, workloads
+from scorescope.bench import chart, gaussian, judge, load, summary, synthetic, workloads
 from scorescope.bench import measure as measuring
 from scorescope.bench.measure import Setting, measure
 from scorescope.bench.methods import all_methods
@@ -343,3 +343,13 @@ def test_a_record_of_the_version_before_is_refused_and_a_broken_one_begun_again(
 @pytest.mark.parametrize(("text", "bytes_"), [("2GB", 2e9), ("500 mb", 5e8), ("1.5GiB", 1.5 * 2**30), ("4096", 4096)])
 def test_sizes(text, bytes_):
     assert size(text) == bytes_
+
+
+@pytest.mark.parametrize("kind", sorted(synthetic.KINDS))
+def test_banks_of_noise_are_those_of_their_kind_whatever_their_number(kind):
+    few, more = (synthetic.synthetic(f"synthetic:{kind}:{n}") for n in (20, 40))
+    assert few.shape == synthetic.KINDS[kind][1]
+    assert few.rows.dtype == (np.uint8 if synthetic.KINDS[kind][2] else np.float16)
+    assert (few.rows[:2] == more.rows[:2]).all()
+    variance = more[np.arange(40)].flatten(1).var(1).mean() * (1 if few.rows.dtype == np.float16 else (127.5 / 40) ** 2)
+    assert 0.5 < variance < 1.5

@@ -83,6 +83,8 @@ CASES = [
         for name in ("meta", "cuda:9", "nonsense", "")
     ),
     Case("a bench on meta", [*BENCH, "--device", "meta"], r"device 'meta' can't be used", bank),
+    Case("a bench on noise of no kind", [*BENCH[:3], "synthetic:films"], r"unknown synthetic bank 'films'; there is huge, latents", bank),
+    Case("a bench on no number of rows", [*BENCH[:3], "synthetic:latents:-3"], r"synthetic:latents:-3: '-3' is no number of rows", bank),
     Case("a trillion samples", [*SAMPLE, "--n", str(10**12)], r"1,000,000,000,000 samples are too many for one run", model),
     Case("a range of a trillion samples", [*SAMPLE, "--items", "100-1000000000000"], r"samples are too many for one run", model),
     Case("a sample's number of 30 digits", [*SAMPLE, "--items", "9" * 30], r"--items '9{30}' is neither a sample's number", model),

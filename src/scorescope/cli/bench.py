@@ -38,7 +38,7 @@ class Empirical:
     """Arguments of `scorescope bench empirical`."""
 
     bank: Annotated[str, arg(metavar="BANK")]
-    """The bank; digits for the demo's."""
+    """The bank; digits for the demo's, synthetic:latents (photographs, small, wide, huge) for one made of noise, :5000 for so many rows."""
     pairs: int = 256
     """Training pairs, trajectories, and states in a random batch."""
     times: int = 100
@@ -87,6 +87,7 @@ def _empirical(argv: list[str]) -> int:
     from scorescope.adapters import load
     from scorescope.bench import chart, table
     from scorescope.bench.measure import Setting, measure
+    from scorescope.bench.synthetic import PREFIX, synthetic
     from scorescope.cli.common import check_device, default_out
     from scorescope.demo import named_bank
     from scorescope.progress import Board
@@ -95,7 +96,7 @@ def _empirical(argv: list[str]) -> int:
     setting = Setting(
         told.pairs, told.times, told.workloads, told.methods, told.repeats, threads, told.seed, memory, told.device, told.full
     )  # fmt: skip
-    bank = named_bank(told.bank)
+    bank = synthetic(told.bank) if told.bank.startswith(PREFIX) else named_bank(told.bank)
     check_device(told.device)
     model = None if told.model is None else load(told.model, trust=told.trust)
     out = Path(told.out or default_out("bench-{}", bank.name))
