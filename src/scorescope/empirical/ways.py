@@ -40,6 +40,7 @@ class Sweep(Protocol):
 class Way(ABC):
     """How questions about a bank are answered: `engine`, which counts its `work`, and the `shelf` that its rows are read from."""
 
+    name: str
     engine: Any
     shelf: Any
 
@@ -62,6 +63,8 @@ class Way(ABC):
 
 class Floats(Way):
     """For any bank on any device."""
+
+    name = "floats"
 
     def __init__(self, bank: Bank, device: torch.device, memory: int, tolerance: float, ranks: Ranks) -> None:
         self.shelf = Shelf(bank, device, memory, ranks)
@@ -86,6 +89,8 @@ class Floats(Way):
 
 class Digits(Way):
     """For rows of 8 bits that stay in a CPU's memory."""
+
+    name = "digits"
 
     def __init__(self, bank: Bank, device: torch.device, memory: int, tolerance: float, ranks: Ranks) -> None:
         self.shelf = digits.shelf.Shelf(bank, device, memory, ranks)
