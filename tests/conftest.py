@@ -9,7 +9,7 @@ from scorescope.empirical import digits
 
 @pytest.fixture(scope="module")
 def digits_however_small():
-    """Banks as small as those of the tests would be summed in float64; so every path is taken."""
+    """Banks as small as those of the tests would be answered by floats; so every path is taken."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digits, "SMALL", 0)
         patch.setattr(digits.engine, "SMALL", 0)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import scorescope as ss
 from scorescope.distributed import Processes
-from scorescope.empirical import Posterior, digits, reference_posterior
+from scorescope.empirical import Posterior, reference_posterior
 from tests.test_coarse import pictures
 
 N, SHAPE = 241, (1, 4, 6)
@@ -43,7 +43,7 @@ def float_bank() -> ss.Bank:
     return ss.Bank.from_arrays(x, rng.integers(0, 4, N))
 
 
-BANKS = {"bytes": (bytes_bank, 1e-4), "floats": (float_bank, 1e-8)}
+BANKS = {"digits": (bytes_bank, 1e-4), "floats": (float_bank, 1e-8)}
 
 
 def states_of(bank: ss.Bank) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
@@ -66,14 +66,6 @@ def states_of(bank: ss.Bank) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
 
 
 def answers(truth: ss.EmpiricalScore) -> dict[str, Posterior]:
-    """All kinds of questions, of a small bank too by digits."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digits, "SMALL", 0)
-        patch.setattr(digits.engine, "SMALL", 0)
-        return asked(truth)
-
-
-def asked(truth: ss.EmpiricalScore) -> dict[str, Posterior]:
     bank, found = truth.bank, {}
     for name, (z, t, labels) in states_of(bank).items():
         found[name] = truth.posterior(z, t)
@@ -123,9 +115,9 @@ def _as_rank(rank: int, count: int, port: int, work: Callable[..., None], args: 
 def write_answers(rank: int, folder: Path) -> None:
     found = {}
     for name, (make, tolerance) in BANKS.items():
-        truth = ss.sharded_score(make(), tolerance=tolerance)
+        truth = ss.sharded_score(make(), tolerance=tolerance, arithmetic=name)
         found[name] = {key: vars(post) for key, post in answers(truth).items()}
-        assert (name == "bytes") == any("digits" in path for path in truth.engine.work)
+        assert truth.way.name == name
         z, t, _ = states_of(truth.bank)["shell"]
         found[name]["drawn"] = {"index": truth.sample(z, t, seed=4)[1]}
     torch.save(found, folder / f"{rank}.pt")
@@ -142,7 +134,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Posterior]]:
-    return {name: answers(ss.EmpiricalScore(make(), tolerance=tolerance)) for name, (make, tolerance) in BANKS.items()}
+    return {name: answers(ss.EmpiricalScore(make(), tolerance=tolerance, arithmetic=name)) for name, (make, tolerance) in BANKS.items()}
 
 
 # ---- one answer -------------------------------------------------------------------------------------------------------------
@@ -181,14 +173,14 @@ def test_bounds_hold_and_meet_the_tolerance(shared):
 
 def test_draws_do_not_depend_on_the_ranks(shared):
     for name, (make, tolerance) in BANKS.items():
-        truth = ss.EmpiricalScore(make(), tolerance=tolerance)
+        truth = ss.EmpiricalScore(make(), tolerance=tolerance, arithmetic=name)
         z, t, _ = states_of(truth.bank)["shell"]
         assert torch.equal(shared[0][name]["drawn"]["index"], truth.sample(z, t, seed=4)[1])
 
 
 def test_one_of_equal_rows_on_different_ranks_is_the_first(shared):
-    bank = BANKS["bytes"][0]()
-    found = Posterior(**shared[0]["bytes"]["data"])
+    bank = BANKS["digits"][0]()
+    found = Posterior(**shared[0]["digits"]["data"])
     assert np.array_equal(bank.rows[0], bank.rows[N - 5])
     assert found.top_index[0] == 0
     assert found.ess[0] == pytest.approx(2)
@@ -253,15 +245,12 @@ def test_near_ties_are_told_apart_across_ranks(tmp_path):
 
 def few_axes(rank: int, folder: Path) -> None:
     """States near to rows of other ranks, of a bank whose rows few axes tell apart."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digits, "SMALL", 0)
-        patch.setattr(digits.engine, "SMALL", 0)
-        torch.save(along_few_axes(), folder / f"axes {rank}.pt")
+    torch.save(along_few_axes(), folder / f"axes {rank}.pt")
 
 
 def along_few_axes() -> dict[str, Tensor]:
     bank = pictures()
-    truth, rng = ss.sharded_score(bank), torch.Generator().manual_seed(7)
+    truth, rng = ss.sharded_score(bank, arithmetic="digits"), torch.Generator().manual_seed(7)
     t = torch.tensor([0.02, 0.1, 0.2, 0.3], dtype=torch.float64).repeat(6)
     x = bank[torch.arange(0, 240, 10)].double()
     z = (1 - t).view(-1, 1, 1, 1) * x + t.view(-1, 1, 1, 1) * torch.randn(x.shape, generator=rng, dtype=torch.float64)

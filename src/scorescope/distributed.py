@@ -39,6 +39,7 @@ def sharded_score(
     device: torch.device | str = "cpu",
     memory: int | None = None,
     timeout: float = TIMEOUT,
+    arithmetic: str | None = None,
 ) -> EmpiricalScore:
     """The empirical score of `bank`, whose rows the processes share; that of one process alone where none were launched.
 
@@ -51,6 +52,7 @@ def sharded_score(
         device: Where this process computes.
         memory: Bytes that may hold rows in this process; its part of a quarter of what is free unless given.
         timeout: Seconds after which a process that does not answer is given up.
+        arithmetic: As in `EmpiricalScore`.
 
     Raises:
         InputError: As `EmpiricalScore`; processes with different banks, schedules or tolerances; a process that ended or hangs, at
@@ -63,7 +65,7 @@ def sharded_score(
         content = torch.tensor(list(bank.fingerprint.encode()))
         times = schedule(torch.linspace(0.05, 0.95, 7, dtype=torch.float64))[:2]
         ranks.refuse_different("banks, schedules or tolerances", content, *times, torch.tensor(tolerance, dtype=torch.float64))
-    return EmpiricalScore(bank, schedule, tolerance, device=device, memory=memory, ranks=ranks)
+    return EmpiricalScore(bank, schedule, tolerance, device=device, memory=memory, ranks=ranks, arithmetic=arithmetic)
 
 
 def join(timeout: float = TIMEOUT) -> Ranks:
