@@ -7,8 +7,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from scorescope.empirical import EmpiricalScore
-from scorescope.empirical import draw
+from scorescope.empirical import EmpiricalScore, draw
 from scorescope.empirical.chance import gumbel
 from scorescope.empirical.digits import draw as by_digits
 from scorescope.errors import InputError

@@ -17,7 +17,6 @@ from scorescope.empirical import products, screen, settle, shelf, sums
 from scorescope.empirical.engine import FEW
 from scorescope.empirical.family import alone
 from scorescope.empirical.partial import Partial
-from scorescope.empirical.products import Products
 from scorescope.empirical.screen import Screen
 from scorescope.empirical.states import States
 from scorescope.empirical.walk import Walk, level
@@ -25,7 +24,6 @@ from tests.definition import agrees, bank_of, definition, states_of
 
 KINDS = ["shell", "tie", "near tie", "off", "mean", "outside"]
 TIMES = [0.001, 0.02, 0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0]
-
 
 
 # ---- partials -----------------------------------------------------------------------------------------------------------------

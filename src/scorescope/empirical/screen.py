@@ -149,10 +149,12 @@ class Screen:
 
     def run(self) -> Found:
         """What can matter, of one's own rows; what is few is so in all ranks together."""
-        for look in (self._best, self._list) if self.twice else (lambda *given: (self._best(*given), self._list(*given)),):
+        for looks in ((self._best,), (self._list,)) if self.twice else ((self._best, self._list),):
             for tile in self.products:
                 for groups, part in parts(self.family, len(tile.index)):
-                    look(logits(self.family, tile, groups, torch.float32, self.buffers), part, tile)
+                    above = logits(self.family, tile, groups, torch.float32, self.buffers)
+                    for look in looks:
+                        look(above, part, tile)
         self.peak, *best = self.ranks.largest(torch.stack([self.peak, *-self.best]))
         self.best = -torch.stack(best)
         self._limit(slice(None))

@@ -68,7 +68,9 @@ def _shared(states: States, shelf: Readable, shared: Tensor, state: Tensor, row:
         result.put(found, result[found].merge(part))
 
 
-def _few(states: States, shelf: Readable, wanted: Tensor, state: Tensor, row: Tensor, given: tuple[Tensor, Tensor] | None = None) -> Partial:
+def _few(
+    states: States, shelf: Readable, wanted: Tensor, state: Tensor, row: Tensor, given: tuple[Tensor, Tensor] | None = None
+) -> Partial:
     """States `wanted` with several rows each, or with the nearest row `given`: its squared distance and itself."""
     slot = torch.searchsorted(wanted, state)
     if shelf.exact and shelf.resident:

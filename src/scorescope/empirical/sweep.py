@@ -14,7 +14,6 @@ from torch import Tensor
 from scorescope.empirical.engine import Engine
 from scorescope.empirical.family import Family, pairs, trajectories
 from scorescope.empirical.posterior import Posterior
-from scorescope.empirical.products import Products
 from scorescope.empirical.screen import Screen
 from scorescope.empirical.states import States
 from scorescope.empirical.walk import Walk, level
@@ -115,9 +114,7 @@ class TrajectorySweep:
         shelf, p, t = self.engine.shelf, len(self.z), part.stop - part.start
         result = Posterior.empty(p * t, shelf.bank.shape, shelf.device)
         index = torch.arange(p * t, device=shelf.device).view(p, t)
-        states = States.of(
-            self.z[:, part].flatten(0, 1).double(), self.times[part].repeat(p), self.schedule, shelf.centre, shelf.reach
-        )
+        states = States.of(self.z[:, part].flatten(0, 1).double(), self.times[part].repeat(p), self.schedule, shelf.centre, shelf.reach)
         # Where many rows matter all products are in float64, by directions that leave next to nothing; where few do, by fewer, in float32.
         crowded = self.engine.crowded(states, self.label)
         self.crowd = self.crowd or bool(crowded.any())

@@ -1,7 +1,7 @@
 """Who answers: the engine of floats, for any bank on any device; or, on a CPU, that of digits, faster for rows of 8 bits.
 
-    floats   rows in float32, float64 where that decides: PyTorch alone
-    digits   exact products of 8-bit integers, and loops as machine code (`digits`): 8-bit rows that stay in a CPU's memory
+floats   rows in float32, float64 where that decides: PyTorch alone
+digits   exact products of 8-bit integers, and loops as machine code (`digits`): 8-bit rows that stay in a CPU's memory
 """
 
 from __future__ import annotations
