@@ -67,7 +67,7 @@ class Walk:
         self.pair, self.row, self.far, self.lean = self.pair[kept], self.row[kept], self.far[kept], self.lean[kept]
 
     def posterior(self, alpha: Tensor, sigma: Tensor) -> Partial:
-        """Partials of the pairs' states at scales (T,) in the order of falling σ, flat (P·T); those of pairs that are not here are empty."""
+        """Partials of the pairs' states at scales (T,) in the order of falling σ, flat (P·T); empty for pairs that are not here."""
         p, t, d = len(self.x), len(sigma), self.x.shape[1]
         result = Partial.nothing(p * t, d, self.x.device)
         ratio = torch.where(sigma > 0, alpha / sigma.clamp(min=1e-300), torch.inf)
