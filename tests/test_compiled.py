@@ -1,4 +1,4 @@
-"""Compiled passes and those in PyTorch answer alike, and as the definition does."""
+"""Digits by compiled passes and floats answer alike, and as the definition does; what is rounded at random keeps its bounds."""
 
 from __future__ import annotations
 
@@ -8,70 +8,73 @@ import torch
 
 import scorescope as ss
 from scorescope.empirical import compiled
-from scorescope.empirical.digits import dense
 from scorescope.empirical.chance import SAFE, lots
+from scorescope.empirical.digits import dense
 from scorescope.empirical.digits.family import States, alone, trajectories
 from scorescope.empirical.reference import reference_posterior
-from tests.definition import agrees, bank_of, states_of
+from tests.definition import FIELDS, FLOOR, agrees, bank_of, states_of
 
-pytestmark = [
-    pytest.mark.usefixtures("digits_however_small"),
-    pytest.mark.skipif(not compiled.HERE, reason="numba does not run on this Python"),
-]
+pytestmark = pytest.mark.skipif(not compiled.HERE, reason="numba does not run on this Python")
 KINDS = ["shell", "tie", "near tie", "off", "mean", "outside"]
 TIMES = [0.001, 0.1, 0.4, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0]
 
 
-@pytest.mark.parametrize("flips", [False, True])
-@pytest.mark.parametrize(("kind", "n"), [("bytes noise", 1500), ("bytes", 9000), ("gauss", 700), ("spectrum", 700)])
-def test_both_answer_as_the_definition(kind, n, flips, monkeypatch):
+# `Nominator._asked` forgets what the lists of these states do not know, so that `listed` overflows.
+forgotten = pytest.mark.xfail(strict=True, reason="digits answer NaN where near rows were asked one by one and errors are shaped")
+MIRRORED = [pytest.param("bytes constant", 700, True, marks=forgotten), pytest.param("bytes nearly white", 700, True, marks=forgotten)]
+PLAIN = [("bytes noise", 1500, True), ("bytes", 9000, True)]
+PLAIN += [("bytes noise", 1500, False), ("bytes", 9000, False), ("bytes constant", 700, False), ("bytes nearly white", 700, False)]
+
+
+@pytest.mark.parametrize(("kind", "n", "flips"), [*PLAIN, *MIRRORED])
+def test_both_arithmetics_answer_as_the_definition_and_alike(kind, n, flips):
     bank = bank_of(kind, n, (1, 4, 6), flips=flips, duplicates=4)
     schedule = ss.LinearSchedule()
     z, t, names = states_of(bank, schedule, TIMES, KINDS, 1)
     exact = reference_posterior(bank, schedule, z, t)
-    works = []
-    for here in (True, False):
-        monkeypatch.setattr(compiled, "HERE", here)
-        truth = ss.EmpiricalScore(bank)
-        agrees(truth.posterior(z, t), exact, bank, truth.tolerance, names)
-        works.append({way for way, count in truth.engine.work.items() if count})
-    # Lists of some rows are worth it where they are compiled.
-    assert works[0] - works[1] <= {"some rows, one by one"}
-    assert works[1] <= works[0]
+    found = {}
+    for arithmetic in ("digits", "floats"):
+        truth = ss.EmpiricalScore(bank, arithmetic=arithmetic)
+        found[arithmetic] = truth.posterior(z, t)
+        agrees(found[arithmetic], exact, bank, truth.tolerance, names)
+    one, other = found.values()
+    apart = (one.mean - other.mean).flatten(1).norm(dim=1)
+    floor = 2 * FLOOR * (exact.mean.flatten(1).norm(dim=1) + bank.radius)
+    for k, name in enumerate(names):
+        assert apart[k] <= one.error_bound[k] + other.error_bound[k] + floor[k], name
+    for field in FIELDS:
+        torch.testing.assert_close(getattr(one, field), getattr(other, field), rtol=4e-3, atol=4e-3, msg=lambda m, f=field: f"{f}: {m}")
 
 
-@pytest.mark.parametrize("here", [True, False])
-def test_sweeps_and_draws(here, monkeypatch):
-    monkeypatch.setattr(compiled, "HERE", here)
+def test_sweeps_and_draws():
     bank = bank_of("bytes", 600, labels=np.arange(600) % 2)
-    truth = ss.EmpiricalScore(bank)
     x, times = bank[np.arange(4)], torch.tensor([0.05, 0.5, 0.7, 0.85, 0.95])
     eps = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     tags = torch.tensor([0, 1, 0, 1])
     z = torch.stack([(1 - t) * x + t * eps for t in times], 1)
-    for sweep in (truth.supervision_sweep(x, eps, times, tags), truth.trajectory_sweep(z, times, tags)):
-        for k, post in sweep:
-            for i, tag in enumerate(tags.tolist()):
-                exact = reference_posterior(bank, truth.schedule, z[i : i + 1, k].double(), float(times[k]), tag)
-                # float32 states are not the sums of float32 points and noises.
-                assert float((post.mean[i] - exact.mean[0]).norm()) <= 1e-4 * float(exact.mean.norm()) + 1e-5
-    drawn = truth.sample(z[:, 3], 0.85, tags, seed=2)[1]
-    monkeypatch.setattr(compiled, "HERE", not here)
-    assert drawn.tolist() == ss.EmpiricalScore(bank).sample(z[:, 3], 0.85, tags, seed=2)[1].tolist()
+    drawn = []
+    for arithmetic in ("digits", "floats"):
+        truth = ss.EmpiricalScore(bank, arithmetic=arithmetic)
+        for sweep in (truth.supervision_sweep(x, eps, times, tags), truth.trajectory_sweep(z, times, tags)):
+            for k, post in sweep:
+                for i, tag in enumerate(tags.tolist()):
+                    exact = reference_posterior(bank, truth.schedule, z[i : i + 1, k].double(), float(times[k]), tag)
+                    # float32 states are not the sums of float32 points and noises.
+                    assert float((post.mean[i] - exact.mean[0]).norm()) <= 1e-4 * float(exact.mean.norm()) + 1e-5
+        drawn.append(truth.sample(z[:, 3], 0.85, tags, seed=2)[1].tolist())
+    assert drawn[0] == drawn[1]
 
 
-@pytest.mark.parametrize("here", [True, False])
 @pytest.mark.parametrize("astray", [1e-3, 3.0])
-def test_sums_may_begin_anywhere(here, astray, monkeypatch):
+def test_sums_may_begin_anywhere(astray, monkeypatch):
     """Where the largest logit is not where the first row let expect it, states are looked at again, all of them or some."""
-    monkeypatch.setattr(compiled, "HERE", here and compiled.HERE)
     monkeypatch.setattr(dense, "SAMPLE", 1)
     monkeypatch.setattr(dense, "ASTRAY", astray)
     looks = []
     look = dense.Dense._look
     monkeypatch.setattr(dense.Dense, "_look", lambda self, products: (looks.append(len(self.wanted)), look(self, products)))
     bank = bank_of("bytes", 2500, (3, 6, 6), flips=True, duplicates=4)
-    truth = ss.EmpiricalScore(bank)
+    truth = ss.EmpiricalScore(bank, arithmetic="digits")
     z, t, names = states_of(bank, truth.schedule, [0.7, 0.8, 0.9, 0.95, 0.99], KINDS, 3)
     agrees(truth.posterior(z, t), reference_posterior(bank, truth.schedule, z, t), bank, truth.tolerance, names)
     assert len(looks) > 1

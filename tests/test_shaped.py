@@ -12,8 +12,8 @@ import scorescope as ss
 from scorescope.empirical import compiled
 from scorescope.empirical.digits import shaped
 from scorescope.empirical.digits.family import States, alone
-from scorescope.empirical.reference import reference_posterior
 from scorescope.empirical.digits.shaped import Shaping
+from scorescope.empirical.reference import reference_posterior
 from tests.definition import agrees, bank_of, states_of
 from tests.test_coarse import pictures
 
@@ -33,7 +33,7 @@ def differences(shaping, x):
 
 def some_states(bank, seed=0):
     """States of every kind, and three that digits find hard: nothing, one large value, and values of one sign."""
-    shelf = ss.EmpiricalScore(bank).shelf
+    shelf = ss.EmpiricalScore(bank, arithmetic="digits").shelf
     z, times, _ = states_of(bank, ss.LinearSchedule(), [0.3, 0.6, 0.9], KINDS, seed)
     hard = torch.zeros(3, *bank.shape, dtype=torch.float64)
     hard[1].view(-1)[bank.d // 2] = 50.0
@@ -82,25 +82,20 @@ def test_errors_are_rounding_errors_handed_on():
     assert torch.equal(shaping.states(states[3:5])[1], digits[3:5]), "a state's digits are its own"
 
 
-def test_rows_without_likeness_are_left_alone(monkeypatch):
-    monkeypatch.setattr("scorescope.empirical.digits.engine.SMALL", 0)
-    assert ss.EmpiricalScore(bank_of("bytes noise", 200, (3, 8, 8))).engine.shaping is None
-    assert ss.EmpiricalScore(bank_of("gauss", 200, (3, 8, 8))).engine.shaping is None, "floats"
-    truth = ss.EmpiricalScore(pictures(200, (3, 8, 8)))
-    assert (truth.engine.shaping is not None) == truth.engine.lists
-    assert not shaped.suits(ss.EmpiricalScore(bank_of("bytes", 20, (1, 2, 2, 2, 2))).shelf), "more axes than float32 has digits for"
+def test_rows_without_likeness_are_left_alone():
+    assert ss.EmpiricalScore(bank_of("bytes noise", 200, (3, 8, 8)), arithmetic="digits").engine.shaping is None
+    assert ss.EmpiricalScore(pictures(200, (3, 8, 8)), arithmetic="digits").engine.shaping is not None
+    assert not shaped.suits(bank_of("bytes", 20, (1, 2, 2, 2, 2))), "more axes than float32 has digits for"
 
 
-@pytest.mark.usefixtures("digits_however_small")
 @pytest.mark.parametrize(("flips", "label"), [(False, None), (True, None), (True, 1)])
 def test_answers_are_those_of_the_definition(flips, label):
     bank = pictures(1200, (3, 12, 12), flips=flips)
-    truth = ss.EmpiricalScore(bank)
+    truth = ss.EmpiricalScore(bank, arithmetic="digits")
     z, t, names = states_of(bank, truth.schedule, [0.2, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9], KINDS, 2)
     agrees(truth.posterior(z, t, label), reference_posterior(bank, truth.schedule, z, t, label), bank, truth.tolerance, names)
-    if truth.engine.lists:
-        assert "shaping" in truth.engine.__dict__
-        assert truth.engine.work["some rows, one by one"] > 0
+    assert "shaping" in truth.engine.__dict__
+    assert truth.engine.work["some rows, one by one"] > 0
 
 
 @pytest.mark.parametrize("d", [2, 63, 64, 200, 3072])

@@ -1,8 +1,7 @@
 """The engine's passes over logits as machine code: one visit to each product where PyTorch would make ten.
 
 Logits of some states and the rows of a tile are made in a cache's worth of memory and used there: for nominations, for the sums of a
-softmax, for the digits of its weights. The same passes exist in PyTorch (`nominate`, `dense`), which any device runs; the tests hold
-one against the other. States are shared among as many threads as PyTorch may use, and none of them depends on another.
+softmax, for the digits of its weights. States are shared among as many threads as PyTorch may use, and none of them depends on another.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from scorescope.search.quantize import BASE
 
 try:
     from scorescope.empirical import kernels
-except ImportError:  # no numba for this Python or machine: PyTorch does it
+except ImportError:  # no numba for this Python or machine: the engine of floats does without
     HERE = False
 else:
     HERE = True
@@ -129,11 +128,11 @@ def shape(z: Tensor, unit: Tensor, lot: Tensor, bits: Tensor, back: Tensor, shar
     return digits, left
 
 
-def nominate(nominator: Any, exact: Tensor, square: Tensor, rounded: Tensor | None, index: Tensor) -> None:
+def nominate(nominator: Any, exact: Tensor, square: Tensor, vague: Tensor | None, index: Tensor) -> None:
     """`Nominator`'s pass over one tile."""
     n = nominator
     none = np.zeros(0, np.float32)
-    blur, off = (none, none) if n.blur is None or rounded is None else (n.blur.numpy(), rounded.float().numpy())
+    blur, off = (none, none) if vague is None else (n.blur.numpy(), vague.float().numpy())
     rows = (square.float().numpy(), index.numpy(), blur, n.most_blur.numpy(), off)
     fixed = (*rows, n.shell.numpy(), n.steep.numpy(), n.margin.numpy(), n.off.numpy(), n.d)
     state = (n.peak.numpy(), n.best.numpy(), n.many.numpy(), n.many_near.numpy(), *n.lists.arrays, *n.near_lists.arrays)
@@ -191,16 +190,19 @@ def differences(states: Any, z: Tensor, lists: Any, which: Tensor, shelf: Any) -
 
 
 def highest(columns: Tensor, exact: Tensor, square: Tensor, index: Tensor, best: Tensor, top: Tensor) -> None:
-    """`coarse._highest` over products (B, n)."""
+    """Bring `best` and `top` up to date with a tile's products (B, n): the largest logit without what digits left, and its row."""
     own = [value.numpy() for value in (columns, exact, square, index, best, top)]
     shared(len(best), exact.shape[1], lambda first, last: kernels.highest(*own, first, last))
 
 
 def above(
-    columns: Tensor, exact: Tensor, square: Tensor, lost: Tensor, index: Tensor, floor: Tensor, row: Tensor, used: Tensor
+    columns: Tensor, exact: Tensor, known: tuple[Tensor, Tensor], index: Tensor, floor: Tensor, row: Tensor, used: Tensor
 ) -> None:  # fmt: skip
-    """`coarse._above` over products (B, n)."""
-    own = [value.numpy() for value in (columns, exact, square, lost, index, floor, row, used)]
+    """Add the rows of a tile whose logit may be as large as `floor` to the lists (B, few); `used` counts on when they are full.
+
+    Of the rows their squared norms and what is lost of them are `known`, (n,) float32 each.
+    """
+    own = [value.numpy() for value in (columns, exact, *known, index, floor, row, used)]
     shared(len(floor), exact.shape[1], lambda first, last: kernels.above(*own, first, last))
 
 

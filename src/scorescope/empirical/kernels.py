@@ -858,17 +858,14 @@ def _square(state: Any, a: float, x: Any) -> float:
 
 @loop
 def _values(row: Any, mirrored: bool, width: int, table: Any, base: float, step: float, out: Any) -> None:
-    """The values of a row of digits: those of the table, which are base + step·digit as float32 has them unless `step` is 0."""
+    """The values of a row of digits: those of the table, which are base + step·digit as float32 has them."""
     if mirrored:
         for begin in range(0, len(row), width):
             for k in range(width):
                 out[begin + k] = table[I32(row[begin + width - 1 - k]) + 128]
-    elif step:
-        for k in range(len(row)):
-            out[k] = F32(base + step * row[k])
     else:
         for k in range(len(row)):
-            out[k] = table[I32(row[k]) + 128]
+            out[k] = F32(base + step * row[k])
 
 
 @loop

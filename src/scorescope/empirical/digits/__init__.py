@@ -13,7 +13,7 @@ from scorescope.rows import Bank
 __all__ = ["FINEST", "SMALL", "able", "engine", "shelf", "sweep"]
 
 FINEST = 3e-6  # a tighter tolerance than this is float64's
-SMALL = 1 << 20  # values of a bank whose preparation is not worth it
+SMALL = engine.SMALL
 
 
 def able(bank: Bank, device: torch.device, memory: int, tolerance: float, ranks: Ranks) -> bool:

@@ -19,11 +19,11 @@ from scorescope.empirical import compiled
 from scorescope.empirical.chance import uniform
 from scorescope.empirical.digits.family import States, alone
 from scorescope.empirical.digits.nominate import error_of
-from scorescope.empirical.partial import LAST
 from scorescope.empirical.digits.products import Products
+from scorescope.empirical.digits.shelf import Rows, Shelf
+from scorescope.empirical.partial import LAST
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import squares
-from scorescope.empirical.digits.shelf import Rows, Shelf
 from scorescope.rows import Bank
 from scorescope.search.products import U32, Workspace
 from scorescope.search.quantize import OUTWARD
@@ -51,7 +51,7 @@ def cosines(n: int, device: torch.device) -> Tensor:
 
 
 class Coarse:
-    """Projections of the rows of a resident shelf, in digits; to `Products` and `error_of` a shelf of floats.
+    """Projections of the rows of a shelf, in digits; to `Products` and `error_of` a shelf whose digits are not the rows.
 
     Attributes:
         q: (n, K) int8 digits of one's own rows, in the order in which the shelf keeps them.
@@ -63,7 +63,6 @@ class Coarse:
     """
 
     exact = False
-    resident = True
 
     def __init__(self, shelf: Shelf) -> None:
         self.shelf, self.bank, self.count, self.reach, self.device = shelf, shelf.bank, shelf.count, shelf.reach, shelf.device
@@ -136,12 +135,16 @@ class Coarse:
         return self.shelf.kept(label)
 
     def rows(self, label: int | None, most: int | None = None) -> Iterator[Rows]:
-        """One's own rows of one class, or all, in the blocks of the shelf; `rounded` is what is left of them."""
+        """One's own rows of one class, or all, in the blocks of the shelf."""
         begin = self.kept(label).start
         for rows in self.shelf.rows(label, most):
             part = slice(begin, begin + len(rows.q))
             begin = part.stop
-            yield Rows(self.q[part], rows.square, self.lost[part], rows.index)
+            yield Rows(self.q[part], rows.square, rows.index)
+
+    def lost_of(self, rows: Rows) -> Tensor:
+        """(n,) float32 ‖x − x̂‖ of some rows, never too small."""
+        return self.lost[self.shelf.found(rows.index)[0]].float() * (1 + 1e-6)
 
 
 def matter(
@@ -160,7 +163,7 @@ def matter(
     best = torch.full((len(norm),), -torch.inf, dtype=torch.float32, device=norm.device)
     top = torch.full((len(norm),), LAST, dtype=torch.int64, device=norm.device)
     for tile in products:
-        _highest(columns, tile.exact[:, 0], tile.rows.square.float(), tile.index, best, top)
+        compiled.highest(columns, tile.exact[:, 0], tile.rows.square.float(), tile.index, best, top)
     closest = torch.full_like(norm, torch.inf)
     seen = (top < LAST).nonzero().flatten()
     closest[seen] = squares(states.single, coarse.shelf, seen, top[seen])
@@ -172,36 +175,9 @@ def matter(
     floor = (floor - error_of(family, coarse, U32)[:, 0] - 2.0**-20 * floor.abs()).float()
     row, used = torch.empty(len(norm), few, dtype=torch.int64, device=norm.device), torch.zeros_like(top)
     for tile in products:
-        _above(columns, tile.exact[:, 0], tile.rows, tile.index, floor, row, used)
+        known = tile.rows.square.float(), coarse.lost_of(tile.rows)
+        compiled.above(columns, tile.exact[:, 0], known, tile.index, floor, row, used)
     left = ranks.total(used) > few
     listed = (torch.arange(few, device=norm.device) < used[:, None]) & ~left[:, None]
     state, place = listed.nonzero(as_tuple=True)
     return state, row[state, place], left
-
-
-def _highest(columns: Tensor, exact: Tensor, square: Tensor, index: Tensor, best: Tensor, top: Tensor) -> None:
-    """Bring `best` and `top` up to date with the products (B, n) of a tile: the largest logit without what digits left, and its row."""
-    if compiled.usable(exact.device):
-        compiled.highest(columns, exact, square, index, best, top)
-        return
-    for some in torch.arange(len(exact), device=exact.device).split(max(1, VALUES // len(index))):
-        value, place = (columns[some, :1] * exact[some] + columns[some, 1:2] * square).max(1)
-        better = value > best[some]
-        top[some], best[some] = torch.where(better, index[place], top[some]), torch.where(better, value, best[some])
-
-
-def _above(columns: Tensor, exact: Tensor, rows: Rows, index: Tensor, floor: Tensor, row: Tensor, used: Tensor) -> None:
-    """Add the rows of a tile whose logit may be as large as `floor` to the lists (B, few); `used` counts on when they are full."""
-    assert rows.rounded is not None
-    square, lost = rows.square.float(), rows.rounded.float() * (1 + 1e-6)
-    if compiled.usable(exact.device):
-        compiled.above(columns, exact, square, lost, index, floor, row, used)
-        return
-    for some in torch.arange(len(exact), device=exact.device).split(max(1, VALUES // len(index))):
-        own = columns[some]
-        state, column = (own[:, :1] * exact[some] + own[:, 1:2] * square + own[:, 2:] * lost >= floor[some, None]).nonzero(as_tuple=True)
-        counts = torch.bincount(state, minlength=len(some))
-        place = torch.arange(len(state), device=state.device) - (counts.cumsum(0) - counts)[state] + used[some][state]
-        fits = place < row.shape[1]
-        row[some[state[fits]], place[fits]] = index[column[fits]]
-        used[some] += counts

@@ -7,13 +7,10 @@ then Σ δ_j (x_j − mean) with independent δ_j of mean 0 within an interval o
 
     ‖Σ δ_j (x_j − mean)‖ ≤ unit (½ + 4) (Σ ‖x_j − mean‖²)^½    but for a probability of e⁻³² = 1.3·10⁻¹⁴.
 
-Weights that two digits can't hold, and all weights of states that a few thousand rows carry, are summed one by one in float32 (`compiled`);
-where no compiled pass can run, three or four digits hold every weight.
+Weights that few digits can't hold, and all weights of states that a few thousand rows carry, are summed one by one in float32 (`compiled`).
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -22,16 +19,14 @@ from scorescope.empirical import compiled
 from scorescope.empirical.chance import SAFE, lots
 from scorescope.empirical.digits.arithmetic import product
 from scorescope.empirical.digits.family import Family
-from scorescope.empirical.digits.nearest import Nearest
-from scorescope.empirical.digits.nominate import error_of, stacked
-from scorescope.empirical.partial import LAST, Partial
-from scorescope.empirical.digits.products import Products, Tile
-from scorescope.empirical.ranks import Ranks
+from scorescope.empirical.digits.nominate import error_of
+from scorescope.empirical.digits.products import Products
 from scorescope.empirical.digits.shelf import Shelf
+from scorescope.empirical.partial import LAST, Partial
 from scorescope.search.products import U64, Workspace
 from scorescope.search.quantize import BASE
 
-VALUES = 1 << 20  # weights of one step where PyTorch makes them
+VALUES = 1 << 20  # logits of one step: what the caches of a processor hold
 SAMPLE = 1024  # rows that tell how large logits are
 EXACT = 1 << 17  # rows whose digits' products 32 bits can add up
 ONE = 126.0  # units that one digit holds
@@ -39,6 +34,25 @@ MOST = 3  # digits beyond which float32 has nothing to tell
 LEVELS = (1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 12.0, 15.0, 18.0, 22.0)  # logits below the peak at which rows may be left out
 ASTRAY = 40.0  # how far the largest logit may be from where it was expected
 WORTH = 10  # digits of a row that cost as much as the row by itself
+
+
+class Nearest:
+    """For `count` states the nearest row on either side of the shell: one of the two has the distance ratio nearest to 1 (Eq. 4).
+
+    Attributes:
+        best: (2, count) float32 distance of its logit from the shell's: inside, outside; infinite where none was seen.
+        row: (2, count) int64 its index.
+    """
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self.best = torch.full((2, count), torch.inf, dtype=torch.float32, device=device)
+        self.row = torch.full((2, count), -1, dtype=torch.int64, device=device)
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """(state, row) of every row that is the nearest on its side."""
+        state = torch.arange(self.row.shape[1], device=self.row.device).expand(2, -1)
+        found = self.row >= 0
+        return state[found], self.row[found]
 
 
 class Dense:
@@ -52,7 +66,6 @@ class Dense:
         start: (Q,) about the largest logit, the same on all ranks; that of a few rows where None.
         count: Rows that are summed on all ranks.
         tolerance: Error of a mean, relative to its norm, half of which weights may cause.
-        ranks: Who else sums.
         size: (Q,) norms that the means may be expected to have; guessed unless given.
     """
 
@@ -65,14 +78,12 @@ class Dense:
         start: Tensor | None,
         count: int,
         tolerance: float,
-        ranks: Ranks,
         size: Tensor | None = None,
     ) -> None:
         self.family, self.shelf, self.wanted, self.summed = family, shelf, wanted, summed
-        self.count, self.tolerance, self.ranks, self.size = count, tolerance, ranks, size
+        self.count, self.tolerance, self.ranks, self.size = count, tolerance, shelf.ranks, size
         states, self.r, self.t = family.states, family.norms.shape[1], family.states.sigma.shape[1]
         self.device, many = states.z.device, len(wanted)
-        self.compiled = compiled.usable(self.device)
         self.group, self.which = torch.div(wanted, self.t, rounding_mode="floor"), wanted % self.t
         scale = states.slope[..., None] * family.coefficients * shelf.step
         self.columns = torch.cat([scale, -0.5 * states.curve[..., None]], 2)
@@ -83,7 +94,6 @@ class Dense:
         self.start, self.known = none.clone() if start is None else start, start is not None
         # Of the second pass: units in digits, mass that was summed row by row, mass that was left out.
         self.whole, self.mass, self.lost = (none.clone() for _ in range(3))
-        self.room = torch.empty(0, dtype=torch.float64, device=self.device)
 
     def run(self, products: Products) -> tuple[Partial, Nearest]:
         """The partials, and the rows of each state that are nearest to its shell."""
@@ -109,9 +119,7 @@ class Dense:
 
     def _of(self, some: Tensor, size: Tensor | None = None) -> Dense:
         """The same for some of the states."""
-        return Dense(
-            self.family, self.shelf, self.wanted[some], True, self.start[some], self.count, self.tolerance, self.ranks, size
-        )  # fmt: skip
+        return Dense(self.family, self.shelf, self.wanted[some], True, self.start[some], self.count, self.tolerance, size)
 
     def _mend(self, result: Partial, products: Products) -> None:
         """Sum again, with finer units, for means that turned out shorter than they were guessed to be."""
@@ -127,8 +135,17 @@ class Dense:
         """(Q,) the largest logit of a few rows."""
         found = torch.full_like(self.start, -torch.inf)
         for tile in products:
-            for part, logit in self._parts(tile.first(SAMPLE)):
-                found[part] = logit.amax(1)
+            some = tile.first(SAMPLE)
+            square = some.rows.square.expand(1, 1, -1)
+            size = max(1, VALUES // (len(some.index) * max(self.t, self.r + 1)))
+            for first in range(int(self.group[0]), int(self.group[-1]) + 1, size):
+                begin, end = torch.searchsorted(self.group, torch.tensor([first, first + size], device=self.device)).tolist()
+                if begin == end:
+                    continue
+                groups, part = slice(first, min(first + size, len(self.family.norms))), slice(begin, end)
+                exact = self.family.products(some.exact, groups).double()
+                logit = torch.bmm(self.columns[groups], torch.cat([exact, square.expand(len(exact), -1, -1)], 1)).flatten(0, 1)
+                found[part] = logit[self.wanted[part] - first * self.t].amax(1)
             break
         return self.ranks.largest(found)
 
@@ -144,42 +161,7 @@ class Dense:
         self.rows, self.square = 0, 0.0
         for tile in products:
             self.rows, self.square = self.rows + len(tile.index), self.square + float(tile.rows.square.sum())
-            if self.compiled:
-                compiled.weigh(self, tile.exact, tile.rows.square, tile.index)
-            else:
-                self._weigh(tile)
-
-    def _parts(self, tile: Tile) -> Iterator[tuple[slice, Tensor]]:
-        """Wanted states [q, q') of some groups, and their logits (m, n) float64 relative to `start`, as many as the caches hold."""
-        size = max(1, VALUES // (len(tile.index) * max(self.t, self.r + 1)))
-        first = int(self.group[0])
-        while first < int(self.group[-1]) + 1:
-            begin, end = torch.searchsorted(self.group, torch.tensor([first, first + size], device=self.device)).tolist()
-            groups = slice(first, min(first + size, len(self.family.norms)))
-            first += size
-            if begin == end:
-                continue
-            exact = self.family.products(tile.exact, groups)
-            self.room = stack = stacked(self.room, exact.shape[0], self.r + 1, exact.shape[2])
-            stack[:, : self.r], stack[:, self.r] = exact, tile.rows.square
-            logit = torch.bmm(self.columns[groups], stack).flatten(0, 1)
-            part = slice(begin, end)
-            yield part, logit[self.wanted[part] - groups.start * self.t].sub_(self.start[part, None])
-
-    def _weigh(self, tile: Tile) -> None:
-        square = tile.rows.square
-        for part, below in self._parts(tile):
-            self.nearest.see(below - (self.shell - self.start)[part, None], part, tile.index)
-            high = below.amax(1)
-            row = torch.where(below == high[:, None], tile.index, LAST).amin(1)
-            old, top = self.high[part], self.top[part]
-            self.top[part] = torch.where(high == old, torch.minimum(row, top), torch.where(high > old, row, top))
-            self.high[part] = torch.maximum(high, old)
-            weight = below.exp()
-            self.sums[0, part] += weight.sum(1)
-            self.sums[1, part] += torch.where(weight > 0, weight * below, 0.0).sum(1)
-            self.sums[2, part] += weight.square().sum(1)
-            self.sums[3, part] += weight @ square
+            compiled.weigh(self, tile.exact, tile.rows.square, tile.index)
 
     # ---- what the first pass tells the second ------------------------------------------------------------------------------
 
@@ -203,24 +185,15 @@ class Dense:
         fits = below <= allowed / (3 * max(self.shelf.reach, 1e-300))
         level = torch.where(fits.any(0), fits.long().argmax(0), len(LEVELS) - 1)
         self.deep = torch.exp(-levels.gather(0, level[None])[0]).float()
-        self.planes = torch.full_like(self.top, self._most_planes())
-        if self.compiled:
-            costs = [torch.where(fits.any(0), above.gather(0, level[None])[0] * WORTH, torch.inf)]
-            for planes in range(1, MOST + 1):
-                # Rows that so many digits can't hold are summed by themselves: about as many as lie above the next level.
-                held = -(self.unit * ONE * float(BASE) ** (planes - 1)).log()
-                beyond = (levels < held).sum(0).clamp(max=len(LEVELS) - 1)
-                rows = torch.where(held < 0, 0.0, above.gather(0, beyond[None])[0])
-                costs.append(rows * WORTH + self.count * planes)
-            self.planes = torch.stack(costs).argmin(0)
+        costs = [torch.where(fits.any(0), above.gather(0, level[None])[0] * WORTH, torch.inf)]
+        for planes in range(1, MOST + 1):
+            # Rows that so many digits can't hold are summed by themselves: about as many as lie above the next level.
+            held = -(self.unit * ONE * float(BASE) ** (planes - 1)).log()
+            beyond = (levels < held).sum(0).clamp(max=len(LEVELS) - 1)
+            rows = torch.where(held < 0, 0.0, above.gather(0, beyond[None])[0])
+            costs.append(rows * WORTH + self.count * planes)
+        self.planes = torch.stack(costs).argmin(0)
         self.slot = self.planes.cumsum(0) - self.planes
-
-    def _most_planes(self) -> int:
-        """Digits that hold every weight."""
-        largest, count = float(self.ranks.largest((self.high.exp() / self.unit).amax())), 1
-        while 127 * float(BASE) ** (count - 1) < largest + 2:
-            count += 1
-        return count
 
     # ---- second pass ------------------------------------------------------------------------------------------------------
 
@@ -240,10 +213,7 @@ class Dense:
                     rows = 0
                 cut, held = [], 0
             digits = torch.empty(total.shape[1], n, dtype=torch.int8, device=self.device)
-            if self.compiled:
-                compiled.cut(self, tile.exact, tile.rows.square, tile.rows.q, dither, digits, moment[side])
-            else:
-                self._cut(tile, dither, digits)
+            compiled.cut(self, tile.exact, tile.rows.square, tile.rows.q, dither, digits, moment[side])
             cut.append((side, digits, tile.rows.q))
             rows, held = rows + n, held + digits.numel() + tile.rows.q.numel()
         self._add(cut, total)
@@ -265,15 +235,6 @@ class Dense:
                 for side, sums in enumerate(total):
                     moment[side, some] += sums[self.slot[some] + k] * unit
         total.zero_()
-
-    def _cut(self, tile: Tile, dither: Tensor, digits: Tensor) -> None:
-        for part, below in self._parts(tile):
-            number = torch.floor(below.exp_() / self.unit[part, None] + dither)
-            self.whole[part] += number.sum(1)
-            for k in reversed(range(int(self.planes[0]))):
-                plane = torch.round(number * float(BASE) ** -k)
-                digits[self.slot[part] + k] = plane.to(torch.int8)
-                number -= plane * float(BASE) ** k
 
     # ---- the answer -------------------------------------------------------------------------------------------------------
 

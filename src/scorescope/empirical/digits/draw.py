@@ -15,12 +15,12 @@ from scorescope.empirical import compiled
 from scorescope.empirical.chance import gumbel
 from scorescope.empirical.digits.engine import Engine
 from scorescope.empirical.digits.family import Family, States, alone
-from scorescope.empirical.digits.nominate import SLACK, Lists, Pairs, error_of
-from scorescope.empirical.partial import LAST
+from scorescope.empirical.digits.nominate import SLACK, Lists, error_of
 from scorescope.empirical.digits.products import Products, Tile
+from scorescope.empirical.digits.shelf import Shelf
+from scorescope.empirical.partial import LAST
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import closest_alone, gaps_of, steep_rows
-from scorescope.empirical.digits.shelf import Shelf
 from scorescope.search.products import U64
 
 LISTED = 1024  # rows among which a draw looks at direct differences
@@ -34,41 +34,23 @@ class Candidates:
     """Of each state of a family of single states, the rows that may be largest in logit + G by what has been seen."""
 
     def __init__(self, family: Family, key: Tensor, shelf: Shelf) -> None:
-        states, self.key, self.family = family.states, key, family
+        states, self.key = family.states, key
         error = error_of(family, shelf, U64)
-        if not shelf.exact:
-            error = error + states.slope * (states.norm + family.rest) * shelf.rounded
         self.steep, at_data = states.steep[:, 0], states.at_data[:, 0]  # near rows take all, by their distances more than by their G
         self.wide = 2 * error[:, 0] + SLACK + SPREAD * (self.steep & ~at_data)
         scale = states.slope[..., None] * family.coefficients * shelf.step
         self.columns = torch.cat([scale, -0.5 * states.curve[..., None]], 2)[:, 0]
         self.best = torch.full_like(self.wide, -torch.inf)
-        able = compiled.usable(key.device)
-        self.lists = Lists(len(key), LISTED) if able else Pairs(len(key), LISTED, device=key.device)
+        self.lists = Lists(len(key), LISTED)
 
     def see(self, tile: Tile, part: slice) -> None:
         """Take in the rows of a tile for the states of `part`, whose products it has."""
-        if isinstance(self.lists, Lists):
-            compiled.draw(self, part, tile.exact, tile.rows.square, tile.index)
-            return
-        columns = self.columns[part]
-        for some in torch.arange(len(columns)).split(64):
-            own = some + part.start
-            value = torch.einsum("pr,prn->pn", columns[some, :-1], tile.exact[some].double())
-            value += columns[some, -1:] * tile.rows.square
-            value += torch.where(self.steep[own, None], 0.0, gumbel(self.key[own, None], tile.index))
-            self.best[own] = torch.maximum(self.best[own], value.amax(1))
-            self.lists.add(value, value >= self.least[own, None], int(own[0]), tile.index)
-
-    @property
-    def least(self) -> Tensor:
-        """(B,) how large a row's number must be; lists are in float32."""
-        least = self.best - self.wide
-        return least - SLACK * least.abs()
+        compiled.draw(self, part, tile.exact, tile.rows.square, tile.index)
 
     def listed(self, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
         """(state, row) pairs, and for which states (B,) there are too many to list."""
-        least = self.least
+        least = self.best - self.wide
+        least -= SLACK * least.abs()  # lists are in float32
         self.lists.keep(least, torch.full_like(least, torch.inf))
         many = ranks.any(self.lists.dropped >= least)
         return *self.lists.pairs(~many), many

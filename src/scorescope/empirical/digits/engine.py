@@ -13,22 +13,21 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scorescope.empirical import compiled
 from scorescope.empirical.digits import shaped
+from scorescope.empirical.digits.arithmetic import arithmetic
 from scorescope.empirical.digits.coarse import Coarse, matter, suits
 from scorescope.empirical.digits.dense import Dense
-from scorescope.empirical.digits.arithmetic import arithmetic
 from scorescope.empirical.digits.double import double
 from scorescope.empirical.digits.family import Family, States, alone
 from scorescope.empirical.digits.listed import listed
 from scorescope.empirical.digits.nominate import Nominator, rounding
-from scorescope.empirical.partial import Partial
-from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.digits.products import Products, together
-from scorescope.empirical.ranks import Ranks
-from scorescope.empirical.settle import ratios, settle, steep_rows
 from scorescope.empirical.digits.shaped import Shaping
 from scorescope.empirical.digits.shelf import Shelf
+from scorescope.empirical.partial import Partial
+from scorescope.empirical.posterior import Posterior
+from scorescope.empirical.ranks import Ranks
+from scorescope.empirical.settle import ratios, settle, steep_rows
 from scorescope.search.products import Workspace
 
 FEW = 128  # rows that are settled one by one
@@ -36,15 +35,12 @@ ALONE = 4  # rows that are settled where the others are listed
 SOME = 5120  # rows that are listed at most
 LISTED = 10  # rows whose digits are summed in the time in which one is asked alone
 LEFT = 2e-3  # of the tolerance, the share of a state's mass that a long list may lack
-PAIR = 64  # rows that float64 sums in the time in which it settles one
-SMALL = 1 << 20  # values of a bank that float64 sums as soon
-FINE = 3e-6  # a tighter tolerance than this is left to float64
+SMALL = 1 << 20  # values of a bank whose preparation is not worth it
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
 BLUNT = 1e-2  # error of a logit that is small enough there, in units of the same distances
 CROWDED = 60.0  # the same distances, below which more rows are expected to matter than are listed, so that more digits are asked for
 CLOSE = 130.0  # the same, below which one plane of digits would list too many rows, unless its errors are shaped
 FAR = 550.0  # the same, above which few axes tell nearly all rows from the one that is meant
-CROWDED_UNLISTED = 300.0  # where no rows are listed
 BLURRED = 0.1  # of the tolerance, what products in float64 may round of a logit
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 Make = Callable[[States], tuple[Family, Tensor]]  # a family and its digits
@@ -64,24 +60,10 @@ class Engine:
         self.workspace = Workspace()  # of queries that share nothing
         self.workspaces: list[Workspace] = []  # of sweeps that have ended
 
-    @property
-    def digits_suffice(self) -> bool:
-        """Whether sums of digits can be as exact as was asked for, and are worth their preparation."""
-        bank = self.shelf.bank
-        return self.shelf.exact and self.tolerance >= FINE and len(bank.rows) * bank.d > SMALL
-
-    @cached_property
-    def lists(self) -> bool:
-        """Whether states with some rows are answered from lists of them, on all ranks."""
-        able = self.digits_suffice and self.shelf.resident and compiled.usable(self.shelf.device)
-        return bool(self.ranks.smallest(torch.tensor(int(able), device=self.shelf.device)))
-
     @cached_property
     def coarse(self) -> Coarse | None:
         """The rows along few axes, where these hold nearly all of them; on all ranks or on none."""
-        bank = self.shelf.bank
-        able = self.shelf.exact and self.shelf.resident and suits(bank) and len(bank.rows) * bank.d > SMALL
-        if not self.ranks.smallest(torch.tensor(int(able), device=self.shelf.device)):
+        if not self.ranks.smallest(torch.tensor(int(suits(self.shelf.bank)), device=self.shelf.device)):
             return None
         found = Coarse(self.shelf)
         return found if found.worth else None
@@ -89,18 +71,14 @@ class Engine:
     @cached_property
     def shaping(self) -> Shaping | None:
         """How rounding errors of single states are shaped, where that is worth it; on all ranks or on none."""
-        if not self.lists or not self.ranks.smallest(torch.tensor(int(shaped.suits(self.shelf)), device=self.shelf.device)):
+        if not self.ranks.smallest(torch.tensor(int(shaped.suits(self.shelf.bank)), device=self.shelf.device)):
             return None
         found = Shaping(self.shelf)
         return found if found.worth else None
 
     def some(self, label: int | None) -> int:
         """Rows of a state, at most, that are asked one by one."""
-        rows = self.rows(label)
-        if self.lists:
-            return min(SOME, rows // LISTED)
-        # Where the way for more is through all rows in float64, a pair of state and row costs as much as `PAIR` of these.
-        return FEW if self.digits_suffice else max(FEW, min(SOME, rows // PAIR))
+        return min(SOME, self.rows(label) // LISTED)
 
     def rows(self, label: int | None) -> int:
         """Rows of a class, or all, of the whole bank."""
@@ -146,8 +124,7 @@ class Engine:
 
     def crowded(self, states: States) -> Tensor:
         """(P, T) whether so many rows are expected to matter that more digits of a state are worth asking for at once."""
-        limit = CROWDED if self.lists else CROWDED_UNLISTED
-        return self.digits_suffice & (states.alpha > 0) & ~states.steep & (self.apart(states.curve) < limit)
+        return (states.alpha > 0) & ~states.steep & (self.apart(states.curve) < CROWDED)
 
     def alone(self, states: States, label: int | None, result: Posterior, place: Tensor) -> None:
         """Posteriors of states (B, 1, d) that share nothing, written into `result` at `place` (B,).
@@ -156,9 +133,8 @@ class Engine:
         """
         left = self._far(states, label, result, place)
         crowded = left & self.crowded(states)[:, 0]
-        # A second plane where one would list too many rows, or where the way for many is long.
-        limit = torch.inf if not self.digits_suffice else 0.0 if self.shaping else CLOSE
-        close = left & ~crowded & (self.apart(states.curve)[:, 0] < limit)
+        # A second plane where one would list too many rows.
+        close = left & ~crowded & (self.apart(states.curve)[:, 0] < (0.0 if self.shaping else CLOSE))
         ways: list[tuple[Tensor, Make, Answer]] = [
             (crowded, lambda own: alone(own, 1.5 * self.sharp(own)), self._many),
             (close, lambda own: alone(own, self.wanted(own)), self.posterior),
@@ -214,52 +190,39 @@ class Engine:
         margin = (apart + 2 * states.d * states.steep.double()).masked_fill(states.at_data, 1.0)
         # Differences in float64 tell near-ties apart, products in float64 do so where they round little.
         clear = rounding(flat, self.shelf)[:, 0] < BLURRED * self.tolerance
-        some, paired = self.some(label), torch.where(clear, ALONE, FEW) if self.lists else None
-        few, left = FEW if self.digits_suffice else some, LEFT * self.tolerance
-        found = Nominator(family, self.shelf, margin, few, self.ranks, paired=paired, some=some, left=left).run(products)
+        paired, some, left = torch.where(clear, ALONE, FEW), self.some(label), LEFT * self.tolerance
+        found = Nominator(family, self.shelf, margin, FEW, paired=paired, some=some, left=left).run(products)
         total = settle(flat.single, self.shelf, found.state, found.row, self.ranks)
         steep, inside = flat.steep[:, 0], (flat.steep & ~flat.at_data)[found.state, 0]
         ratios(flat.single, self.shelf, found.state[inside], found.row[inside], total.ratio)
         crowds = self.ranks.any(found.many & steep)
-        for some in crowds.nonzero():
+        for one in crowds.nonzero():
             self.work["all rows, float64 differences"] += 1
-            pairs = steep_rows(flat[some].single, self.shelf, label, apart + 2 * states.d, self.ranks)
-            part = settle(flat[some].single, self.shelf, *pairs, self.ranks)
-            ratios(flat[some].single, self.shelf, *pairs, part.ratio)
-            total.put(some, part)
+            pairs = steep_rows(flat[one].single, self.shelf, label, apart + 2 * states.d, self.ranks)
+            part = settle(flat[one].single, self.shelf, *pairs, self.ranks)
+            ratios(flat[one].single, self.shelf, *pairs, part.ratio)
+            total.put(one, part)
         rest = (found.many | found.many_near) & ~steep
         near = ~rest[found.near_state]  # sums of all rows look for the nearest themselves
         ratios(flat.single, self.shelf, found.near_state[near], found.near_row[near], total.ratio)
         # Rounding may differ among processes, what they do next may not.
         blunt = self.ranks.any(rest & (family.drift > 2 * self.sharp(states)).flatten() & (flat.alpha[:, 0] > 0))
         which = blunt.nonzero().flatten()
-        if len(which) and self.shelf.exact and not last:
+        if len(which) and not last:
             # Their own digits, more of them: then few rows are left, or sums are exact.
             own, digits = alone(flat[which], 1.5 * self.sharp(flat[which]))
             total.put(which, self._partials(own, Products(self.shelf, digits, label, self.shelf.memory // 8), label, last=True))
             rest, found.some = rest & ~blunt, found.some & ~blunt
         which = found.some.nonzero().flatten()
-        if len(which) and found.lists is not None:
+        if len(which):
             self.work["some rows, one by one"] += len(which)
             part = listed(flat, self.shelf, which, found.lists, found.error, self.tolerance, left)
             part.ratio = total.ratio[which]
             total.put(which, part)
         self.work["few rows, float64 differences"] += int((~rest & ~blunt & ~found.some & ~crowds).sum())
-        # All rows of floats are asked but once, whatever for.
-        summed_all = found.many if self.shelf.exact else torch.ones_like(rest)
-        for chosen, summed in ((rest & summed_all, True), (rest & ~summed_all, False)):
+        for chosen, summed in ((rest & found.many, True), (rest & ~found.many, False)):
             which = chosen.nonzero().flatten()
             if not len(which):
-                continue
-            if not (self.digits_suffice if summed else self.shelf.exact):
-                self.work["all rows, float64"] += len(which)
-                for some in which.split(256):
-                    part, nearest = double(flat[some], self.shelf, label)
-                    part.ratio = total.ratio[some]
-                    ratios(flat[some].single, self.shelf, *nearest.pairs(), part.ratio)
-                    if summed:
-                        total.put(some, part)
-                    total.ratio[some] = part.ratio
                 continue
             part = self._dense(family, products, label, which, found.peak[which], total.ratio[which], summed)
             if summed:
@@ -283,7 +246,7 @@ class Engine:
         The largest logits are about `start`, if that is known, and `ratio` is what is known of r* so far.
         """
         flat = family.states.flat[which]
-        way = Dense(family, self.shelf, which, summed, start, self.rows(label), self.tolerance, self.ranks)
+        way = Dense(family, self.shelf, which, summed, start, self.rows(label), self.tolerance)
         part, nearest = way.run(products)
         part.ratio = ratio
         ratios(flat.single, self.shelf, *nearest.pairs(), part.ratio)
@@ -299,25 +262,20 @@ class Engine:
             wide = (result.error_bound > self.tolerance * size) & ~flat.steep[:, 0]  # which were asked as exactly as can be
             which = self.ranks.any(wide).nonzero().flatten()
             for some in which.split(256) if len(which) else ():
-                part = again(flat[some], size[some], label)
-                if part is None:
-                    continue
+                part = again(flat[some], label)
                 part.ratio = torch.where((part.ratio - 1).abs() < (total.ratio[some] - 1).abs(), part.ratio, total.ratio[some])
                 better = self.merged(part, flat[some], 0.0).posterior(flat[some].single, count, self.shelf.bank.shape)
                 keep = better.error_bound < result.error_bound[some]
                 better[keep.nonzero().flatten()].scatter_to(result, some[keep])
         return result
 
-    def _finer(self, states: States, size: Tensor, label: int | None) -> Partial | None:
-        """Partials from digits that suit means of these norms, where digits suffice at all."""
-        if not self.digits_suffice:
-            return None
+    def _finer(self, states: States, label: int | None) -> Partial:
+        """Partials from more digits."""
         self.work["again, more digits"] += len(states.z)
-        wanted = self.sharp(states) / 16
-        family, digits = alone(states, wanted)
+        family, digits = alone(states, self.sharp(states) / 16)
         return self._partials(family, Products(self.shelf, digits, label, self.shelf.memory // 8), label, last=True)
 
-    def _float64(self, states: States, size: Tensor, label: int | None) -> Partial:
+    def _float64(self, states: States, label: int | None) -> Partial:
         """Partials from all rows in float64."""
         self.work["again, all rows, float64"] += len(states.z)
-        return double(states, self.shelf, label)[0]
+        return double(states, self.shelf, label)

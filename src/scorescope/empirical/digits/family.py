@@ -90,11 +90,6 @@ class States:
         """(P, T) whether σ is 0, or so small that float32 can't hold the logits."""
         return self.sigma**-2 > self._sheer
 
-    @property
-    def true_precision(self) -> Tensor:
-        """(P, T) 1/σ²; 1 at σ = 0."""
-        return torch.where(self.at_data, 1.0, self.sigma**-2)
-
     @cached_property
     def _sheer(self) -> Tensor:
         """(P, T) the largest 1/σ² whose logits float32 holds."""
@@ -225,7 +220,7 @@ def norms_of(digits: Tensor) -> Tensor:
     return torch.cat([some.float().norm(dim=2).double() for some in digits.split(64)])
 
 
-def digits_of(directions: Tensor, weights: Tensor, wanted: Tensor, step: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def digits_of(directions: Tensor, weights: Tensor, wanted: Tensor, step: float) -> tuple[Tensor, Tensor, Tensor]:
     """Digits of directions that a family's states are combinations of, with as many planes as each deserves.
 
     Args:
@@ -245,7 +240,7 @@ def digits_of(directions: Tensor, weights: Tensor, wanted: Tensor, step: float |
         # Each direction may leave a like share.
         allowed = (wanted / weight.abs().clamp(min=1e-300)).amin(1) / count
         unit = rest.abs().amax(1, keepdim=True) / 127
-        if step is not None and k == 0 and float(unit.max()) <= step * 128 / 127 * (1 + 1e-6):
+        if k == 0 and float(unit.max()) <= step * 128 / 127 * (1 + 1e-6):
             unit = torch.full_like(unit, step)
         unit = unit.clamp(min=torch.finfo(torch.float64).tiny)
         for _ in range(MOST):

@@ -1,8 +1,7 @@
 """Some rows, more than a few and less than a crowd: their logits again from products in float64, their weights summed row by row.
 
 Digits that leave much of a state are enough to list the rows that can matter to it, but for those that together carry next to nothing,
-and these are asked exactly: what a state's digits left does not enter the answer. Rows are those of 8-bit banks in memory, and passes
-are compiled; elsewhere `dense` or `double` answers.
+and these are asked exactly: what a state's digits left does not enter the answer.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from torch import Tensor
 from scorescope.empirical import compiled
 from scorescope.empirical.digits.family import States
 from scorescope.empirical.digits.nominate import KNOWN, Lists, asked, rounding, sides
-from scorescope.empirical.partial import Partial
 from scorescope.empirical.digits.shelf import Shelf
+from scorescope.empirical.partial import Partial
 
 STATES = 256  # of one step, in float64
 
@@ -39,7 +38,7 @@ def listed(states: States, shelf: Shelf, which: Tensor, lists: Lists, error: Ten
 
 def _some(states: States, shelf: Shelf, which: Tensor, lists: Lists, error: Tensor, tolerance: float, left: float) -> Partial:
     slope, curve, norm = states.slope[:, 0], states.curve[:, 0], states.norm[:, 0]
-    # Values of 8-bit rows are digits but for their rounding to float32. Where that moves no logit by much, it is left out.
+    # Values of rows are digits but for their rounding to float32. Where that moves no logit by much, it is left out.
     z = sides(states, shelf)
     even = asked(states, z, shelf)
     rough = even < tolerance / 2

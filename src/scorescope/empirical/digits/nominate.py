@@ -16,11 +16,9 @@ from torch import Tensor
 from scorescope.empirical import compiled
 from scorescope.empirical.digits.family import Family, States
 from scorescope.empirical.digits.products import Products, Tile
-from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.digits.shelf import Readable, Shelf
 from scorescope.search.products import U32, U64
 
-VALUES = 1 << 20  # logits of one step: what the caches of a processor hold
 CROWD = 16  # a list holds so many times what is few, since what matters is known at the end of the pass alone,
 CAPACITY = 2048  # but no more than this without need
 KNOWN = 50.0  # nats to within which logits must be known to say anything about shares
@@ -48,14 +46,14 @@ class Nominations:
     many: Tensor
     many_near: Tensor
     some: Tensor
-    lists: Lists | None
+    lists: Lists
 
 
 def error_of(family: Family, shelf: Readable, unit: float, rest: bool = True) -> Tensor:
     """(P, T) bound on the error of a logit from a family's products: what the digits leave, and rounding with unit `unit`.
 
-    What differs from row to row is not in it: what the digits of float rows leave, and those of states if it was shaped. Without `rest`,
-    neither is any of that of the states'.
+    What differs from row to row is not in it: what the digits of rows leave where they are not the rows, and those of states if it was
+    shaped. Without `rest`, neither is any of that of the states'.
     """
     states = family.states
     left = family.astray(shelf.count) * (shelf.reach if rest and family.grain is None else 0.0)
@@ -72,9 +70,9 @@ def rounding(states: States, shelf: Shelf) -> Tensor:
 
 
 def asked(states: States, z: Tensor, shelf: Shelf) -> Tensor:
-    """(B,) bound on what `compiled` leaves of a logit where single 8-bit rows are asked, beside `rounding`; `z` are the states' `sides`.
+    """(B,) bound on what `compiled` leaves of a logit where single rows are asked, beside `rounding`; `z` are the states' `sides`.
 
-    Values of such rows are digits but for their rounding to float32, and states are digits, too, where the processor multiplies these.
+    Values of rows are digits but for their rounding to float32, and states are digits, too, where the processor multiplies these.
     """
     left = z[0].abs().amax(1) * (compiled.LEFT * states.d**0.5)
     return states.slope[:, 0] * (states.norm[:, 0] * shelf.rounded + left * shelf.reach)
@@ -101,11 +99,6 @@ def _outside(away: Tensor) -> Tensor:
     """√(1 + y) − 1, for a row below the shell's logit."""
     y = away.clamp(max=1e30)
     return y / (1 + (1 + y).sqrt())
-
-
-def stacked(room: Tensor, groups: int, count: int, n: int) -> Tensor:
-    """Room for (groups, count, n) values; the one at hand if it is of that size: fresh memory is slow to touch."""
-    return room if room.shape == (groups, count, n) else torch.empty(groups, count, n, dtype=room.dtype, device=room.device)
 
 
 class Lists:
@@ -138,66 +131,19 @@ class Lists:
         return state, self.row[state, torch.arange(len(state)) - (used.cumsum(0) - used)[state]]
 
 
-class Pairs:
-    """The same on any device, by PyTorch: rows of all states as they were found. If not `patient`, all of a state goes, not the half."""
-
-    def __init__(self, count: int, most: int, near: bool = False, device: torch.device | str = "cpu", patient: bool = True) -> None:
-        self.most, self.near, self.patient = most, near, patient
-        self.state, self.row = (torch.empty(0, dtype=torch.int64, device=device) for _ in range(2))
-        self.value = torch.empty(0, dtype=torch.float32, device=device)
-        self.found: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.dropped = torch.full((count,), -torch.inf, dtype=torch.float32, device=device)
-
-    @property
-    def used(self) -> Tensor:
-        """(Q,) how many rows each state has."""
-        return torch.bincount(self.state, minlength=len(self.dropped))
-
-    def add(self, value: Tensor, matters: Tensor, start: int, index: Tensor) -> None:
-        """Those of the values (m, n) that matter, of states from `start` on and the rows `index` (n,)."""
-        state, column = (matters & (self._worth(value) > self.dropped[start : start + len(value), None])).nonzero(as_tuple=True)
-        self.found.append((state + start, index[column], value[state, column].float()))
-        if sum(len(some) for some, *_ in self.found) > self.most * len(self.dropped) // 2:
-            self._gather()
-
-    def _worth(self, value: Tensor) -> Tensor:
-        return -value.abs() if self.near else value
-
-    def _gather(self) -> None:
-        """All that was found as one; of states with too many rows the better half stays."""
-        known = [(self.state, self.row, self.value), *self.found]
-        self.state, self.row, self.value = (torch.cat(part) for part in zip(*known, strict=True))
-        self.found = []
-        used = self.used
-        if not bool((used > self.most).any()):
-            return
-        if not self.patient:
-            self.dropped[used > self.most] = torch.inf
-            self._only(self.dropped[self.state] < torch.inf)
-            return
-        order = self._worth(self.value).argsort(descending=True)
-        order = order[self.state[order].argsort(stable=True)]
-        place = torch.arange(len(order), device=order.device) - (used.cumsum(0) - used)[self.state[order]]
-        gone = order[(place >= self.most // 2) & (used > self.most)[self.state[order]]]
-        self.dropped.scatter_reduce_(0, self.state[gone], self._worth(self.value[gone]), "amax")
-        self._only(self._worth(self.value) > self.dropped[self.state])
-
-    def _only(self, kept: Tensor) -> None:
-        self.state, self.row, self.value = self.state[kept], self.row[kept], self.value[kept]
-
-    def keep(self, least: Tensor, most: Tensor) -> None:
-        """Drop what is below `least` or above `most`, (Q,) each."""
-        self._gather()
-        self._only((self.value >= least[self.state]) & (self.value <= most[self.state]))
-
-    def pairs(self, which: Tensor) -> tuple[Tensor, Tensor]:
-        """(state, row) of the states `which` (Q,) bool."""
-        kept = which[self.state]
-        return self.state[kept], self.row[kept]
-
-
 class Nominator:
-    """One pass of a family over the rows."""
+    """One pass of a family over the rows.
+
+    Args:
+        family: The states and what their digits are.
+        shelf: The rows.
+        margin: (P, T) how far below the largest logit a row may be that can matter.
+        few: Rows of a state that are settled, at most.
+        near: Whether rows are wanted that can matter to r*.
+        paired: (Q,) rows of a state that become pairs, at most; `few` unless given. States with more keep them in lists.
+        some: Rows of such a list, at most.
+        left: Share of a state's mass that its list may lack.
+    """
 
     def __init__(
         self,
@@ -205,60 +151,42 @@ class Nominator:
         shelf: Shelf,
         margin: Tensor,
         few: int,
-        ranks: Ranks,
         near: bool = True,
-        paired: Tensor | int | None = None,
+        paired: Tensor | None = None,
         some: int = 0,
         left: float = 0.0,
     ) -> None:
-        self.family, self.shelf, self.few, self.ranks = family, shelf, few, ranks
-        # States with more rows than `paired` (Q,) keep them in lists, up to `some`.
+        self.family, self.shelf, self.few, self.ranks = family, shelf, few, shelf.ranks
         self.paired, self.some, self.left = few if paired is None else paired, max(few, some), left
         states = family.states
-        self.d, (p, t) = states.d, states.sigma.shape
-        self.error = ranks.largest(error_of(family, shelf, U32))
+        self.d, count = states.d, states.sigma.numel()
+        self.error = self.ranks.largest(error_of(family, shelf, U32))
         # A logit in float32: digits' coefficients, then −curve/2 for the squared norm.
         scale = states.slope[..., None] * family.coefficients * shelf.step
-        # What differs from row to row moves a row's logit by no more than this times what is known of the row.
-        self.grain = family.grain
-        self.blur = None if shelf.exact else (states.slope * (states.norm + family.rest)).flatten().float() * (1 + 1e-5)
-        if self.grain is not None:
-            self.blur = (states.slope * self.grain.each).flatten().float() * (1 + 1e-5)
         self.columns = torch.cat([scale, -0.5 * states.curve[..., None]], 2).float()
         self.shell = states.shell.flatten().float()
         self.margin = (margin + 2 * self.error).flatten().float() * (1 + 1e-5)
         self.off = self.error.flatten() * (1 + 1e-5)
-        most = shelf.rounded if self.grain is None else self.grain.most
-        self.most_blur = torch.zeros_like(self.shell) if self.blur is None else self.blur * most
+        # What differs from row to row moves a row's logit by no more than this times what is known of the row.
+        self.blur, self.most_blur, most = None, torch.zeros_like(self.shell), self.some
+        if family.grain is not None:
+            self.blur = (states.slope * family.grain.each).flatten().float() * (1 + 1e-5)
+            self.most_blur, most = self.blur * family.grain.most, ROOM * self.some
         self.steep = states.steep.flatten()  # the shell is for the pairs to look for
         self.many = states.alpha.flatten() == 0
         # Without a signal all logits are 0, and nobody looks at them.
-        self.peak = torch.where(self.many, 0.0, torch.full((p * t,), -torch.inf, dtype=torch.float32, device=states.z.device))
+        self.peak = torch.where(self.many, 0.0, torch.full_like(self.shell, -torch.inf))
         # (2, Q) how far above and below the shell's the nearest logits are, at most.
-        self.best = torch.full((2, p * t), torch.inf, dtype=torch.float32, device=states.z.device)
+        self.best = torch.full((2, count), torch.inf, dtype=torch.float32, device=states.z.device)
         self.many_near = self.many | (not near)
-        self.compiled = compiled.usable(states.z.device)
-        # Where the rows are at hand, a list of near ones that is too long is asked row by row.
-        self.able = self.compiled and shelf.exact and shelf.resident
-        count, near_most, device = p * t, max(min(CROWD * few, CAPACITY), few, self.some if self.able else 0), states.z.device
-        most = max(near_most, self.some if self.grain is None else ROOM * self.some)
-        self.lists: Lists | Pairs
-        self.near_lists: Lists | Pairs
-        if self.compiled:
-            self.lists, self.near_lists = Lists(count, most), Lists(count, near_most)
-        else:
-            self.lists = Pairs(count, most, device=device, patient=not shelf.exact)
-            self.near_lists = Pairs(count, near_most, near=True, device=device)
-        self.asleep = self.many & self.many_near
-        self.room = torch.empty(0, dtype=torch.float32, device=states.z.device)
+        # A list of near ones that is too long is asked row by row.
+        near_most = max(min(CROWD * few, CAPACITY), self.some)
+        self.lists, self.near_lists = Lists(count, max(near_most, most)), Lists(count, near_most)
 
     def run(self, products: Products) -> Nominations:
         """Nominations from all tiles, and from those of the other ranks."""
         for tile in products:
-            if self.compiled:
-                compiled.nominate(self, tile.exact, tile.rows.square, self._vague(tile), tile.index)
-            else:
-                self._take(tile)
+            compiled.nominate(self, tile.exact, tile.rows.square, self._vague(tile), tile.index)
         self.peak, *best = self.ranks.largest(torch.stack([self.peak, *-self.best]))
         self.best = -torch.stack(best)
         low, high = self._asked()
@@ -266,15 +194,16 @@ class Nominator:
         least = self.peak - self.margin
         state, row, some = self._left(self.lists, (least, torch.full_like(least, torch.inf)), least, self.many, self.paired, self.some)
         known = (self.peak.double(), self.error.flatten() + 2 * self.most_blur.double(), self.many, self.many_near)
-        return Nominations(state, row, near_state, near_row, *known, some, self.lists if isinstance(self.lists, Lists) else None)
+        return Nominations(state, row, near_state, near_row, *known, some, self.lists)
 
     def _vague(self, tile: Tile) -> Tensor | None:
         """(n,) what is known of the rows of a tile, for `blur`."""
-        return tile.rows.rounded if self.grain is None else self.grain.texture[tile.rows.index - self.shelf.own.start]
+        grain = self.family.grain
+        return None if grain is None else grain.texture[tile.rows.index - self.shelf.own.start]
 
     def _left(
         self,
-        lists: Lists | Pairs,
+        lists: Lists,
         within: tuple[Tensor, Tensor],
         worst: Tensor,
         many: Tensor,
@@ -296,9 +225,8 @@ class Nominator:
         some &= ~many
         return *lists.pairs(~many & ~some), some
 
-    def _thin(self, lists: Lists | Pairs, some: Tensor) -> None:
+    def _thin(self, lists: Lists, some: Tensor) -> None:
         """Drop from the long lists of `some` (Q,) rows that together have no more than a share `left` of a state's mass."""
-        assert isinstance(lists, Lists)
         error = self.error.flatten() + self.most_blur
         # Logits that are only known to within many nats say nothing about shares.
         which = (some & (error < KNOWN)).nonzero().flatten()
@@ -307,9 +235,6 @@ class Nominator:
     def _asked(self) -> tuple[Tensor, Tensor]:
         """`_limits`, after the near rows of states with too many were asked one by one: what the digits left then hides no difference."""
         low, high = self._limits()
-        if not self.ranks.smallest(torch.tensor(int(self.able), device=self.off.device)):
-            return low, high
-        assert isinstance(self.near_lists, Lists)
         self.near_lists.keep(-low, high)
         lost = self.ranks.any(self.many_near | self.steep | (self.near_lists.dropped >= -torch.maximum(low, high)))
         which = ((self.ranks.total(self.near_lists.used) > self.few) & ~lost).nonzero().flatten()
@@ -332,42 +257,3 @@ class Nominator:
         outer = torch.maximum(_outside(low), torch.where(sure[1], 0.0, _inside(low)))
         off = torch.minimum(inner, outer) * (1 + 1e-5)
         return self.d * off * (2 + off) / 2 + self.off, self.d * off.clamp(max=1) * (2 - off.clamp(max=1)) / 2 + self.off
-
-    def _take(self, tile: Tile) -> None:
-        """Logits of one tile, some groups at a time."""
-        (p, r), t, n = self.family.norms.shape, self.columns.shape[1], len(tile.rows.q)
-        exact, family = tile.exact, self.family
-        square, groups = tile.rows.square.float(), max(1, VALUES // (n * max(t, r + 1)))
-        for start in range(0, p, groups):
-            part = slice(start, min(start + groups, p))
-            which = slice(part.start * t, part.stop * t)
-            if bool(self.asleep[which].all()):
-                continue
-            if r == 1 and t == 1:
-                logit = family.products(exact, part)[:, 0].float().mul_(self.columns[part, 0, :1])
-                logit.addcmul_(self.columns[part, 0, 1:], square)
-            else:
-                self.room = stack = stacked(self.room, part.stop - part.start, r + 1, n)
-                stack[:, :r], stack[:, r] = family.products(exact, part), square
-                logit = torch.bmm(self.columns[part], stack).flatten(0, 1)
-            self._keep(logit, which, tile)
-
-    def _keep(self, logit: Tensor, which: slice, tile: Tile) -> None:
-        """Note the rows of (m, n) logits that can matter by what is known so far."""
-        above = torch.sub(logit, self.shell[which, None])
-        away, blur = above.abs(), None
-        vague = self._vague(tile)
-        if self.blur is not None and vague is not None:
-            blur = torch.outer(self.blur[which], vague.float())
-        torch.maximum(self.peak[which], (logit if blur is None else logit - blur).amax(1), out=self.peak[which])
-        for side, inner in enumerate((True, False)):
-            sure = torch.where((above >= 0) == inner, away if blur is None else away + blur, torch.inf).amin(1)
-            torch.minimum(self.best[side, which], sure, out=self.best[side, which])
-        # A row counts at its best.
-        logit = logit if blur is None else logit.add_(blur)
-        assert isinstance(self.lists, Pairs)
-        assert isinstance(self.near_lists, Pairs)
-        self.lists.add(logit, logit >= (self.peak - self.margin)[which, None], which.start, tile.index)
-        low, high = (limit[which, None].float() * (1 + 1e-6) for limit in self._limits())
-        above = above if blur is None else above.sign() * (away - blur).clamp(min=0)
-        self.near_lists.add(above, (above <= high) & (above >= -low) & ~self.steep[which, None], which.start, tile.index)

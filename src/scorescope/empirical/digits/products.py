@@ -27,8 +27,7 @@ class Tile:
     def first(self, n: int) -> Tile:
         """The tile of its first rows alone."""
         rows = self.rows
-        some = Rows(rows.q[:n], rows.square[:n], None if rows.rounded is None else rows.rounded[:n], rows.index[:n])
-        return Tile(some, self.exact[..., :n], self.mirrored, self.index[:n])
+        return Tile(Rows(rows.q[:n], rows.square[:n], rows.index[:n]), self.exact[..., :n], self.mirrored, self.index[:n])
 
 
 class Products:
@@ -43,12 +42,12 @@ class Products:
         # Rows are read once, for the states and for their mirror images.
         self.digits = torch.cat([flat, shelf.mirror(flat)]) if shelf.bank.flips else flat
         self.sides = 2 if shelf.bank.flips else 1
-        self.memory = memory if shelf.resident else 0
+        self.memory = memory
         # Few products are made and looked at faster in large blocks, many in blocks of which caches hold something.
         self.block = None
-        if self.memory:
+        if memory:
             rows = shelf.kept(label)
-            self.block = WHOLE if 4 * len(self.digits) * (rows.stop - rows.start) <= min(self.memory, FEW) else None
+            self.block = WHOLE if 4 * len(self.digits) * (rows.stop - rows.start) <= min(memory, FEW) else None
         self.workspace, self._spare = workspace, Workspace()
         self._kept: list[Tile] = []
 
@@ -92,7 +91,7 @@ def together(shelf: Shelf, stacks: list[Tensor], label: int | None, memory: int,
         return each
     flat = torch.cat([digits.flatten(0, 1) for digits in stacks])
     rows = len(shelf.indices(label)) * (2 if shelf.bank.flips else 1)
-    if shelf.resident and 4 * len(flat) * rows <= memory:
+    if 4 * len(flat) * rows <= memory:
         whole = Products(shelf, flat[:, None], label, memory, workspace)
         for tile in whole:
             parts = tile.exact[:, 0].split([len(digits.flatten(0, 1)) for digits in stacks])

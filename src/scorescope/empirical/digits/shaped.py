@@ -18,6 +18,7 @@ from scorescope.empirical import compiled
 from scorescope.empirical.chance import CERTAIN, lots
 from scorescope.empirical.digits.family import Family, Grain, States, norms_of
 from scorescope.empirical.digits.shelf import Shelf
+from scorescope.rows import Bank
 
 PARTS = 8  # of a whole, that a_k is a number of: Hᵀ of digits is then exact in float32
 AXES = 4  # of a row's shape at most, for the same reason
@@ -27,7 +28,7 @@ VALUES = 1 << 19  # values of one step: what the caches hold
 
 
 class Shaping:
-    """How the errors of states are shaped for the 8-bit rows of a resident shelf.
+    """How the errors of states are shaped for the rows of a shelf.
 
     Attributes:
         factors: a_k of each axis.
@@ -102,7 +103,6 @@ class Shaping:
         return Family(states, norms_of(stack), unit[:, None, None], left, place, left, grain), stack
 
 
-def suits(shelf: Shelf) -> bool:
-    """Whether states may be shaped for these rows: by compiled loops, for 8-bit rows in memory that have neighbours."""
-    shape = shelf.bank.shape
-    return compiled.usable(shelf.device) and shelf.exact and shelf.resident and len(shape) <= AXES and max(shape) > 1
+def suits(bank: Bank) -> bool:
+    """Whether states may be shaped for rows of this shape, whose values have neighbours."""
+    return len(bank.shape) <= AXES and max(bank.shape) > 1

@@ -1,8 +1,8 @@
-"""Shelf: a bank's rows as the engine reads them: 8-bit digits, kept on the device where they fit, read from disk in order where not.
+"""Shelf: a bank's 8-bit rows as the engine reads them: digits that stay in memory, sorted by class.
 
-A row is x = centre + step·q + residual, q (d,) int8, as `search.quantize` says; rows of floats are quantized here, or once and for all in
-the bank's shadow. Distances do not change by centring; norms, and with them all bounds, get smaller. Mirrored rows are never made:
-⟨z, mirror(x)⟩ = ⟨mirror(z), x⟩, and the centre of a bank with flips is symmetric.
+A row is x = centre + step·q + residual, q (d,) int8 the stored numbers − 128, as `search.quantize` says; the residual is what float32
+rounds. Distances do not change by centring; norms, and with them all bounds, get smaller. Mirrored rows are never made:
+⟨z, mirror(x)⟩ = ⟨mirror(z), x⟩, and the centre is symmetric.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from scorescope.empirical.ranks import Ranks
 from scorescope.errors import InputError
 from scorescope.rows import Bank
 from scorescope.search.quantize import OUTWARD, Quantizer
-from scorescope.search.shadow import Shadow, shadow_of
 
 BLOCK = 8192  # rows of one product, unless memory is short
 LEAST = 256
@@ -29,11 +28,10 @@ LEAST = 256
 
 @dataclass(frozen=True)
 class Rows:
-    """Some stored rows: digits q (n, d) int8, square (n,) float64 = ‖x − centre‖², rounded (n,) float64 or None, index (n,) int64."""
+    """Some stored rows: digits q (n, d) int8, square (n,) float64 = ‖x − centre‖², index (n,) int64."""
 
     q: Tensor
     square: Tensor
-    rounded: Tensor | None
     index: Tensor
 
 
@@ -56,10 +54,6 @@ class Readable(Protocol):
         """Whether the digits are the rows."""
 
     @property
-    def resident(self) -> bool:
-        """Whether the digits stay in memory."""
-
-    @property
     def count(self) -> int:
         """How many rows there are, mirror images among them."""
 
@@ -75,25 +69,27 @@ class Readable(Protocol):
         """Vectors, or their digits, mirrored."""
 
     def kept(self, label: int | None) -> slice:
-        """Where the rows of a class, or all, are among those in memory."""
+        """Where the rows of a class, or all, are among one's own."""
 
     def rows(self, label: int | None, most: int | None = None) -> Iterator[Rows]:
         """The rows of a class, or all, in blocks."""
 
 
 class Shelf:
-    """The rows of `bank` on `device`, or one's share of them among `ranks`; resident if they take at most half of `memory` bytes.
+    """The rows of `bank`, or one's share of them among `ranks`; they take at most half of `memory` bytes.
 
     Attributes:
         own: The stored rows that are read here; all indices are those of the whole bank.
-        exact: The digits are the rows: 8-bit images.
+        exact: The digits are the rows.
         resident: The digits stay in memory.
     """
+
+    exact = True
+    resident = True
 
     def __init__(self, bank: Bank, device: torch.device | str, memory: int, ranks: Ranks) -> None:
         self.bank, self.device, self.memory, self.ranks = bank, torch.device(device), memory, ranks
         self.own = ranks.share(len(bank.rows))
-        self.exact = bank.rows.dtype == np.uint8
         numbers = 32 * len(self.own)
         # A block passes through float64 in pieces, and 256 states go with it.
         least = 2 * (numbers + min(LEAST, len(bank.rows)) * bank.d * 64)
@@ -102,7 +98,6 @@ class Shelf:
                 f"a memory of {memory:,} bytes is too little for {len(self.own):,} rows of {bank.d:,} values",
                 f"at least {-(-least // 2**20)} MiB",
             )
-        self.resident = len(self.own) * bank.d + numbers <= memory // 2
         self.count = len(bank)
         self._totals: dict[int | None, Tensor] = {}
         self.block = int(max(LEAST, min(BLOCK, (memory // 4 - numbers // 2) // (bank.d * 16))))
@@ -118,21 +113,14 @@ class Shelf:
         found = self.bank.indices(label)
         return found[slice(*np.searchsorted(found, (self.own.start, self.own.stop)))]
 
-    @property
-    def shadow(self) -> Shadow | None:
-        """The bank's shadow, where there is one; rows of 8 bits need none."""
-        return None if self.exact else shadow_of(self.bank)
-
     @cached_property
     def quantizer(self) -> Quantizer:
-        """The bank's, or its shadow's."""
-        if self.shadow is None:
-            return Quantizer.of(self.bank, self.device)
-        return Quantizer(self.shadow.quantizer.centre.to(self.device), self.shadow.quantizer.step)
+        """The bank's."""
+        return Quantizer.of(self.bank, self.device)
 
     @property
     def centre(self) -> Tensor:
-        """What is subtracted, (d,) float64: the value of the stored 128, or the bank's mean."""
+        """What is subtracted, (d,) float64: the value of the stored 128."""
         return self.quantizer.centre
 
     @property
@@ -142,16 +130,12 @@ class Shelf:
 
     @cached_property
     def zero(self) -> float:
-        """The value of the digit 0 of 8-bit rows: of the stored 128."""
+        """The value of the digit 0."""
         return float(self.centre[0])
 
     @cached_property
     def _norms(self) -> tuple[Tensor, Tensor]:
-        """Squared norms of one's own centred rows and norms of their residuals, float64; one pass unless a shadow knows."""
-        shadow = self.shadow
-        if shadow is not None:
-            part = slice(self.own.start, self.own.stop)
-            return torch.from_numpy(shadow.square[part]).to(self.device), torch.from_numpy(shadow.residual[part]).to(self.device)
+        """Squared norms of one's own centred rows and norms of their residuals, float64, by one pass."""
         square, residual = (torch.empty(len(self.own), dtype=torch.float64, device=self.device) for _ in range(2))
         for start in range(0, len(square), LEAST):
             stop = min(start + LEAST, len(square))
@@ -180,8 +164,6 @@ class Shelf:
         """Digits of stored rows by index, in order."""
         whole = len(index) > 0 and bool((np.diff(index) == 1).all())
         where = slice(int(index[0]), int(index[-1]) + 1) if whole else index
-        if self.shadow is not None:
-            return torch.from_numpy(self.shadow.rows[where]).reshape(len(index), -1).to(self.device)
         return self.quantizer.q(np.asarray(self.bank.rows[where]))
 
     @cached_property
@@ -194,30 +176,19 @@ class Shelf:
         q = torch.empty((len(order), bank.d), dtype=torch.int8, device=self.device)
         for start in range(0, len(order), LEAST):
             q[start : start + LEAST] = self._read(order[start : start + LEAST])
-        return self._with(q, order), np.searchsorted(tags[sorting], np.arange(max(bank.classes, 1) + 1))
-
-    def _with(self, q: Tensor, index: np.ndarray) -> Rows:
-        """Digits with what is known of their rows."""
-        where = torch.from_numpy(np.asarray(index)).to(self.device)
-        square, rounded = self._norms
-        place = where - self.own.start
-        return Rows(q, square[place], None if self.exact else rounded[place], where)
+        index = torch.from_numpy(order).to(self.device)
+        rows = Rows(q, self._norms[0][index - self.own.start], index)
+        return rows, np.searchsorted(tags[sorting], np.arange(max(bank.classes, 1) + 1))
 
     def rows(self, label: int | None, most: int | None = None) -> Iterator[Rows]:
-        """One's own stored rows of one class, or all, in blocks; of up to `most` rows if they stay in memory."""
-        if not self.resident:
-            index = self.indices(label)
-            for start in range(0, len(index), self.block):
-                some = index[start : start + self.block]
-                yield self._with(self._read(some), some)
-            return
+        """One's own stored rows of one class, or all, in blocks of up to `most` rows."""
         kept, whole, size = self._kept[0], self.kept(label), most or self.block
         for start in range(whole.start, whole.stop, size):
             part = slice(start, min(start + size, whole.stop))
-            yield Rows(kept.q[part], kept.square[part], None if kept.rounded is None else kept.rounded[part], kept.index[part])
+            yield Rows(kept.q[part], kept.square[part], kept.index[part])
 
     def kept(self, label: int | None) -> slice:
-        """Where the rows of a class, or all, are among one's own that stay in memory."""
+        """Where the rows of a class, or all, are among one's own."""
         rows, begins = self._kept
         return slice(0, len(rows.q)) if label is None else slice(int(begins[label]), int(begins[label + 1]))
 
@@ -236,7 +207,7 @@ class Shelf:
 
     @property
     def table(self) -> Tensor:
-        """Model-space values of the digits −128 … 127 of 8-bit rows."""
+        """Model-space values of the digits −128 … 127."""
         assert self.quantizer.table is not None
         return self.quantizer.table
 
@@ -248,28 +219,18 @@ class Shelf:
 
     @property
     def in_memory(self) -> tuple[Rows, Tensor, int, int]:
-        """The rows that stay in memory, where each of one's own is among them, the first of one's own, and how many rows are stored."""
+        """One's own rows as they are kept, where each is among them, the first of one's own, and how many rows the bank stores."""
         return self._kept[0], self._place, self.own.start, len(self.bank.rows)
 
     def found(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Where rows are among those that stay in memory, and whether they are mirrored, by index."""
+        """Where rows are among those that are kept, and whether they are mirrored, by index."""
         mirrored = index >= len(self.bank.rows)
         return self._place[index - mirrored * len(self.bank.rows) - self.own.start], mirrored
 
-    def apart(self, row: Tensor, z: Tensor, alpha: Tensor, state: Tensor) -> Tensor | None:
-        """‖z − αx‖² (M,) of pairs of state and row, float64, from the digits where these are the rows."""
-        able = self.exact and self.resident and compiled.usable(state.device)
-        return compiled.apart(self, row, z, alpha, state) if able else None
+    def apart(self, row: Tensor, z: Tensor, alpha: Tensor, state: Tensor) -> Tensor:
+        """‖z − αx‖² (M,) of pairs of state and row, float64."""
+        return compiled.apart(self, row, z, alpha, state)
 
     def fetch(self, index: Tensor) -> Tensor:
         """Rows as they are (not centred), flat and float64, by index; exact."""
-        if self.exact and self.resident:
-            if compiled.usable(self.device):
-                return compiled.fetch(self, index)
-            place, mirrored = self.found(index)
-            q = self._kept[0].q[place]
-            x = self.table[q.int() + 128]
-            if bool(mirrored.any()):
-                x[mirrored] = self.mirror(x[mirrored])
-            return x
-        return self.bank[index].reshape(len(index), self.bank.d).to(self.device, torch.float64)
+        return compiled.fetch(self, index)

@@ -11,8 +11,8 @@ from torch import Tensor
 from scorescope.empirical.digits.engine import Engine
 from scorescope.empirical.digits.family import Family, States, pairs, trajectories
 from scorescope.empirical.digits.nominate import Nominator
-from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.digits.products import Products
+from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.walk import Walk, level
 from scorescope.schedule import Schedule
 from scorescope.search.products import Workspace
@@ -97,7 +97,7 @@ class PairSweep:
         family = self._family(states, part, away)
         slack = 3.0
         margin = self.walk.levels[away, None] + slack
-        found = Nominator(family, self.engine.shelf, margin, SETTLED, self.engine.ranks, near=False).run(self.products)
+        found = Nominator(family, self.engine.shelf, margin, SETTLED, near=False).run(self.products)
         kept = ~found.many[found.state]
         pair, row = away[found.state[kept]], found.row[kept]
         far, lean, own = self.walk.own(pair, row)
@@ -142,7 +142,7 @@ class TrajectorySweep:
         result = Posterior.empty(p * t, shelf.bank.shape, shelf.device)
         index = torch.arange(p * t, device=shelf.device).view(p, t)
         # One that needs more digits makes all need them that go with it. Products, of three planes a state, should stay in memory.
-        size = min(GROUP, self.memory // max(1, self._bytes(3 * t))) if shelf.resident else p
+        size = min(GROUP, self.memory // max(1, self._bytes(3 * t)))
         size = int(self.engine.ranks.smallest(torch.tensor(max(LEAST, size), device=shelf.device)))
         size = -(-p // -(-p // size))  # even parts
         for some in torch.arange(p, device=shelf.device).split(size):
@@ -154,13 +154,13 @@ class TrajectorySweep:
         """Whether there are products for this chunk that later ones share: few rows matter towards the data, and fewer digits do."""
         if self.range.start <= part.start and part.stop <= self.range.stop:
             return True
-        shelf, length = self.engine.shelf, FAR
-        if shelf.resident:  # a plane for every second state is what is usually needed
-            length = min(FAR, 2 * self.memory // max(1, self._bytes(len(self.z))))
+        shelf = self.engine.shelf
+        # A plane for every second state is what is usually needed.
+        length = min(FAR, 2 * self.memory // max(1, self._bytes(len(self.z))))
         length = int(self.engine.ranks.smallest(torch.tensor(length, device=shelf.device)))
         whole = slice(part.start, max(part.stop, min(part.start + length, len(self.times))))
         family, products = self._family(torch.arange(len(self.z), device=shelf.device), whole)
-        fits = not shelf.resident or self._bytes(len(products.digits)) <= self.memory * products.sides
+        fits = self._bytes(len(products.digits)) <= self.memory * products.sides
         self.shares = not bool(self.engine.ranks.any(torch.tensor(not fits, device=shelf.device)))
         if not self.shares:
             return False
