@@ -12,5 +12,4 @@ def digits_however_small():
     """Banks as small as those of the tests would be answered by floats; so every path is taken."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digits, "SMALL", 0)
-        patch.setattr(digits.engine, "SMALL", 0)
         yield

@@ -13,12 +13,11 @@ from scorescope.rows import Bank
 __all__ = ["FINEST", "SMALL", "able", "engine", "shelf", "sweep"]
 
 FINEST = 3e-6  # a tighter tolerance than this is float64's
-SMALL = engine.SMALL
+SMALL = 1 << 20  # values of a bank whose preparation is not worth it
 
 
 def able(bank: Bank, device: torch.device, memory: int, tolerance: float, ranks: Ranks) -> bool:
     """Whether digits can answer for a bank, on all ranks."""
-    own = len(ranks.share(len(bank.rows)))
-    fits = own * (bank.d + 32) <= memory // 2
+    fits = memory >= shelf.memory_for(bank, len(ranks.share(len(bank.rows))))
     suits = bank.rows.dtype == np.uint8 and compiled.usable(device) and tolerance >= FINEST and shelf.even(bank)
     return bool(ranks.smallest(torch.tensor(int(fits and suits), device=device)))

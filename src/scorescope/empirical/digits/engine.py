@@ -35,7 +35,6 @@ ALONE = 4  # rows that are settled where the others are listed
 SOME = 5120  # rows that are listed at most
 LISTED = 10  # rows whose digits are summed in the time in which one is asked alone
 LEFT = 2e-3  # of the tolerance, the share of a state's mass that a long list may lack
-SMALL = 1 << 20  # values of a bank whose preparation is not worth it
 SPARSE = 1000.0  # squared distances between rows, in units of 2σ²/α², beyond which few rows are expected to matter
 BLUNT = 1e-2  # error of a logit that is small enough there, in units of the same distances
 CROWDED = 60.0  # the same distances, below which more rows are expected to matter than are listed, so that more digits are asked for

@@ -172,6 +172,7 @@ class Nominator:
         if family.grain is not None:
             self.blur = (states.slope * family.grain.each).flatten().float() * (1 + 1e-5)
             self.most_blur, most = self.blur * family.grain.most, ROOM * self.some
+        self.near_blur = self.most_blur.clone()  # of the near rows: less where these are asked one by one
         self.steep = states.steep.flatten()  # the shell is for the pairs to look for
         self.many = states.alpha.flatten() == 0
         # Without a signal all logits are 0, and nobody looks at them.
@@ -245,14 +246,14 @@ class Nominator:
         away = compiled.differences(states, z, self.near_lists, which, shelf)
         self.best[:, which] = -self.ranks.largest(-away).float()
         self.off[which] = rounding(states, shelf)[:, 0] + asked(states, z, shelf) + SLACK * (1 + torch.maximum(low, high)[which])
-        self.most_blur[which] = 0.0
+        self.near_blur[which] = 0.0
         return self._limits()
 
     def _limits(self) -> tuple[Tensor, Tensor]:
         """(Q,) float64 how far below and above the shell's the logit of a row can be that is nearest to it, in |ratio − 1|."""
         high, low = ((away.double() + self.off) * (2 / self.d) for away in self.best)
         # Close to the shell products do not tell on which side of it a row is.
-        sure = self.best > 2 * self.most_blur + self.off
+        sure = self.best > 2 * self.near_blur + self.off
         inner = torch.maximum(_inside(high), torch.where(sure[0], 0.0, _outside(high))).masked_fill(self.best[0].isinf(), torch.inf)
         outer = torch.maximum(_outside(low), torch.where(sure[1], 0.0, _inside(low)))
         off = torch.minimum(inner, outer) * (1 + 1e-5)

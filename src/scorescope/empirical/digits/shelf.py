@@ -18,7 +18,6 @@ from torch import Tensor
 
 from scorescope.empirical import compiled
 from scorescope.empirical.ranks import Ranks
-from scorescope.errors import InputError
 from scorescope.rows import Bank
 from scorescope.search.quantize import OUTWARD, Quantizer
 
@@ -40,6 +39,11 @@ def even(bank: Bank) -> bool:
     quantizer = Quantizer.of(bank, torch.device("cpu"))
     found = quantizer.centre[0] + quantizer.step * torch.arange(-128, 128, dtype=torch.float64)
     return quantizer.table is not None and bool((found.float() == quantizer.table).all())
+
+
+def memory_for(bank: Bank, own: int) -> int:
+    """Bytes for `own` resident rows of a bank, a block of them on its way through float64, and 256 states with it."""
+    return 2 * own * (bank.d + 32) + 128 * min(LEAST, len(bank.rows)) * bank.d
 
 
 class Readable(Protocol):
@@ -91,13 +95,6 @@ class Shelf:
         self.bank, self.device, self.memory, self.ranks = bank, torch.device(device), memory, ranks
         self.own = ranks.share(len(bank.rows))
         numbers = 32 * len(self.own)
-        # A block passes through float64 in pieces, and 256 states go with it.
-        least = 2 * (numbers + min(LEAST, len(bank.rows)) * bank.d * 64)
-        if memory < least:
-            raise InputError(
-                f"a memory of {memory:,} bytes is too little for {len(self.own):,} rows of {bank.d:,} values",
-                f"at least {-(-least // 2**20)} MiB",
-            )
         self.count = len(bank)
         self._totals: dict[int | None, Tensor] = {}
         self.block = int(max(LEAST, min(BLOCK, (memory // 4 - numbers // 2) // (bank.d * 16))))
