@@ -148,14 +148,14 @@ def each(phrases: Mapping[str, str]) -> str:
 LEAST_TIME = 0.01  # where a logarithmic axis of t begins
 
 
-def time_axis(field: str = "t", log: bool = False) -> alt.X:
-    """The axis of t from 0 to 1 with its ends named; or, logarithmic, from 0.01 to 1."""
+def time_axis(field: str = "t", log: bool = False, clean: str = "image") -> alt.X:
+    """The axis of t from 0 to 1 with its ends named, t = 0 by `clean`; or, logarithmic, from 0.01 to 1."""
     if log:
-        label = "datum.value == 1 ? ['1', 'noise'] : datum.value == 0.01 ? ['0.01', 'image'] : format(datum.value, '~g')"
+        label = f"datum.value == 1 ? ['1', 'noise'] : datum.value == 0.01 ? ['0.01', '{clean}'] : format(datum.value, '~g')"
         ticks = [LEAST_TIME, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
         axis = alt.Axis(values=ticks, labelExpr=label, labelFlush=True, labelOverlap=False, title="time t, log  (← sampling runs)")
         return alt.X(f"{field}:Q", scale=alt.Scale(type="log", domain=[LEAST_TIME, 1], nice=False, clamp=True), axis=axis)
-    label = "datum.value == 0 ? ['0', 'image'] : datum.value == 1 ? ['1', 'noise'] : format(datum.value, '.1f')"
+    label = f"datum.value == 0 ? ['0', '{clean}'] : datum.value == 1 ? ['1', 'noise'] : format(datum.value, '.1f')"
     axis = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelExpr=label, labelFlush=True, title="time t  (← sampling runs)")
     return alt.X(f"{field}:Q", scale=alt.Scale(domain=[0, 1], nice=False), axis=axis)
 

@@ -327,7 +327,7 @@ def _curves(rows: Sequence[Row], y: Vertical, band: bool = False) -> list[Any]:
     for key in CURVES:
         if thin := [row for row in small if row["region"] == key.name]:
             line = panel(thin).mark_line(color=key.colour, strokeWidth=0.8, aria=False)
-            layers.append(line.encode(x=time_axis(), y=y.of("median")))
+            layers.append(line.encode(x=time_axis(clean="data"), y=y.of("median")))
     return layers
 
 
@@ -336,7 +336,7 @@ def _overlap(part: xr.Dataset, y: Vertical) -> Any:
     return (
         panel(rows)
         .mark_line(color=BLACK, strokeDash=list(CLOSEST.dash), strokeWidth=1.2, aria=False)
-        .encode(x=time_axis(), y=y.of("value"))
+        .encode(x=time_axis(clean="data"), y=y.of("value"))
     )
 
 
@@ -396,6 +396,8 @@ EXPERIMENT = Experiment(
     {
         "desk": "Before the run it was tried whether networks of this size can write words at all: after 1,110 steps of the larger one's "
         "recipe 9 % of its words were words, after 950 at three times the rate 9 %, and after 3,000 at twice the rate with four letters a "
-        "token 9 %, of held-out text 97 %. What they copy says little then.",
+        "token 9 %, of held-out text 97 %. What they copy says little then. In no domain do training rows come back further than unseen "
+        "ones: networks of this size hold little of single rows; larger ones and longer training were not tried. In 64 dimensions sampling stays "
+        "within the thick shells to t = 0.3, as was expected, and by the rule that is a contradiction.",
     },
 )
