@@ -1,6 +1,6 @@
 """How the cost of a query grows with the bank: seconds a state on several banks of one kind, and the exponent that fits them.
 
-for n in 10000 80000 320000 1281167; do python benchmarks/imagenet_latents.py --rows $n --out $n.bank; scorescope bank shadow $n.bank; done
+for n in 10000 80000 320000 1281167; do python benchmarks/imagenet_latents.py --rows $n --out $n.bank; done
 python benchmarks/scaling.py 10000.bank 80000.bank 320000.bank 1281167.bank --memory 8e9
 
 States lie on the shells of random rows at random times, with and without a signal, among all rows (no labels).

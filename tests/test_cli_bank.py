@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,38 +55,6 @@ def test_build_info_check(photos: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert said.count("\n") == 1
 
 
-def test_shadow(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, eight = tmp_path / "x.bank", tmp_path / "photos.bank"
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((8, 50)).astype(np.float32))
-    run(capsys, "build", tmp_path / "x.npy", "--out", out)
-    assert re.search(r"^shadow +none$", run(capsys, "info", out)[1], re.MULTILINE)
-    assert "and its shadow" not in run(capsys, "check", out)[1]
-    status, said, complained = run(capsys, "shadow", out)
-    assert (status, complained, said.count("\n")) == (0, "", 1)
-    assert said.startswith(f"{out}: 8-bit shadow of 8 rows, 0.0 MB; rounding moves a row by ")
-    assert said.partition(": ")[2] in run(capsys, "info", out)[1]
-    assert "and its shadow" in run(capsys, "check", out)[1]
-
-    run(capsys, "build", photos, "--out", eight)
-    status, said, complained = run(capsys, "shadow", eight)
-    assert (status, complained, said.count("\n")) == (0, "", 1)
-    assert "needs no shadow" in said
-    assert sorted(os.listdir(eight)) == ["manifest.json", "rows.safetensors"]
-
-    file = out / "shadow.safetensors"
-    content = bytearray(file.read_bytes())
-    content[-3] ^= 8
-    file.write_bytes(content)
-    status, _, complained = run(capsys, "check", out)
-    assert (status, complained.count("\n")) == (2, 1)
-    assert complained.endswith(f"Try: scorescope bank shadow {out}\n")
-    os.truncate(file, 100)
-    status, said, _ = run(capsys, "info", out)  # a damaged shadow is no reason to say nothing of the bank
-    assert status == 0
-    assert "shadow.safetensors was cut" in said
-    assert run(capsys, "shadow", out)[0] == run(capsys, "check", out)[0] == 0
-
-
 def test_check_fails_with_one_line(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "x.bank"
     run(capsys, "build", photos, "--out", out)
@@ -115,7 +82,6 @@ def test_bad_input_is_one_line_and_status_2(photos: Path, tmp_path: Path, capsys
         ("build", tmp_path / "nothing", "--out", out),
         ("info", out),
         ("check", out),
-        ("shadow", out),
         ("chek", out),
     ):
         status, said, complained = run(capsys, *words)
@@ -133,7 +99,7 @@ def test_odd_data_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "warning 1" in run(capsys, "info", tmp_path / "x.bank")[1]
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["build", "--help"], ["info", "--help"], ["check", "--help"], ["shadow", "--help"]])
+@pytest.mark.parametrize("words", [[], ["--help"], ["build", "--help"], ["info", "--help"], ["check", "--help"]])
 def test_help_is_quick_and_shows_an_example(words: list[str]) -> None:
     code = f"""
 import sys
@@ -149,7 +115,7 @@ assert not heavy, heavy
     assert "scorescope bank " in done.stdout
     assert ".bank" in done.stdout
     if not words or words == ["--help"]:
-        assert all(f"  {verb} " in done.stdout for verb in ("build", "info", "check", "shadow"))
+        assert all(f"  {verb} " in done.stdout for verb in ("build", "info", "check"))
 
 
 def test_wrong_options_are_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,6 @@ _HOME = {
     "GaussianScore": "theories.gaussian",
     "neighbours": "search",
     "closest_pairs": "search",
-    "build_shadow": "search",
     "sample": "sampler",
     "trajectory": "sampler",
     "load": "choice",

@@ -5,10 +5,9 @@
     truth = ss.sharded_score(ss.Bank.open("photos.bank"))
     post = truth.posterior(z, t)
 
-Each process opens the same bank and reads its own range of rows alone (and a sample of all, from which the step of a bank of floats is
-chosen where no shadow knows it). Every process asks for the same states and gets the same answer, in which indices are those of the whole
-bank. What the processes tell each other is a few numbers and one moment for each state; it passes through the CPU's memory by gloo
-whatever the device, because gloo raises an error where a process is lost and NCCL aborts.
+Each process opens the same bank and reads its own range of rows alone. Every process asks for the same states and gets the same answer,
+in which indices are those of the whole bank. What the processes tell each other is a few numbers and one moment for each state; it passes
+through the CPU's memory by gloo whatever the device, because gloo raises an error where a process is lost and NCCL aborts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`scorescope bank build|info|show|check|features|shadow`: the training set as rows on disk."""
+"""`scorescope bank build|info|show|check|features`: the training set as rows on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from scorescope.rows.options import Options
 if TYPE_CHECKING:
     from scorescope.rows import Bank
     from scorescope.rows.storage import Progress
-    from scorescope.search.shadow import Shadow
 
 SIDE = 1024  # pixels: larger rows are shrunk
 VERBS = {
@@ -32,7 +31,6 @@ VERBS = {
     "show": "write the picture of a row, and say its name and class",
     "check": "read every row and compare with what was recorded",
     "features": "keep what an encoder says of every row, for scorescope train --objective repa",
-    "shadow": "add an 8-bit copy of the rows, from which most questions are answered sooner",
 }
 
 HELP = """A bank is the training set as rows on disk: what a model is measured against.
@@ -42,7 +40,6 @@ HELP = """A bank is the training set as rows on disk: what a model is measured a
   scorescope bank show photos.bank 604
   scorescope bank check photos.bank
   scorescope bank features photos.bank --out photos.features
-  scorescope bank shadow latents.bank
 
 verbs (scorescope bank VERB --help tells more):
 {verbs}
@@ -82,13 +79,6 @@ Killed, the same command continues.
 examples:
   scorescope bank features photos.bank --out photos.features
   scorescope bank features photos.bank --out photos.dino --encoder transformers:facebook/dinov2-base
-"""
-
-SHADOW = """Add an 8-bit copy of a bank of floats, with what each row lost to rounding. It is half as large as float16 and changes no
-answer: it says for certain which rows need not be read. Killed, it leaves the bank as it was; run it again.
-
-example:
-  scorescope bank shadow latents.bank
 """
 
 
@@ -165,14 +155,6 @@ class MakeFeatures:
     """Begin again, in place of the features in --out."""
 
 
-@dataclass(frozen=True)
-class MakeShadow:
-    """Arguments of `scorescope bank shadow`."""
-
-    bank: Annotated[Positional[str], arg(metavar="X.bank")]
-    """The bank."""
-
-
 def main(argv: list[str]) -> int:
     """Run `scorescope bank` with the words after `bank`."""
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -180,7 +162,7 @@ def main(argv: list[str]) -> int:
         return 0
     if argv[0] not in VERBS:
         raise unknown("verb of bank", argv[0], VERBS)
-    return {"build": _build, "info": _info, "show": _show, "check": _check, "features": _features, "shadow": _shadow}[argv[0]](argv[1:])
+    return {"build": _build, "info": _info, "show": _show, "check": _check, "features": _features}[argv[0]](argv[1:])
 
 
 def _build(argv: list[str]) -> int:
@@ -256,13 +238,11 @@ def _check(argv: list[str]) -> int:
     told = _parse(Check, argv, "check", CHECK)
     from scorescope.rows import Bank
     from scorescope.rows.verify import verify
-    from scorescope.search.shadow import verify_shadow
 
     bank = Bank.open(told.bank)
     with _progress("checking") as progress:
         verify(bank, progress)
-        shadow = ", and its shadow" if verify_shadow(bank, progress) else ""
-    print(f"ok {told.bank}: {_in_words(bank)}{shadow}")
+    print(f"ok {told.bank}: {_in_words(bank)}")
     return 0
 
 
@@ -283,21 +263,6 @@ def _features(argv: list[str]) -> int:
     return 0
 
 
-def _shadow(argv: list[str]) -> int:
-    told = _parse(MakeShadow, argv, "shadow", SHADOW)
-    from scorescope.rows import Bank
-    from scorescope.search import build_shadow
-
-    with _progress("shadow") as progress:
-        shadow = build_shadow(told.bank, progress)
-    bank = Bank.open(told.bank)
-    if shadow is None:
-        print(f"{told.bank}: its rows are stored in 8 bits already, so it needs no shadow; nothing was done")
-    else:
-        print(f"{told.bank}: {_shadow_in_words(shadow, bank)}")
-    return 0
-
-
 def _parse(kind: Any, argv: list[str], verb: str, description: str) -> Any:
     return parse(kind, argv, f"scorescope bank {verb}", description)
 
@@ -307,12 +272,6 @@ def _in_words(bank: Bank) -> str:
     flips = ", flips" if bank.flips else ""
     groups = f", {bank.manifest['groups']['count']:,} groups" if "groups" in bank.manifest else ""
     return f"{len(bank.rows):,} rows {bank.shape} {bank.rows.dtype}{classes}{groups}{flips}, fingerprint {bank.fingerprint[:12]}"
-
-
-def _shadow_in_words(shadow: Shadow, bank: Bank) -> str:
-    lost = float((shadow.residual**2).mean() ** 0.5)
-    share = f" ({lost / bank.radius:.2%} of the radius)" if bank.radius else ""
-    return f"8-bit shadow of {len(shadow.rows):,} rows, {shadow.rows.nbytes / 1e6:,.1f} MB; rounding moves a row by {lost:.4g}{share}"
 
 
 def _description(bank: Bank, path: Path) -> Iterator[tuple[str, str]]:
@@ -334,7 +293,6 @@ def _description(bank: Bank, path: Path) -> Iterator[tuple[str, str]]:
         counts = Counter(bank.groups)
         yield "groups", f"{len(counts):,}, with {min(counts.values()):,} to {max(counts.values()):,} rows, as {bank.groups[0]}"
     yield "duplicates", f"{manifest['duplicates']:,} rows repeat an earlier row"
-    yield "shadow", _shadow_line(bank)
     for key, words in (("held_out", "held out"), ("held_out_of", "held out of")):
         if key in manifest:
             yield words, f"{manifest[key]['rows']:,} rows, {manifest[key]['folder']} (seed {manifest[key]['seed']})"
@@ -343,17 +301,6 @@ def _description(bank: Bank, path: Path) -> Iterator[tuple[str, str]]:
     yield "fingerprint", bank.fingerprint
     for k, caution in enumerate(manifest["cautions"], 1):
         yield f"warning {k}", caution
-
-
-def _shadow_line(bank: Bank) -> str:
-    """What `info` says of a shadow; a damaged one is no reason to say nothing of the bank."""
-    from scorescope.search import shadow_of
-
-    try:
-        shadow = shadow_of(bank)
-    except InputError as problem:
-        return str(problem)
-    return "none" if shadow is None else _shadow_in_words(shadow, bank)
 
 
 def _classes(bank: Bank) -> str:

@@ -397,7 +397,7 @@ EXPERIMENT = Experiment(
         "desk": "Before the run it was tried whether networks of this size can write words at all: after 1,110 steps of the larger one's "
         "recipe 9 % of its words were words, after 950 at three times the rate 9 %, and after 3,000 at twice the rate with four letters a "
         "token 9 %, of held-out text 97 %. What they copy says little then. In no domain do training rows come back further than unseen "
-        "ones: networks of this size hold little of single rows; larger ones and longer training were not tried. In 64 dimensions sampling stays "
-        "within the thick shells to t = 0.3, as was expected, and by the rule that is a contradiction.",
+        "ones: networks of this size hold little of single rows; larger ones and longer training were not tried. In 64 dimensions sampling "
+        "stays within the thick shells to t = 0.3, as was expected, and by the rule that is a contradiction.",
     },
 )

@@ -1,4 +1,4 @@
-"""Rows as 8-bit integers, and what that leaves out: one quantizer for nearest rows, closest pairs, shadows and the engine.
+"""Rows as 8-bit integers, and what that leaves out: one quantizer for nearest rows, closest pairs and the engine of digits.
 
     x = centre + step·q + residual,    q = clip(round((x − centre)/step), −127, 127)
 
