@@ -69,8 +69,8 @@ class Engine:
         return states.curve * self.shelf.bank.radius**2
 
     def crowded(self, states: States, label: int | None) -> Tensor:
-        """(B,) whether rows are closer to each other, on average, than what matters: nearly all do."""
-        return (self.apart(states) < self.margin(label)[0]) & ~states.steep
+        """(B,) whether rows are closer to each other, on average, than what matters: nearly all do. The same in all processes."""
+        return self.ranks.any((self.apart(states) < self.margin(label)[0]) & ~states.steep)
 
     def products(self, family: Family, label: int | None) -> Products:
         """Of a family's vectors with the rows."""

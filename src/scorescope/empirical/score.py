@@ -2,13 +2,13 @@
 
 logit_j(z, t) = (α⟨z, x_j⟩ − α²‖x_j‖²/2)/σ², x̂* = Σ_j softmax_j(logit) x_j: attention with the training set as keys and values.
 
-8-bit digits nominate. Products of digits are exact integers, so that every logit is known up to a proven error e (`nominate`); rows whose
-logit is below the best by more than 2e + log(N/share dropped) can't matter and are dropped; close to a row, few axes are enough to tell
-that (`coarse`). Where few rows are left, their logits are computed again from direct differences in float64 (`settle`): near-ties decide
-the answer off the shells. Where many are left, all rows are summed, by digits of the weights rounded at random (`dense`), or in float64
-(`double`) where digits do not resolve what was asked for. Sweeps share the products over timesteps (`sweep`), and along a training pair a
-row once dropped stays dropped (`walk`). Rounding at random is bounded but for a probability of e⁻³² an answer; all else in `error_bound`
-is certain, and no setting of the caller's program (TF32, autocast) can change it.
+Fast arithmetic only lists rows: a first look knows every logit up to a proven error e, and rows whose logit is below the best by more than
+2e + log(N/share dropped) can't matter and are dropped (`screen`). Where few rows are left, their logits are computed again from direct
+differences in float64 (`settle`): near-ties decide the answer off the shells. Where many are left, all rows are summed, with rounding that
+is bounded, and all in float64 where the bound is too wide (`sums`). Sweeps share the products over timesteps (`sweep`), and along a
+training pair a row once dropped stays dropped (`walk`). `error_bound` is certain, and no setting of the caller's program (TF32, autocast)
+can change it. 8-bit rows that stay in a CPU's memory are answered sooner by products of digits (`digits`), exact integers whose last ones
+are rounded at random: there `error_bound` holds but for a probability of e⁻³² an answer.
 """
 
 from __future__ import annotations

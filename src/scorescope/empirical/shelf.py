@@ -19,10 +19,10 @@ from scorescope.empirical.buffers import Buffers
 from scorescope.empirical.ranks import Ranks
 from scorescope.errors import InputError
 from scorescope.rows import Bank
+from scorescope.search.quantize import OUTWARD
 
 BLOCK = 1 << 23  # values of the rows of one product
 LEAST = 64  # rows of a block, at least
-OUTWARD = 1 + 2.0**-40  # covers the rounding of a float64 norm of millions of values
 
 
 class Readable(Protocol):

@@ -119,7 +119,8 @@ class TrajectorySweep:
         crowded = self.engine.crowded(states, self.label)
         self.crowd = self.crowd or bool(crowded.any())
         family = trajectories(states, p, self.engine.wanted(states, crowded | self.crowd), self.crowd)
-        if family.vectors.shape[1] * (1 + self.crowd) <= t:
+        apart = torch.tensor(family.vectors.shape[1] * (1 + self.crowd) > t, device=shelf.device)
+        if not bool(self.engine.ranks.any(apart)):
             found, many = self.engine.posterior(family, self.engine.products(family, self.label))
             found.scatter_to(result, index.flatten())
             self.crowd = bool(many.view(p, t)[:, -1].double().mean() > SHARE)
