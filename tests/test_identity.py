@@ -73,10 +73,11 @@ CASES = {
     ),
     "EmpiricalScore": (
         lambda bank=None, **given: ss.EmpiricalScore(bank or a_bank(), **given),
-        {"bank": a_bank(1), "schedule": ss.VESchedule(), "tolerance": 1e-6, "device": "cpu", "memory": 1 << 30, "ranks": Alone()},
+        {"bank": a_bank(1), "schedule": ss.VESchedule(), "tolerance": 1e-6, "device": "cpu", "memory": 1 << 30, "ranks": Alone()}
+        | {"arithmetic": "floats"},
     ),
 }
-INDIFFERENT = ("name", "row", "device", "memory", "ranks")  # no answer depends on these
+INDIFFERENT = ("name", "row", "device", "memory", "ranks", "arithmetic")  # no answer depends on these
 
 
 def public_denoisers():
