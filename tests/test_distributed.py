@@ -87,7 +87,7 @@ def answers(truth: ss.EmpiricalScore) -> dict[str, Posterior]:
 # ---- processes --------------------------------------------------------------------------------------------------------------
 
 
-def launched(count: int, work: Callable[..., None], *args: object, within: float = 60.0) -> list[int]:
+def launched(count: int, work: Callable[..., None], *args: object, within: float = 180.0) -> list[int]:
     """Exit codes of `count` ranks that each call work(rank, *args); those that take longer than `within` seconds are killed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
