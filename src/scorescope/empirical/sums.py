@@ -132,13 +132,14 @@ class Sums:
     def _finish(self, ranks: Ranks, rows: int) -> Partial:
         shelf, states, which = self.shelf, self.family.states, self.which
         moment = self.moment[0] + (shelf.mirror(self.moment[1]) if len(self.moment) > 1 else 0.0)
-        # What bounds the error is known of all ranks' rows together, and shared by mass.
-        all_mass, all_square = ranks.total(torch.stack([self.mass, self.square])).clamp(min=1e-300)
-        own = torch.cat([ranks.total(some).norm(dim=1) for some in moment.split(256)]) / all_mass
+        # What bounds the error is known of all ranks' rows together, relative to the largest logit of all, and shared by mass.
+        share = torch.where(self.mass > 0, self.start - ranks.largest(self.peak), -torch.inf).exp()
+        all_mass, all_square = ranks.total(share * torch.stack([self.mass, self.square])).clamp(min=1e-300)
+        own = torch.cat([ranks.total(some).norm(dim=1) for some in (share[:, None] * moment).split(256)]) / all_mass
         size = (all_square / all_mass).sqrt()
-        unit = U64 if self.double else U32
         # Sums know little of what is left when the mean's square is taken off that of the rows.
-        spread = ((size**2 - own**2).clamp(min=0) + (rows if self.double else shelf.block + 8) * 4 * unit * size**2).sqrt()
+        unsure = 4 * (rows * U64 if self.double else (shelf.block + 8) * U32)
+        spread = ((size**2 - own**2).clamp(min=0) + unsure * size**2).sqrt()
         tilt = self.family.tilt[which]
         # What is left of a state tilts weights by e^δ with δ = slope⟨rest, x⟩: at first order the mean moves by slope·C·rest with the
         # covariance C, whose trace is spread². Rounding tilts them as it likes: Σ w(e^δ − 1)(x − mean)/Σ w e^δ.
