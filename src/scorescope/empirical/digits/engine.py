@@ -263,7 +263,8 @@ class Engine:
             for some in which.split(256) if len(which) else ():
                 part = again(flat[some], label)
                 part.ratio = torch.where((part.ratio - 1).abs() < (total.ratio[some] - 1).abs(), part.ratio, total.ratio[some])
-                better = self.merged(part, flat[some], 0.0).posterior(flat[some].single, count, self.shelf.bank.shape)
+                dropped = self.margin(label)[2] if again == self._finer else 0.0
+                better = self.merged(part, flat[some], dropped).posterior(flat[some].single, count, self.shelf.bank.shape)
                 keep = better.error_bound < result.error_bound[some]
                 better[keep.nonzero().flatten()].scatter_to(result, some[keep])
         return result
