@@ -33,6 +33,10 @@ class Readable(Protocol):
         """Whose rows these are."""
 
     @property
+    def ranks(self) -> Ranks:
+        """The processes that share the rows."""
+
+    @property
     def exact(self) -> bool:
         """Whether what is read is not rounded."""
 

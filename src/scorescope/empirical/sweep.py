@@ -16,13 +16,12 @@ from scorescope.empirical.family import Family, pairs, trajectories
 from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.screen import Screen
 from scorescope.empirical.states import States
-from scorescope.empirical.walk import Walk, level
+from scorescope.empirical.walk import SLACK, Walk, level
 from scorescope.schedule import Schedule
 
 TOGETHER = 16  # timesteps of one chunk, unless the rows come from disk
 SETTLED = 96  # rows with which a pair enters its walk
 SHARE = 0.2  # of the states to which many rows must matter for as many to be expected of the next ones
-SLACK = 3.0  # nats that a pair's own row may be below the best of its rows then
 
 
 def chunk(engine: Any, count: int, times: int) -> int:
@@ -83,20 +82,8 @@ class PairSweep:
         ranks, family = self.engine.ranks, self._family(slice(last, last + 1), away)
         margin = self.walk.levels[away] + SLACK
         found = Screen(family, self.products, margin, SETTLED, ranks, near=False).run()
-        pair, row = away[found.state], found.row
-        far, lean, own = self.walk.own(pair, row)
-        own = ranks.any(own)
-        # The listed are those within the margin of the best; the pair's own row must not be more than the slack below it.
-        u = float(family.states.alpha[0] / family.states.sigma[0].clamp(min=1e-300))
-        gap = u * (u * far / 2 + lean)
-        best = torch.zeros(len(self.x), dtype=torch.float64, device=gap.device).scatter_reduce(0, pair, -gap, "amax")
-        many = torch.zeros_like(own)
-        many[away] = found.many
-        ready = own & (ranks.largest(best) <= SLACK) & ~many
-        ready[self.walk.here] = False
-        self.lost[away] |= ~own[away] & ~many[away]
-        entering = ready[pair] & (gap <= self.walk.levels[pair])
-        self.walk.enter(ready.nonzero().flatten(), pair[entering], row[entering], far[entering], lean[entering])
+        u = family.states.alpha / family.states.sigma.clamp(min=1e-300)
+        self.lost |= self.walk.settle(away, u, found.many, away[found.state], found.row)
 
 
 class TrajectorySweep:

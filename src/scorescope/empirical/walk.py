@@ -19,6 +19,7 @@ from scorescope.empirical.settle import U64
 from scorescope.empirical.shelf import Readable
 
 VALUES = 1 << 20  # float64 values of one step
+SLACK = 3.0  # nats that a pair's own row may be below the best of its rows when it comes
 
 
 def level(eps: Tensor, margin: float) -> Tensor:
@@ -52,6 +53,25 @@ class Walk:
         found = torch.zeros(len(self.x), dtype=torch.bool, device=pair.device)
         found[pair[far == 0]] = True
         return far, lean, found
+
+    def settle(self, away: Tensor, u: Tensor, many: Tensor, pair: Tensor, row: Tensor) -> Tensor:
+        """Take on those of the pairs `away` (A,), at u (A,), to which few rows can matter, all of them among (pair, row).
+
+        `many` (A,) says to which there are more. Returns (P,) those that never come: their x is none of their rows.
+        """
+        ranks = self.shelf.ranks
+        far, lean, found = self.own(pair, row)
+        own, spread = ranks.any(found), torch.zeros(len(self.x), dtype=torch.float64, device=u.device)
+        spread[away] = u
+        gap = spread[pair] * (spread[pair] * far / 2 + lean)
+        # The rows are those within the margin of the best, and `SLACK` more; the pair's own must not be farther below it.
+        best = torch.zeros_like(spread).scatter_reduce(0, pair, -gap, "amax")
+        crowded, asked = torch.zeros_like(own), torch.zeros_like(own)
+        crowded[away], asked[away] = many, True
+        ready = own & (ranks.largest(best) <= SLACK) & ~crowded & ~self.here
+        entering = ready[pair] & (gap <= self.levels[pair])
+        self.enter(ready.nonzero().flatten(), pair[entering], row[entering], far[entering], lean[entering])
+        return asked & ~own & ~crowded
 
     def enter(self, pairs: Tensor, pair: Tensor, row: Tensor, far: Tensor, lean: Tensor) -> None:
         """Take on `pairs` with the rows that can matter to them."""

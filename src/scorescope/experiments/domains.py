@@ -323,7 +323,8 @@ def _curve(name: str, model: str, region: str, time: xr.DataArray, values: xr.Da
 def _curves(rows: Sequence[Row], y: Vertical, band: bool = False) -> list[Any]:
     """The larger network's, and the small one's as thin lines."""
     small = y.drawn([row for row in rows if row["model"] == "small"], ("median",))
-    layers = curves([row for row in rows if row["model"] != "small"], (*CURVES, GAUSSIAN), y, band=band)
+    *layers, hover = curves([row for row in rows if row["model"] != "small"], (*CURVES, GAUSSIAN), y, band=band)
+    layers = [*(layer.encode(x=time_axis(clean="data")) for layer in layers), hover]
     for key in CURVES:
         if thin := [row for row in small if row["region"] == key.name]:
             line = panel(thin).mark_line(color=key.colour, strokeWidth=0.8, aria=False)

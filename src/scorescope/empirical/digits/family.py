@@ -24,22 +24,12 @@ STRIDE = 80.0  # what the first plane of principal directions may leave of the s
 TOGETHER = 8  # trajectories whose states the caches of a processor hold
 VALUES = 1 << 19  # float64 values of one step: what the caches hold
 MOST = 7  # planes of a vector: 127·254⁶ is beyond what float64 resolves
-SHEER = 1e24  # logits, in nats, beyond which rows are told apart by direct differences alone; float32 ends at 1e38
 
 
 @dataclass(frozen=True)
-class States:
-    """States z (P, T, d) float64 at times t (P, T), relative to `centre` (d,), and the constants of their logits.
+class States(states.States):
+    """States z (P, T, d) float64 with α and σ (P, T): P groups of T states, whose constants are those of single states, (P, T) each."""
 
-    logit_j = slope⟨z − α·centre, x_j⟩ − curve‖x_j‖²/2 of centred rows x_j of norm `reach` at most, with slope = α/σ² and curve = α²/σ².
-    Where σ is 0 or so small that float32 could not hold these logits the state is `steep`: constants are those of a larger σ, whose logits
-    nominate all rows that matter, and direct differences of the nominated rows decide.
-    """
-
-    z: Tensor
-    alpha: Tensor
-    sigma: Tensor
-    centre: Tensor
     reach: float = 0.0
 
     @staticmethod
@@ -74,37 +64,6 @@ class States:
     def d(self) -> int:
         """Dimensions."""
         return self.z.shape[2]
-
-    @cached_property
-    def at_data(self) -> Tensor:
-        """(P, T) whether σ = 0."""
-        return self.sigma == 0
-
-    @cached_property
-    def precision(self) -> Tensor:
-        """(P, T) 1/σ², or less where the state is steep."""
-        return torch.minimum(self.sigma**-2, self._sheer)
-
-    @cached_property
-    def steep(self) -> Tensor:
-        """(P, T) whether σ is 0, or so small that float32 can't hold the logits."""
-        return self.sigma**-2 > self._sheer
-
-    @cached_property
-    def _sheer(self) -> Tensor:
-        """(P, T) the largest 1/σ² whose logits float32 holds."""
-        size = self.alpha * self.reach * (self.norm + self.alpha * self.reach)
-        return SHEER / torch.maximum(size, 1e-12 * self.norm**2).clamp(min=1e-6)
-
-    @property
-    def slope(self) -> Tensor:
-        """(P, T) α/σ²."""
-        return self.alpha * self.precision
-
-    @property
-    def curve(self) -> Tensor:
-        """(P, T) α²/σ²."""
-        return self.alpha**2 * self.precision
 
     @property
     def centred(self) -> Tensor:

@@ -13,7 +13,7 @@ from scorescope.empirical.digits.family import Family, States, pairs, trajectori
 from scorescope.empirical.digits.nominate import Nominator
 from scorescope.empirical.digits.products import Products
 from scorescope.empirical.posterior import Posterior
-from scorescope.empirical.walk import Walk, level
+from scorescope.empirical.walk import SLACK, Walk, level
 from scorescope.schedule import Schedule
 from scorescope.search.products import Workspace
 
@@ -95,27 +95,11 @@ class PairSweep:
         part = slice(last, last + 1)
         states = self._states(part, which=away)
         family = self._family(states, part, away)
-        slack = 3.0
-        margin = self.walk.levels[away, None] + slack
+        margin = self.walk.levels[away, None] + SLACK
         found = Nominator(family, self.engine.shelf, margin, SETTLED, near=False).run(self.products)
         kept = ~found.many[found.state]
-        pair, row = away[found.state[kept]], found.row[kept]
-        far, lean, own = self.walk.own(pair, row)
-        own = self.engine.ranks.any(own)
-        # The nominated are those within the margin of the best; the pair's own row must not be more than the slack below it.
         u = (states.alpha / states.sigma.clamp(min=1e-300))[:, 0]
-        spread = torch.zeros(len(self.x), dtype=torch.float64, device=u.device)
-        spread[away] = u
-        gap = spread[pair] * (spread[pair] * far / 2 + lean)
-        best = torch.zeros(len(self.x), dtype=torch.float64, device=u.device).scatter_reduce(0, pair, -gap, "amax")
-        best = self.engine.ranks.largest(best)
-        many = torch.zeros(len(self.x), dtype=torch.bool, device=u.device)
-        many[away] = found.many
-        ready = own & (best <= slack) & ~many
-        ready[self.walk.here] = False
-        self.lost[away] |= ~own[away] & ~many[away]
-        entering = ready[pair] & (gap <= self.walk.levels[pair])
-        self.walk.enter(ready.nonzero().flatten(), pair[entering], row[entering], far[entering], lean[entering])
+        self.lost |= self.walk.settle(away, u, found.many, away[found.state[kept]], found.row[kept])
 
 
 class TrajectorySweep:
