@@ -22,6 +22,7 @@ from scorescope.empirical.states import States
 from scorescope.search.products import U32
 
 LISTED = 1024  # rows among which a draw looks at direct differences
+CROWD = 16  # one in so many rows is as soon looked at by products
 SPREAD = HIGHEST - LOWEST  # how far apart two Gumbel numbers can be
 
 Parts = list[tuple[int | None, slice]]
@@ -80,6 +81,26 @@ def draw(engine: Engine, states: States, key: Tensor, parts_of: Parts) -> Tensor
 
 def _of_class(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
     """Draws among the rows of a class, or all: (value relative to what is common to all rows, row) of the best of one's own."""
+    best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
+    row = torch.full_like(key, LAST)
+    outlines, away = engine.outlines(len(key)), torch.ones_like(key, dtype=torch.bool)
+    near = outlines.worth(states).nonzero().flatten() if outlines else key[:0]
+    if outlines and len(near):
+        seen = outlines.look(states[near], label, SPREAD, max(LISTED, engine.rows(label) // CROWD))
+        away[near] = seen.many
+        # The row that was asked is known: what can't exceed its number is not the largest.
+        least = torch.where(seen.top < LAST, seen.known + gumbel(key[near], seen.top), -torch.inf)
+        least = engine.ranks.largest(least - 1e-9)
+        kept = seen.upper + gumbel(key[near[seen.state]], seen.row) >= least[seen.state]
+        _among(engine, states, key, near[seen.state[kept]], seen.row[kept], best, row)
+    which = away.nonzero().flatten()
+    if len(which):
+        best[which], row[which] = _by_products(engine, states[which], key[which], label)
+    return best, row
+
+
+def _by_products(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
+    """As `_of_class`, by products with all rows."""
     family = alone(states, double=False)
     candidates = Candidates(family, key)
     for tile in Products(family.vectors, False, engine.shelf, label, 0):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scorescope.empirical.family import Family, alone
+from scorescope.empirical.outline import Outlines, able
 from scorescope.empirical.partial import Partial
 from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.products import Products
@@ -30,6 +31,8 @@ FEW = 128  # rows of a state that are settled one by one: about as many as cost 
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 CROWD = 24  # states that are worth sums in float32: those of fewer wait for memory, and float64 costs as much
 FINE = 3e-6  # a tighter tolerance than this is left to float64
+BUSY = 2  # single states, times what a transform of a row costs beside a product with it, after which outlines are made
+OUTLINED = "few rows by their outlines, float64 differences"
 FEW_ROWS, SUMMED, ALL_DOUBLE = "few rows, float64 differences", "all rows, float32 sums", "all rows, float64"
 
 
@@ -43,6 +46,15 @@ class Engine:
     def __init__(self, shelf: Shelf, tolerance: float, ranks: Ranks) -> None:
         self.shelf, self.tolerance, self.ranks = shelf, tolerance, ranks
         self.work: Counter[str] = Counter()
+        self.asked = 0  # single states so far
+        self._outlines: Outlines | None = None
+
+    def outlines(self, count: int) -> Outlines | None:
+        """Outlines of the rows, for `count` single states more; made when so many were asked that they cost less than they spare."""
+        self.asked += count
+        if self._outlines is None and self.asked > BUSY * sum(self.shelf.bank.shape) and able(self.shelf):
+            self._outlines = Outlines(self.shelf)
+        return self._outlines
 
     def rows(self, label: int | None) -> int:
         """Rows of a class, or all, of the whole bank."""
@@ -91,13 +103,28 @@ class Engine:
         many = self.crowded(states, label)
         many_near = many.clone()
         total = Partial.nothing(len(states), states.d, states.z.device)
-        which = (~many).nonzero().flatten()
+        which = self._close(states, (~many).nonzero().flatten(), label, total)
         if len(which):
             family = alone(states[which], double=False)
             part, many[which], many_near[which] = self._few(family, self.products(family, label))
             total.put(which, part)
         self._many_alone(states, label, total, many, many_near)
         return self.checked(self.merged(total, states), states, label)
+
+    def _close(self, states: States, which: Tensor, label: int | None, total: Partial) -> Tensor:
+        """Put into `total` what outlines tell of the states `which`; those to which they leave many rows are returned."""
+        outlines = self.outlines(len(which))
+        near = outlines.worth(states[which]) if outlines else which < 0
+        if outlines is None or not bool(near.any()):
+            return which
+        some = which[near]
+        asked = states[some]
+        seen = outlines.look(asked, label, self.margin(label)[0], FEW)
+        part = self.without(settle(asked, self.shelf, seen.state, seen.row, self.ranks), asked, label)
+        ratios(asked, self.shelf, seen.state, seen.row, part.ratio)
+        total.put(some[~seen.many], part[~seen.many])
+        self.work[OUTLINED] += int((~seen.many).sum())
+        return torch.cat([some[seen.many], which[~near]]).sort().values
 
     def without(self, total: Partial, states: States, label: int | None) -> Partial:
         """Partials of the rows within the margin, whose error knows that the others are missing."""
