@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -62,11 +63,17 @@ class Axes:
     def outline(self, x: Tensor) -> Tensor:
         """(n, width) the first coordinates of vectors (n, d), then the norms of the bands; no norm is too small by rounding sums."""
         y = transformed(x, self.shape)
-        y = y.index_select(1, self.order)
-        first, rest = y.split([self.kept, y.shape[1] - self.kept], 1)
-        bands = [part.norm(dim=1) for part in rest.chunk(BANDS, 1)]
-        bands += [torch.zeros_like(bands[0])] * (BANDS - len(bands))
-        return torch.cat([first, torch.stack(bands, 1) * (1 + 2 * x.shape[1] * torch.finfo(x.dtype).eps)], 1)
+        first = y.index_select(1, self.order[: self.kept])
+        bands = (y.square_() @ self._members.to(x.dtype)).sqrt_()
+        return torch.cat([first, bands.mul_(1 + 2 * x.shape[1] * torch.finfo(x.dtype).eps)], 1)
+
+    @cached_property
+    def _members(self) -> Tensor:
+        """(d, BANDS) which axes lie in which band."""
+        found = torch.zeros(len(self.order), BANDS, dtype=torch.float64, device=self.order.device)
+        rest = self.order[self.kept :]
+        found[rest, torch.arange(len(rest), device=rest.device) * BANDS // max(len(rest), 1)] = 1.0
+        return found
 
     @property
     def off(self) -> float:

@@ -23,8 +23,9 @@ from scorescope.empirical.states import States
 from scorescope.search.products import U32, full_precision
 
 VALUES = 1 << 19  # logits of one step: what the caches of a processor hold
+LOT = 256  # rows that are outlined at a time
 SAMPLE = 2048  # rows that tell where the energy is
-TRIED, HALVINGS = 16, 10  # rows that tell from which α/σ on an outline is worth its product, and how closely
+TRIED, AMONG, HALVINGS = 16, 4096, 6  # states that tell from which α/σ on it is worth looking, among how many rows, and how closely
 MARGIN, FEW = 30.0, 128  # nats and rows of which they tell
 SMALL = 1 << 22  # values of all rows below which all of them are as fast
 
@@ -72,9 +73,10 @@ class Outlines:
             self.table = torch.empty(len(shelf.own), self.axes.width + 1, dtype=torch.float32, device=shelf.device)
             kept = self.axes.kept
             for block in shelf.blocks(None):
-                for index, x, square in zip(block.index.split(512), block.x.split(512), block.square.split(512), strict=True):
-                    outline = self.axes.outline(x)
-                    self.table[index - shelf.own.start] = torch.cat([outline[:, :kept], square[:, None].float() / 2, outline[:, kept:]], 1)
+                place = block.index - shelf.own.start
+                for index, x, square in zip(place.split(LOT), block.x.split(LOT), block.square.split(LOT), strict=True):
+                    first, bands = self.axes.outline(x).split([kept, BANDS], 1)
+                    self.table[index] = torch.cat([first, square[:, None].float() / 2, bands], 1)
             self.least = self._worth()
 
     def _energy(self) -> Tensor:
@@ -86,16 +88,21 @@ class Outlines:
 
     def _worth(self) -> float:
         """The least α/σ at which a quarter of some states on the shells are left few rows; the same in all processes."""
-        shelf, bank = self.shelf, self.shelf.bank
+        shelf, bank, own = self.shelf, self.shelf.bank, self.shelf.own
         which = torch.linspace(0, len(bank.rows) - 1, TRIED, dtype=torch.float64).long()
+        # Among every so many rows, and the states' own.
+        every = -(-len(bank.rows) // AMONG)
+        index = torch.cat([torch.arange(0, len(bank.rows), every), which]).unique()
+        index = index[(index >= own.start) & (index < own.stop)].to(shelf.device)
         x = bank[which].flatten(1).to(shelf.device, torch.float64)
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(shelf.device)
         one, unit = torch.ones(TRIED, dtype=torch.float64, device=shelf.device), bank.d**0.5 / max(bank.radius, 1e-30)
-        low, high = 2.0**-8, 2.0**8
+        low, high = 2.0**-5, 2.0**5
         for _ in range(HALVINGS):
             middle = (low * high) ** 0.5
             sigma = 1 / (middle * unit)
-            many = self.look(States(x + sigma * noise, one, sigma * one, shelf.centre, shelf.reach), None, MARGIN, FEW).many
+            states = States(x + sigma * noise, one, sigma * one, shelf.centre, shelf.reach)
+            many = self._look(states, index, MARGIN, -(-FEW // every)).many
             low, high = (low, middle) if float(many.double().mean()) <= 0.75 else (middle, high)
         return high * unit
 
@@ -109,26 +116,25 @@ class Outlines:
         Rows are left whose logit can come within `margin` nats of the largest, and those that can be nearer to the shell than the row
         that was asked.
         """
-        count = len(self.shelf.indices(label)) * len(self.shelf.sides)
-        most = torch.tensor(max(1, self.shelf.memory // 16 // max(count, 1)), device=states.z.device)
+        index = torch.from_numpy(self.shelf.indices(label)).to(states.z.device)
+        most = torch.tensor(max(1, self.shelf.memory // 16 // max(len(index) * len(self.shelf.sides), 1)), device=states.z.device)
         size = int(self.shelf.ranks.smallest(most))  # each chunk is compared among all
-        found = [self._look(states[part], label, margin, few) for part in torch.arange(len(states), device=most.device).split(size)]
+        found = [self._look(states[part], index, margin, few) for part in torch.arange(len(states), device=most.device).split(size)]
         for k, seen in enumerate(found):
             seen.state += k * size
         parts = zip(*(vars(seen).values() for seen in found), strict=True)
         return Seen(*(torch.cat(part) for part in parts))
 
-    def _look(self, states: States, label: int | None, margin: float, few: int) -> Seen:
+    def _look(self, states: States, rows: Tensor, margin: float, few: int) -> Seen:
+        """As `look`, of states together, among some of one's own stored rows."""
         shelf, ranks, kept, device = self.shelf, self.shelf.ranks, self.axes.kept, states.z.device
         outline = states.slope[:, None] * self.axes.outline(states.centred)
         first, bands = outline[:, :kept], (outline[:, kept:] * (1 + 1e-6)).float()
         curve = -states.curve[:, None]
         sides = [torch.cat([first * self.axes.signs if mirrored else first, curve], 1).float() for mirrored in shelf.sides]
-        count = len(states) * len(shelf.indices(label)) * len(shelf.sides)
-        room = shelf.buffers.take("outline", (count,), torch.float32)
         best = torch.full((len(states),), -torch.inf, device=device)
         top = torch.full((len(states),), LAST, dtype=torch.int64, device=device)
-        blocks = list(self._blocks(label, max(1, VALUES // len(states)), len(states), room))
+        blocks = list(self._blocks(rows, len(states)))
         for mirrored, index, logit in blocks:
             torch.mm(sides[mirrored], self._rows(index)[:, : kept + 1].T, out=logit)
             most = logit.amax(1)
@@ -179,11 +185,11 @@ class Outlines:
         room = self.shelf.buffers.take("outlines", (len(index), self.table.shape[1]), torch.float32)
         return torch.index_select(self.table, 0, index - self.shelf.own.start, out=room)
 
-    def _blocks(self, label: int | None, size: int, states: int, room: Tensor) -> Iterator[tuple[bool, Tensor, Tensor]]:
-        """(mirrored, stored rows (n,), room for their logits (states, n)) of a class, or all."""
-        every = torch.from_numpy(self.shelf.indices(label)).to(room.device)
-        start = 0
-        for mirrored in self.shelf.sides:
-            for index in every.split(size) if len(every) else ():
+    def _blocks(self, rows: Tensor, states: int) -> Iterator[tuple[bool, Tensor, Tensor]]:
+        """(mirrored, (n,) of the stored rows, room for their logits (states, n))."""
+        start, sides = 0, self.shelf.sides
+        room = self.shelf.buffers.take("outline", (len(sides) * states * len(rows),), torch.float32)
+        for mirrored in sides:
+            for index in rows.split(max(1, VALUES // states)) if len(rows) else ():
                 yield mirrored, index, room[start : start + states * len(index)].view(states, len(index))
                 start += states * len(index)
