@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import scorescope as ss
-from scorescope.empirical import compiled
+from scorescope.empirical.digits import compiled
 from scorescope.empirical.digits.coarse import Coarse, matter
 from scorescope.empirical.digits.family import States
 from scorescope.empirical.ranks import Alone

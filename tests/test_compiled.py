@@ -7,9 +7,8 @@ import pytest
 import torch
 
 import scorescope as ss
-from scorescope.empirical import compiled
 from scorescope.empirical.chance import SAFE, lots
-from scorescope.empirical.digits import dense
+from scorescope.empirical.digits import compiled, dense
 from scorescope.empirical.digits.family import States, alone, trajectories
 from scorescope.empirical.reference import reference_posterior
 from tests.definition import FIELDS, FLOOR, agrees, bank_of, states_of

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scorescope as ss
-from scorescope.empirical import compiled
 from scorescope.empirical.digits import arithmetic as digits
+from scorescope.empirical.digits import compiled
 from scorescope.empirical.digits.arithmetic import product
 from scorescope.empirical.digits.family import States, alone, pairs, trajectories
 from scorescope.search import products

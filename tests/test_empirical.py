@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scorescope as ss
-from scorescope.empirical import compiled, engine, shelf
+from scorescope.empirical import engine, shelf
+from scorescope.empirical.digits import compiled
 from scorescope.empirical.digits.arithmetic import arithmetic
 from scorescope.empirical.engine import ALL_DOUBLE, FEW_ROWS, SUMMED
 from scorescope.empirical.partial import Partial

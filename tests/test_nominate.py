@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scorescope as ss
-from scorescope.empirical import compiled
-from scorescope.empirical.digits import nominate
+from scorescope.empirical.digits import compiled, nominate
 from scorescope.empirical.digits.engine import FEW
 from scorescope.empirical.digits.family import States, alone
 from scorescope.empirical.digits.nominate import Nominator

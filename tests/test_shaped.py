@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import scorescope as ss
-from scorescope.empirical import compiled
-from scorescope.empirical.digits import shaped
+from scorescope.empirical.digits import compiled, shaped
 from scorescope.empirical.digits.family import States, alone
 from scorescope.empirical.digits.shaped import Shaping
 from scorescope.empirical.reference import reference_posterior
@@ -100,7 +99,7 @@ def test_answers_are_those_of_the_definition(flips, label):
 
 @pytest.mark.parametrize("d", [2, 63, 64, 200, 3072])
 def test_single_rows_by_digits_are_those_by_floats(d):
-    kernels = pytest.importorskip("scorescope.empirical.kernels")
+    kernels = pytest.importorskip("scorescope.empirical.digits.kernels")
     rng = np.random.default_rng(d)
     q = rng.integers(-128, 128, (50, d), dtype=np.int8)
     q[0], q[1] = -128, 127

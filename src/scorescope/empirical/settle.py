@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.empirical import compiled
 from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Readable
@@ -78,12 +77,6 @@ def _few(
     else:
         unique, place = row.unique(return_inverse=True)
         x = shelf.fetch(unique)[place]
-    if compiled.usable(x.device):
-        counts = torch.bincount(slot, minlength=len(wanted))
-        numbers = (states.z, states.alpha, states.true_precision, states.at_data, states.centre)
-        closest, top, mass, moment, size, tilt, mass2, doubt, error = compiled.few(x, row, counts, wanted, *numbers, U64, given)
-        peak, none = -0.5 * numbers[2][wanted] * closest, torch.full_like(closest, torch.inf)
-        return Partial(peak, top, mass, moment, size, tilt, mass2, doubt, error, none)
     own = (states.z, states.alpha, states.true_precision, states.at_data)
     z, alpha, precision, at_data = (value[wanted] for value in own)
     count, device = len(wanted), x.device
@@ -164,10 +157,7 @@ def squares(states: States, shelf: Readable, state: Tensor, row: Tensor) -> Tens
     found = torch.empty(len(state), dtype=torch.float64, device=state.device)
     for part in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
         x, which = shelf.fetch(row[part]), state[part]
-        if compiled.usable(x.device):
-            found[part] = compiled.squares(x, states.z, states.alpha, which)
-        else:
-            found[part] = (states.z[which] - states.alpha[which, None] * x).square().sum(1)
+        found[part] = (states.z[which] - states.alpha[which, None] * x).square().sum(1)
     return found
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from scorescope.empirical import compiled
-from scorescope.empirical.digits import engine, shelf, sweep
+from scorescope.empirical.digits import compiled, engine, shelf, sweep
 from scorescope.empirical.ranks import Ranks
 from scorescope.rows import Bank
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from scorescope.empirical import compiled
 from scorescope.empirical.chance import uniform
+from scorescope.empirical.digits import compiled
 from scorescope.empirical.digits.family import States, alone
 from scorescope.empirical.digits.nominate import error_of
 from scorescope.empirical.digits.products import Products

@@ -15,8 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorescope.empirical import compiled
 from scorescope.empirical.chance import SAFE, lots
+from scorescope.empirical.digits import compiled
 from scorescope.empirical.digits.arithmetic import product
 from scorescope.empirical.digits.family import Family
 from scorescope.empirical.digits.nominate import error_of

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorescope.empirical import compiled
 from scorescope.empirical.chance import gumbel
+from scorescope.empirical.digits import compiled
 from scorescope.empirical.digits.engine import Engine
 from scorescope.empirical.digits.family import Family, States, alone
 from scorescope.empirical.digits.nominate import SLACK, Lists, error_of

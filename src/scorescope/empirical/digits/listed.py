@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorescope.empirical import compiled
+from scorescope.empirical.digits import compiled
 from scorescope.empirical.digits.family import States
 from scorescope.empirical.digits.nominate import KNOWN, Lists, asked, rounding, sides
 from scorescope.empirical.digits.shelf import Shelf

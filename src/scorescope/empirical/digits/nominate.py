@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.empirical import compiled
+from scorescope.empirical.digits import compiled
 from scorescope.empirical.digits.family import Family, States
 from scorescope.empirical.digits.products import Products, Tile
 from scorescope.empirical.digits.shelf import Readable, Shelf

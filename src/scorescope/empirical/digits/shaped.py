@@ -14,8 +14,8 @@ import math
 import torch
 from torch import Tensor
 
-from scorescope.empirical import compiled
 from scorescope.empirical.chance import CERTAIN, lots
+from scorescope.empirical.digits import compiled
 from scorescope.empirical.digits.family import Family, Grain, States, norms_of
 from scorescope.empirical.digits.shelf import Shelf
 from scorescope.rows import Bank

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.empirical import compiled
+from scorescope.empirical.digits import compiled
 from scorescope.empirical.ranks import Ranks
 from scorescope.rows import Bank
 from scorescope.search.quantize import OUTWARD, Quantizer

@@ -21,7 +21,7 @@ from torch import Tensor
 from scorescope.search.quantize import BASE
 
 try:
-    from scorescope.empirical import kernels
+    from scorescope.empirical.digits import kernels
 except ImportError:  # no numba for this Python or machine: the engine of floats does without
     HERE = False
 else:
@@ -68,14 +68,6 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads
 
 
-def squares(x: Tensor, z: Tensor, alpha: Tensor, which: Tensor) -> Tensor:
-    """‖z_which − α_which x‖² (M,) of rows x (M, d) and states z (B, d), alpha (B,)."""
-    out = torch.empty(len(x), dtype=torch.float64)
-    own = (x.numpy(), z.numpy(), alpha.numpy(), which.numpy())
-    shared(len(x), x.shape[1], lambda first, last: kernels.squares(*own, first, last, out.numpy()))
-    return out
-
-
 def apart(shelf: Any, index: Tensor, z: Tensor, alpha: Tensor, which: Tensor) -> Tensor:
     """‖z_which − α_which x‖² (M,) of 8-bit rows in memory, by index (M,)."""
     out = torch.empty(len(index), dtype=torch.float64)
@@ -97,26 +89,6 @@ def _digits(shelf: Any, index: Tensor) -> tuple[Any, ...]:
     place, mirrored = shelf.found(index)
     arrays = [value.numpy() for value in (shelf.in_memory[0].q, place, mirrored)]
     return (*arrays, shelf.bank.shape[-1], shelf.table.numpy(), shelf.zero, shelf.step)
-
-
-def few(
-    x: Tensor, row: Tensor, counts: Tensor, wanted: Tensor, z: Tensor, alpha: Tensor, precision: Tensor, at_data: Tensor, centre: Tensor,
-    unit: float, given: tuple[Tensor, Tensor] | None,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    """What `settle` finds of states `wanted` from `counts` consecutive rows of x (M, d) each: closest, top, and the sums of a partial.
-
-    The squared distance of the nearest row and that row may be `given`.
-    """
-    begins = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    sums = [torch.zeros(len(wanted), dtype=torch.float64) for _ in range(6)]
-    closest, nearest = (torch.zeros_like(sums[0]), x[:0]) if given is None else given
-    top = torch.full((len(wanted),), torch.iinfo(torch.int64).max)
-    moment = torch.zeros(len(wanted), x.shape[1], dtype=torch.float64)
-    found = (closest, top, sums[0], moment, *sums[1:])
-    own = [value.numpy() for value in (x, row, begins, wanted, z, alpha, precision, at_data, centre, nearest)]
-    into = [value.numpy() for value in found]
-    shared(len(wanted), len(x) * x.shape[1] // len(wanted), lambda first, last: kernels.few(*own, first, last, unit, *into))
-    return found
 
 
 def shape(z: Tensor, unit: Tensor, lot: Tensor, bits: Tensor, back: Tensor, share: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
