@@ -4,6 +4,9 @@ Steps take turns, first the one side and then the other, and medians over the re
 its own which makes two training steps. MFU counts the forward pass's products and convolutions once for sampling and three times for
 training, over the seconds and over what a large matrix product of the same precision reaches on the same machine in the same run.
 
+Compiled, both networks go through the same torch.compile. What that takes is measured apart: the seconds of the first training step and the
+first sampling step, which compile and run. Peak memory includes the compiler's own.
+
 diffusers' `DiTTransformer2DModel` has an embedding of time and class in every block where SiT has one for all; its parameters and a
 negligible part of its operations are more for it. `UNet2DModel` changes the resolution by convolutions, so ours does here, too.
 """
@@ -34,6 +37,7 @@ from scorescope.files import write_json
 from scorescope.nets.sit import SiTSize
 from scorescope.nets.unet import UNetConfig, UNetSize
 from scorescope.runs import Kind, claimed
+from scorescope.training.compiling import check_compiler, compiled, told
 from scorescope.training.presets import preset
 
 RECORD = "training.json"
@@ -53,6 +57,7 @@ class Case:
     device: str
     precision: str
     threads: int
+    compile: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -112,6 +117,7 @@ class Runner:
         self.net = SIDES[side](case).to(case.device)
         if isinstance(preset(case.preset).net, UNetSize):
             self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.asked = compiled(self.net) if case.compile else self.net
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
         self.x, self.eps = (torch.randn(case.batch, *case.shape, device=case.device) for _ in range(2))
         self.t = torch.rand(case.batch, device=case.device)
@@ -121,8 +127,8 @@ class Runner:
         """The network's answer, in its own calling convention."""
         with torch.autocast(self.case.device.partition(":")[0], torch.bfloat16, enabled=self.case.precision == "bf16"):
             if self.side == "scorescope":
-                return self.net(z, self.t, self.label)
-            found = self.net(z, timestep=(1000 * self.t).long(), class_labels=self.label)
+                return self.asked(z, self.t, self.label)
+            found = self.asked(z, timestep=(1000 * self.t).long(), class_labels=self.label)
         return found.sample
 
     def train(self) -> None:
@@ -158,6 +164,8 @@ def measure(case: Case, repeats: int, tick: Callable[[], None]) -> dict[str, Any
     runners = {side: Runner(case, side) for side in SIDES}
     work = float(flops(runners["scorescope"].net).total) * case.batch  # of either side: the same architecture
     kinds = ("train", "sample")
+    with told() if case.compile else contextlib.nullcontext():
+        first = {(side, kind): seconds(getattr(runner, kind), case.device) for side, runner in runners.items() for kind in kinds}
     counts: dict[str, int] = {}
     for _ in range(2):  # the first step of all finds memory as nobody will find it again
         for runner in runners.values():
@@ -179,6 +187,7 @@ def measure(case: Case, repeats: int, tick: Callable[[], None]) -> dict[str, Any
             "parameters": sum(p.numel() for p in runner.net.parameters()),
             **{f"{kind}_seconds": mid[kind] for kind in kinds},
             **{f"{kind}_all": times[side, kind] for kind in kinds},
+            **{f"{kind}_first": first[side, kind] for kind in kinds},
             "train_mfu": 3 * work / mid["train"] / reached,
             "sample_mfu": work / mid["sample"] / reached,
             "memory": memory(case, side),
@@ -227,8 +236,10 @@ def compare(cases: list[Case], repeats: int, out: Path, tick: Callable[[], None]
     """All cases, written to `out`/training.json; those that are there already, of the same run, are not measured again.
 
     Raises:
-        InputError: A preset that diffusers has no counterpart of, a folder of another run.
+        InputError: A preset that diffusers has no counterpart of, a folder of another run, a machine where nothing can be compiled.
     """
+    if any(case.compile for case in cases):
+        check_compiler(cases[0].device)
     for case in cases:
         size = preset(case.preset).net
         if not isinstance(size, (SiTSize, UNetSize)):

@@ -129,6 +129,8 @@ class Training:
     """Threads of the CPU; all its cores unless given."""
     precision: str = "float32"
     """float32, or bf16 by autocast."""
+    compile: bool = False
+    """Compile both sides' networks by torch.compile."""
     device: str = "cpu"
     """cpu or cuda."""
     out: str = "runs/bench-training"
@@ -153,7 +155,7 @@ def _training(argv: list[str]) -> int:
         if value < 1:
             raise InputError(f"--{name} {value} is not a positive number", f"--{name} 1 or more")
     check_device(told.device)
-    cases = [Case(name, told.batch, told.device, told.precision, threads) for name in told.presets]
+    cases = [Case(name, told.batch, told.device, told.precision, threads, told.compile) for name in told.presets]
     with Board() as board, board.row("steps beside diffusers", len(cases) * told.repeats) as row:
         found = compare(cases, told.repeats, Path(told.out), lambda: row(1), told.force)
     print(f"{'network':<12}{'step':<8}{'side':<12}{'seconds':>9}{'ratio':>7}{'MFU':>6}{'peak GB':>9}{'parameters':>13}")
@@ -163,6 +165,10 @@ def _training(argv: list[str]) -> int:
                 one = case[side]
                 line = f"{case['preset']:<12}{kind:<8}{side:<12}{one[f'{kind}_seconds']:>9.4f}{ratio:>7}{one[f'{kind}_mfu']:>6.0%}"
                 print(f"{line}{one['memory'] / 1e9:>9.2f}{one['parameters']:>13,}")
-    print(f"ratio: times as fast as diffusers, median of {told.repeats} turns; batch {told.batch}, {threads} threads, {told.precision}")
+    how = f"batch {told.batch}, {threads} threads, {told.precision}{', both compiled' if told.compile else ''}"
+    print(f"ratio: times as fast as diffusers, median of {told.repeats} turns; {how}")
+    for case in found if told.compile else ():
+        own, other = (sum(case[side][f"{kind}_first"] for kind in ("train", "sample")) for side in ("scorescope", "diffusers"))
+        print(f"{case['preset']}: compiled in {own:.0f} s, diffusers' in {other:.0f} s")
     print(f"results  {Path(told.out) / 'training.json'}")
     return 0

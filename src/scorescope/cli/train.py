@@ -105,7 +105,7 @@ def main(argv: list[str]) -> int:
         raise InputError(f"preset {told.preset} needs --bank", "scorescope bank build photos/ --out photos.bank, then --bank photos.bank")
     check_device(told.device)
     bank = named_bank(told.bank or "digits")
-    steps = f"{told.recipe.steps:,} steps of {told.recipe.batch} examples"
+    steps = f"{told.recipe.steps:,} steps of {told.recipe.batch} examples{', compiled' if told.recipe.compile else ''}"
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes one speaks for all
     with Board(quiet=not first) as board, board.row(f"training {told.preset}", told.recipe.steps) as row:
         folder = Path(told.out) / "tensorboard" if told.tensorboard else None

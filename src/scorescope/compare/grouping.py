@@ -12,7 +12,7 @@ from scorescope.errors import InputError
 from scorescope.evaluate import flops
 
 SIZE = ("width", "depth", "heads", "channels", "multipliers", "residual_blocks", "head_width")
-LENGTH = ("steps", "seed", "accumulate", "precision", "features")
+LENGTH = ("steps", "seed", "accumulate", "precision", "compile", "features")
 BACKWARD = 3
 """Operations of a step over those of its forward passes: backward passes take twice as many."""
 

@@ -27,17 +27,23 @@ def stage_of(net: nn.Module, depth: int, option: str) -> nn.Module:
 
 @contextmanager
 def tapped(stage: nn.Module) -> Iterator[list[Tensor]]:
-    """The outputs that a stage gives inside the block, in order; nothing is kept after it."""
+    """After the block: the output that a stage gave last inside it. Nothing is left in the stage.
+
+    A compiled network keeps the hook that it was compiled with, and asks for no other: so it is one function, and leaves what it sees in
+    the stage itself.
+    """
     seen: list[Tensor] = []
-
-    def see(module: nn.Module, given: Any, answer: Tensor) -> None:
-        seen.append(answer)
-
-    handle = stage.register_forward_hook(see)
+    handle = stage.register_forward_hook(_see)
     try:
         yield seen
+        seen.append(vars(stage)["seen"])
     finally:
         handle.remove()
+        vars(stage).pop("seen", None)
+
+
+def _see(module: nn.Module, given: Any, answer: Tensor) -> None:
+    module.seen = answer
 
 
 def tokens(h: Tensor) -> Tensor:

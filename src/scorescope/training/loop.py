@@ -31,7 +31,8 @@ from scorescope.files import write_json, write_tensors, write_text
 from scorescope.nets import build
 from scorescope.rows import Bank
 from scorescope.training.checkpoint import KIND, State, newest, restore, save
-from scorescope.training.examples import Batch, ahead
+from scorescope.training.compiling import check_compiler, compiled, told
+from scorescope.training.examples import Batch, ahead, batch
 from scorescope.training.objectives import Setting, Terms
 from scorescope.training.recipe import Recipe, plain
 
@@ -127,7 +128,7 @@ def train(
 
     Raises:
         InputError: A value of the recipe, a folder that holds another run or anything else or is being written, a bank the architecture
-            can't take, a batch that the ranks can't share, a loss that is not finite.
+            can't take, a batch that the ranks can't share, a network that can't be compiled, a loss that is not finite.
     """
     folder = Path(out)
     recipe.validate()
@@ -143,6 +144,8 @@ def train(
     if recipe.batch % (hardware.num_processes * recipe.accumulate):
         parts = f"{hardware.num_processes} ranks × --accumulate {recipe.accumulate}"
         raise InputError(f"--batch {recipe.batch} can't be shared evenly by {parts}", "a multiple of their product")
+    if recipe.compile:
+        check_compiler(device)
     state, rows = _start(recipe, config, bank, str(hardware.device))
     saved = newest(folder) if continued else None
     notes = {"bank": _named(whole)}
@@ -151,10 +154,14 @@ def train(
     elif fork is not None:
         notes["forked"] = _forked(state, Path(fork))
     del saved
+    net = compiled(state.net) if recipe.compile else state.net
+    task = hardware.prepare(Task(net, state.loss, recipe.precision))  # type: ignore[arg-type]
+    if recipe.compile:
+        _compile(state, task, recipe, rows, hardware)
     main = hardware.is_main_process
     hardware.wait_for_everyone()  # all have read the folder before the first writes
     with runs.claimed(folder, KIND, settings, notes=notes, force=force, hint=hint) if main else nullcontext():
-        _run(state, recipe, rows, hardware, folder, Hooks(report, save_every, watchers))
+        _run(state, task, recipe, rows, hardware, folder, Hooks(report, save_every, watchers))
         if main:
             _finish(state, recipe, described(recipe, whole), folder)
         hardware.wait_for_everyone()
@@ -174,6 +181,7 @@ def _named(bank: Bank) -> dict[str, Any]:
 
 def _run(
     state: State,
+    task: nn.Module,
     recipe: Recipe[Any, Any],
     rows: Bank,
     hardware: Accelerator,
@@ -181,8 +189,7 @@ def _run(
     hooks: Hooks,
 ) -> None:
     """All steps that are left."""
-    task, main = hardware.prepare(Task(state.net, state.loss, recipe.precision)), hardware.is_main_process
-    share = recipe.batch // (hardware.num_processes * recipe.accumulate)
+    main, share = hardware.is_main_process, _share(recipe, hardware)
     begun = told = saved = time.monotonic()
     first = state.step
     # The items of a rank: of each step its own share, in `accumulate` parts.
@@ -243,6 +250,19 @@ def _step(state: State, task: nn.Module, recipe: Recipe[Any, Any], examples: Ite
     with torch.no_grad():
         torch._foreach_lerp_(list(state.ema.parameters()), list(state.net.parameters()), 1 - decay)
     return asked > 0
+
+
+def _share(recipe: Recipe[Any, Any], hardware: Accelerator) -> int:
+    """Examples of a part of a rank's step."""
+    return recipe.batch // (hardware.num_processes * recipe.accumulate)
+
+
+def _compile(state: State, task: nn.Module, recipe: Recipe[Any, Any], rows: Bank, hardware: Accelerator) -> None:
+    """Compile the network by a pass forward and back that changes nothing, so that whatever fails does so before anything is written."""
+    examples = batch(rows, recipe.seed, 0, _share(recipe, hardware), recipe.class_dropout)
+    with told(), hardware.no_sync(task):
+        task(examples.to(hardware.device))["loss"].backward()
+    state.optimizer.zero_grad(set_to_none=True)
 
 
 def _hardware(device: str) -> Accelerator:

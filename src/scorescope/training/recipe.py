@@ -38,6 +38,7 @@ class Recipe(Generic[Net, Aim]):
         condition: On classes: auto (if the bank has labels), class (it must) or none.
         class_dropout: Share of examples trained without their label.
         precision: float32, or bf16: autocast, with float32 weights.
+        compile: Use torch.compile; sums are rounded otherwise.
         seed: Names every random stream of the run.
     """
 
@@ -53,6 +54,7 @@ class Recipe(Generic[Net, Aim]):
     condition: str = "auto"
     class_dropout: float = 0.1
     precision: str = "float32"
+    compile: bool = False
     seed: int = 0
 
     @property
@@ -61,9 +63,10 @@ class Recipe(Generic[Net, Aim]):
         return nets.family_of(self.net)
 
     def record(self) -> dict[str, Any]:
-        """As plain values: those of the network, the objective and the interpolant beside the recipe's own."""
+        """As plain values: those of the network, the objective and the interpolant beside the recipe's own; `compile` where it is true."""
         parts = {"family": self.family, "objective": objectives.name_of(self.objective)}
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("net", "objective", "interpolant")}
+        apart = ("net", "objective", "interpolant", *(() if self.compile else ("compile",)))  # without it a record is as it always was
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         return parts | plain(self.net) | plain(self.objective) | plain(self.interpolant) | own
 
     def shown(self, bank: Bank) -> Bank:
