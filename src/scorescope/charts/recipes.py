@@ -18,7 +18,7 @@ from scorescope.charts.grammar import BLACK, GREY, Drawing, Key, Row, Vertical, 
 from scorescope.charts.layers import colour, dashes, panel, rule
 from scorescope.charts.page import grid, width_of
 from scorescope.charts.tables import number
-from scorescope.claims import Verdict
+from scorescope.claims.claim import Finding, Verdict
 from scorescope.errors import InputError
 from scorescope.recipes.lines import Line
 from scorescope.statistics import Estimate
@@ -66,15 +66,29 @@ def draw(tables: Mapping[str, xr.Dataset], title: str = "") -> Drawing:
 
 
 def _fact(tables: Mapping[str, xr.Dataset]) -> str:
-    """The most that the tables say: which recipe extrapolates better, else what is straight, else the slope."""
+    """The most that tables say: which recipe extrapolates better, of several tables a word each; else what is straight, or the slope."""
+    if len(tables) > 1:
+        most = [_told(runs) for runs in tables.values()]
+        return _begun("; ".join(one.judged.says for one in most if one)) or "Nothing can be told"
     said = [one for runs in tables.values() for one in recipes.findings(runs)]
     two = [one for one in said if one.claim.name == "extrapolates"]
     told = [one for one in said if one.judged.verdict in (Verdict.SUPPORTED, Verdict.CONTRADICTED)]
     if two or told:
-        text = (two or told)[0].text
-        return f"W{text[1:]}" if text.startswith(("which ", "whether ")) else text  # else it begins with a recipe's name
+        return _begun((two or told)[0].text)
     runs = next(iter(tables.values()))
     return recipes.described(runs, recipes.usable(runs)[0])
+
+
+def _told(runs: xr.Dataset) -> Finding | None:
+    """Of a table the first comparison at equal loss that can be told, else the first."""
+    two = [one for one in recipes.findings(runs) if one.claim.name == "extrapolates"]
+    told = [one for one in two if one.judged.verdict in (Verdict.SUPPORTED, Verdict.CONTRADICTED)]
+    return next(iter(told or two), None)
+
+
+def _begun(text: str) -> str:
+    """A sentence that may begin in the middle; else it begins with a recipe's name."""
+    return f"W{text[1:]}" if text.startswith(("which ", "whether ")) else text
 
 
 def _rows(runs: xr.Dataset) -> list[Row]:

@@ -150,7 +150,8 @@ def _judged(panel: str, claim: str, recipe: str) -> Callable[[xr.Dataset, str], 
         table = of(results, panel)
         if recipe not in recipes.names(table):
             raise NotJudged("it was not run at this scale")
-        return recipes.CLAIMS[claim].judge(table, recipe)
+        judged = recipes.CLAIMS[claim].judge(table, recipe)
+        return replace(judged, says=judged.says.replace("which of", "Which of"))
 
     return judge
 
@@ -211,5 +212,11 @@ EXPERIMENT = Experiment(
             )
         ),
     ),
+    {
+        "desk": "A network's loss tells most of the distance, whatever the recipe: REPA to a descriptor of edges moves neither beyond "
+        "chance. At equal loss U-Nets draw nearer samples, by a fifth, over the narrow range of losses that both kinds have; and, unlike "
+        "in the paper, they fit better at equal compute, too: on images of 28×28, after a few thousand steps. All networks are far from "
+        "what real rows score against each other.",
+    },
     trainings=trainings,
 )
