@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,9 @@ from hypothesis import strategies as st
 
 import scorescope as ss
 from scorescope.search import nearest, neighbours, pairs, products
-from scorescope.search.bounds import bounds_for
 from scorescope.search.pairs import NO_PAIR, Pair
-from scorescope.search.quantize import Quantizer
-from scorescope.search.sketch import Sketches
+from scorescope.search.sketch import PRECISE, Axes, Sketches, limit_of, squares
+from scorescope.search.units import Units
 
 CPU = torch.device("cpu")
 
@@ -169,15 +169,16 @@ def test_no_pair_of_rows_is_nearer_than_its_bounds(kind, flips):
     bank = spread_bank(kind, flips)
     rows, n = all_rows(bank), len(bank.rows)
     true = np.sqrt(np.square(rows[:n, None] - rows[None]).sum(2))
-    quantizer, sketches, every = Quantizer.of(bank, CPU), Sketches(bank, CPU), torch.arange(n)
+    sketches, every = Sketches(bank, CPU), torch.arange(n)
     sketches.take(0, np.asarray(bank.rows[:100]))
     sketches.take(100, np.asarray(bank.rows[100:]))
-    q, residual = quantizer.bounded(np.asarray(bank.rows))
+    ((_, whole),) = Units.of(bank, CPU).rows(np.asarray(bank.rows))
+    reach = float(whole.norm(dim=1).max())
     for mirrored in range(1 + flips):
         apart = torch.from_numpy(true[:, n * mirrored : n * mirrored + n])
-        other = q.reshape(bank.rows.shape).flip(-1).reshape(q.shape) if mirrored else q
-        rounded = quantizer.step * torch.cdist(q.double(), other.double())
-        assert ((rounded - apart).abs() <= 2 * residual + 1e-12).all()
+        other = whole.reshape(bank.rows.shape).flip(-1).flatten(1) if mirrored else whole
+        unit = sketches.axes.units.unit
+        assert (squares(whole, other) <= apart.clone().apply_(lambda x, r=reach, u=unit: limit_of(x / u + 1e-6 * r, bank.d + 2, r))).all()
         square = sketches.squares(every, every, bool(mirrored))
         limit = apart.clone().apply_(sketches.limit)
         assert (square <= limit).all()
@@ -198,14 +199,18 @@ def test_no_row_is_nearer_to_a_point_than_its_bound(kind, flips):
     own = bank[np.arange(40)]
     x = torch.cat([own, (own + own.flip(0)) / 2, own + 1e-3 * torch.randn(own.shape, generator=torch.Generator().manual_seed(0)), 50 * own])
     flat, rows = x.double().flatten(1), torch.from_numpy(all_rows(bank))
-    bounds = bounds_for(bank, flat)
-    bounds.load(np.asarray(bank.rows))
-    for mirrored in range(1 + flips):
-        bound = bounds.squares(slice(20, None), bool(mirrored)).clamp(min=0).sqrt() - bounds.slack[20:, None]
-        apart = torch.cdist(flat[20:], rows[300 * mirrored :][:300], compute_mode="donot_use_mm_for_euclid_dist")
-        assert (bound <= apart).all()
-        loss = (apart - bound) / apart.clamp(min=1)
-        assert loss.median() < 1e-3
+    units, sketches = Units.of(bank, CPU), Sketches(bank, CPU, each=True)
+    sketches.take(0, np.asarray(bank.rows))
+    for mirrored, side in enumerate(nearest._sides(bank, flat)):
+        apart = torch.cdist(side, rows[:300], compute_mode="donot_use_mm_for_euclid_dist")
+        np.testing.assert_allclose(apart, torch.cdist(flat, rows[300 * mirrored :][:300]), rtol=1e-6, atol=1e-4)
+        whole = nearest.Points(units.scaled(side), torch.zeros(len(side)), units.unit)
+        for points, blocks, loss in ((whole, nearest._whole(units), 1e-3), (sketches.points(side), nearest._sketched(sketches), 0.3)):
+            some, ((_, x),) = points[20:], blocks
+            product = some.products(x)
+            assert all((product[:, j] <= some.limit(apart[20:, j])).all() for j in range(300))
+            closer = torch.stack([product[:, j] <= some.limit(apart[20:, j] - loss * apart[20:, j].clamp(min=1)) for j in range(300)], 1)
+            assert closer.double().mean() < 0.5
 
 
 @pytest.mark.parametrize("d", [1, 7, 1024, 2500, 40_000])
@@ -218,7 +223,6 @@ def test_integer_products_are_exact(d, hardware, monkeypatch):
     a[0] = b[0] = -128
     found = products.integer_products(torch.from_numpy(a.astype(np.int8)), torch.from_numpy(b.astype(np.int8)))
     np.testing.assert_array_equal(found, a @ b.T)
-    np.testing.assert_array_equal(products.integer_squares(torch.from_numpy(a.astype(np.int8))), np.square(a).sum(1))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -256,7 +260,7 @@ def test_rows_whose_squares_float32_does_not_hold(size, flips):
 @pytest.mark.parametrize("kind", KINDS)
 def test_well_separated_rows_are_settled_without_a_second_look(kind, monkeypatch):
     """The certificate is of use: on ordinary data it is not refused, so nothing is computed twice."""
-    monkeypatch.setattr(nearest._Search, "widen", lambda *rest: pytest.fail("all rows were asked again"))
+    monkeypatch.setattr(nearest._Search, "_widen", lambda *rest: pytest.fail("all rows were asked again"))
     rng = np.random.default_rng(0)
     rows = rng.uniform(-1, 1, (2_000, 1, 8, 8))
     bank = ss.Bank.from_arrays((rows * 127.5 + 127.5).astype(np.uint8) if kind == "uint8" else rows.astype(kind))
@@ -266,10 +270,10 @@ def test_well_separated_rows_are_settled_without_a_second_look(kind, monkeypatch
 
 
 def test_sketches_leave_few_pairs_of_data_with_principal_axes(monkeypatch):
-    """The sketch is of use: no tile falls back to 8 bits, and boxes spare most pairs of tiles."""
+    """The sketch is of use: no tile falls back to whole rows, and boxes spare most pairs of tiles."""
     monkeypatch.setattr(pairs, "TILE", 64)
     monkeypatch.setattr(pairs, "MANY", 64)
-    monkeypatch.setattr(pairs._Tile, "quantized", property(lambda tile: pytest.fail("8 bits were needed")))
+    monkeypatch.setattr(pairs._Tile, "whole", property(lambda tile: pytest.fail("whole rows were needed")))
     seen = []
     look = pairs._Search._look
     monkeypatch.setattr(pairs._Search, "_look", lambda self, *rest: seen.append(0) or look(self, *rest))
@@ -342,3 +346,69 @@ def test_points_that_can_not_be_asked_for_are_refused():
         neighbours(bank, x, 1)
     with pytest.raises(ss.InputError, match="k of at least 1"):
         neighbours(bank, x[:2], 0)
+
+
+def drawn_bank(kind, flips):
+    """2,000 rows with a steep spectrum, 100 copies, rows a hair apart, and rows of nearly nothing."""
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((2_000, 3, 6, 8)) @ np.diag(np.geomspace(1, 0.02, 8))
+    x += rng.standard_normal((2_000, 3, 1, 1))
+    x[1_000:1_100] = x[:100]
+    x[1_100:1_150] = x[100:150] + 1e-3 * rng.standard_normal((50, 3, 6, 8))
+    x[1_150:1_200] = x[150:200][..., ::-1]
+    x[1_200:1_210] *= 1e-3
+    stored = (x * 20 + 128).clip(0, 255).astype(np.uint8) if kind == "uint8" else (x + 3).astype(kind)
+    return ss.Bank.from_arrays(stored, flips=flips)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_sketched_neighbours_are_those_of_a_brute_force(kind, flips, alone, monkeypatch):
+    """Rows, copies, points between rows and far from all, more of them than sketches cost; small blocks; and points that are given up."""
+    bank, rng = drawn_bank(kind, flips), np.random.default_rng(1)
+    own = np.concatenate([np.arange(0, 30), np.arange(1_000, 1_030), np.arange(1_195, 1_210), rng.integers(2_000, size=15)])
+    x = bank[own]
+    x[::3] += 0.1 * torch.randn(x[::3].shape, generator=torch.Generator().manual_seed(0))
+    x[1] *= 40
+    of = Axes.of
+    monkeypatch.setattr(Axes, "of", lambda *given: replace(of(*given), useful=True))
+    monkeypatch.setattr(nearest, "LONGEST", 1)
+    monkeypatch.setattr(nearest, "SKETCHES", 700)
+    monkeypatch.setattr(nearest, "QUERIES", 37)
+    given_up = []
+    widen = nearest._Search._widen
+    monkeypatch.setattr(nearest._Search, "_widen", lambda self, *rest: given_up.append(len(left := widen(self, *rest))) or left)
+    without = torch.from_numpy(own) if alone else None
+    for settle in (32, 10**9):
+        monkeypatch.setattr(nearest, "SETTLE", settle)
+        for k in (1, 7):
+            index, distance = neighbours(bank, x, k, without=without)
+            expected_index, expected = brute_nearest(bank, x, k, without)
+            np.testing.assert_array_equal(index, expected_index)
+            np.testing.assert_allclose(distance, expected, rtol=1e-12, atol=1e-12)
+    assert nearest._known[bank][CPU][1] is not None
+    assert any(given_up)
+
+
+def test_sketches_are_not_made_where_they_tell_nothing_or_few_points_are_asked_for():
+    rng = np.random.default_rng(0)
+    noise = ss.Bank.from_arrays(rng.standard_normal((2_000, 400)).astype(np.float32))
+    smooth = ss.Bank.from_arrays((rng.standard_normal((2_000, 400)) * np.geomspace(1, 1e-3, 400)).astype(np.float32))
+    for bank, of_use in ((noise, False), (smooth, True)):
+        neighbours(bank, bank[np.arange(200)], 1)
+        assert nearest._known[bank][CPU][1] is None
+        neighbours(bank, bank[np.arange(200)], 1)
+        assert (nearest._known[bank][CPU][1] is not None) is of_use
+
+
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_sketches_in_float32_are_off_by_no_more_than_they_say(kind, flips):
+    bank = drawn_bank(kind, flips)
+    sketches = Sketches(bank, CPU)
+    sketches.take(0, np.asarray(bank.rows))
+    for side, rows in zip(sketches.sides, torch.from_numpy(all_rows(bank)).split(2_000), strict=True):
+        exact = sketches.axes.sketch(sketches.axes.units.scaled(rows))
+        assert ((side - exact).norm(dim=1) <= sketches.slack).all()
+    assert sketches.off < 2 * PRECISE

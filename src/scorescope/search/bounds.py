@@ -1,97 +1,64 @@
-"""Lower bounds on the squared distances of points to the rows of a block, by products.
+"""Lower bounds on the distances of points to rows, by one float32 product whose rounding is bounded.
 
-⟨x, mirror(y)⟩ = ⟨mirror(x), y⟩, and centres are their own mirror images, so mirrored rows are never made.
+With z and x in units of the rows, s = max(1, ‖z‖), w their width and γ = n·u/(1 − n·u), n = w + 16, u = 2⁻²⁴ (any order of summation):
+
+    ‖z − x‖² = ‖z‖² + 2s·G,    G = ‖x‖²/(2s) − ⟨z/s, x⟩ ≥ ⟨(−z/s, 1/s, −1), (x, ‖x‖²/2, e)⟩,    e = 2γ‖x‖ + 4γ·‖x‖²/2
+
+where the right side is computed in float32: its sum is off by at most γ(‖x‖ + ‖x‖²/2s + e), and z/s, x and ‖x‖² by u, u and 2γ of
+themselves. The same product serves whole rows (w = d) and their sketches, whose distances never exceed those of the rows.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.rows.bank import Bank
-from scorescope.search.products import U32, U64, integer_products, integer_squares
-from scorescope.search.quantize import BASE, Quantizer, centre_of, planes
+from scorescope.search.products import U32, U64
+
+TINY = 1e-30  # more than what underflow takes from a sum in units of the rows
 
 
-class Bounds(Protocol):
-    """No row is nearer to point i than √bound − slack_i, with bound from `squares` (0 where it is negative)."""
-
-    slack: Tensor
-
-    def load(self, stored: np.ndarray) -> None:
-        """Take the stored rows (n, *shape) of a block."""
-
-    def squares(self, part: slice, mirrored: bool) -> Tensor:
-        """Bounds (b, n) float64 for some of the points and the rows of the block, or the rows' mirror images."""
-
-
-def bounds_for(bank: Bank, flat: Tensor) -> Bounds:
-    """The tightest kind that the bank's storage allows, for points (B, d) float64."""
-    return (IntegerBounds if bank.rows.dtype == np.uint8 else FloatBounds)(bank, flat)
+def columns(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """(x, ‖x‖²/2, e) (n, w + 2) float32 of x (n, w) float32; in `out`, whose first w columns are x, if given."""
+    width = x.shape[1]
+    out = torch.cat([x, x.new_empty(len(x), 2)], 1) if out is None else out
+    terms = (width + 16) * U32
+    gamma, norm = terms / (1 - terms), x.norm(dim=1).double()
+    half = norm.square() / 2
+    out[:, width] = half
+    out[:, width + 1] = gamma * (2 * norm + 4 * half) + TINY
+    return out
 
 
-class IntegerBounds:
-    """Rows stored in 8 bits, points rounded to two digit planes: exact integer products."""
+class Points:
+    """Points z (B, w) float64; the rows are known but for `slack` (B,), all in units of `unit`."""
 
-    def __init__(self, bank: Bank, flat: Tensor) -> None:
-        self.quantizer = Quantizer.of(bank, flat.device)
-        centred, step = flat - self.quantizer.centre, self.quantizer.step
-        wider = (centred.abs().amax(1) / (127 * step)).clamp(min=1)  # steps of the rows that a step of the point takes
-        digits, residual = planes(centred, (step * wider)[:, None], 2)
-        self.sides = [digits.transpose(0, 1)]
-        if bank.flips:
-            self.sides.append(self.sides[0].reshape(len(flat), 2, *bank.shape).flip(-1).reshape(len(flat), 2, bank.d))
-        self.slack = residual.norm(dim=1) + self.quantizer.bound + 8 * U64 * (flat.norm(dim=1) + self.quantizer.centre.norm())
-        # Bounds are sums of terms, each at most the sum of both squares, that are rounded a few times, and once more for each column.
-        self.keep = step**2 * (1 - (bank.d + 32) * U64)
-        self.square = self.keep * wider**2 * digits[0].double().add_(digits[1], alpha=1 / BASE).square().sum(1)
-        self.slope = -2 * step**2 * wider
+    def __init__(self, z: Tensor, slack: Tensor, unit: float) -> None:
+        self.slack, self.unit, self.square = slack, unit, z.square().sum(1)
+        self.long = z.norm(dim=1).clamp(min=1)
+        one = torch.ones_like(self.long)
+        self.left = torch.cat([-z / self.long[:, None], 1 / self.long[:, None], -one[:, None]], 1).float()
 
-    def load(self, stored: np.ndarray) -> None:
-        """As integers."""
-        self.q = self.quantizer.q(stored)
-        self.row_square = self.keep * integer_squares(self.q).double()
+    def __getitem__(self, part: slice | Tensor) -> Points:
+        """Some of them."""
+        some = object.__new__(Points)
+        some.unit = self.unit
+        some.slack, some.square, some.long, some.left = self.slack[part], self.square[part], self.long[part], self.left[part]
+        return some
 
-    def squares(self, part: slice, mirrored: bool) -> Tensor:
-        """From the products with both planes."""
-        digits = self.sides[mirrored][part]
-        both = integer_products(digits.transpose(0, 1).flatten(0, 1), self.q)
-        total = both[: len(digits)].double().add_(both[len(digits) :], alpha=1 / BASE)
-        return total.mul_(self.slope[part, None]).add_(self.row_square).add_(self.square[part, None])
+    def likely(self) -> Points:
+        """Sketches whose products are what is likely instead of what is sure: as if what they leave out were orthogonal."""
+        some = self[:]
+        some.left = self.left.clone()
+        some.left[:, -3] = 0
+        return some
 
+    def products(self, rows: Tensor) -> Tensor:
+        """Lower bounds (B, n) float32 of G for the `columns` of rows."""
+        return self.left @ rows.T
 
-class FloatBounds:
-    """float32 products of the directions of rows and points from the centre; their error is below (d + 8)·2⁻²⁴ for any order of summation.
-
-    Directions have norm 1, so that no product overflows or loses its digits near zero, however large or small the rows are.
-    """
-
-    def __init__(self, bank: Bank, flat: Tensor) -> None:
-        self.bank, self.centre = bank, centre_of(bank, flat.device)
-        self.norm, direction = _direction(flat - self.centre)
-        self.sides = [direction] + ([direction.reshape(-1, *bank.shape).flip(-1).flatten(1)] if bank.flips else [])
-        terms = (bank.d + 8) * U32
-        self.relative = terms / (1 - terms)
-        self.square = self.norm**2 * (1 - (bank.d + 32) * U64)
-        self.slack = 8 * U64 * (flat.norm(dim=1) + self.centre.norm())
-
-    def load(self, stored: np.ndarray) -> None:
-        """As norms and directions."""
-        x = torch.from_numpy(self.bank.decode(stored).reshape(len(stored), -1)).to(self.centre.device)
-        norms, directions = zip(*(_direction(some.double() - self.centre) for some in x.split(64)), strict=True)
-        self.row_norm, self.x = torch.cat(norms), torch.cat(directions)
-        self.row_square = self.row_norm**2 * (1 - (self.bank.d + 32) * U64)
-
-    def squares(self, part: slice, mirrored: bool) -> Tensor:
-        """‖x‖² − 2⟨x, y⟩ + ‖y‖², with as large a product as there can be."""
-        total = (self.sides[mirrored][part] @ self.x.T).double().add_(self.relative).mul_(-2 * self.norm[part, None]).mul_(self.row_norm)
-        return total.add_(self.row_square).add_(self.square[part, None])
-
-
-def _direction(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Norms (n,) float64 of x (n, d), and x divided by them in float32."""
-    norm = x.norm(dim=1)
-    return norm, x.div_(norm.clamp(min=torch.finfo(torch.float64).tiny)[:, None]).float()
+    def limit(self, distance: Tensor) -> Tensor:
+        """No row is within `distance` (B,) whose product is above this (B,) float32."""
+        square = (distance / self.unit + self.slack).square()
+        found = (square - self.square + 16 * U64 * (square + self.square)) / (2 * self.long)
+        return (found + found.abs() * 2 * U32 + TINY).float()

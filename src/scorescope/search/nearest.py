@@ -1,34 +1,44 @@
 """Exact nearest rows: products nominate with a proven bound, direct differences in float64 decide.
 
-Rows that are stored in 8 bits are multiplied as integers, without any error, by points rounded to 16 bits; others in float32. Where
-the bound leaves room for a row that was not nominated (many near-ties, many copies), a second pass settles every such row, so that
-the answer never depends on blocks, batches or rounding.
+    1. Sketches of all rows, where a sample of the bank says that they are of use: short float32 products leave few rows to most points.
+    2. Whole rows for the other points: one float32 product.
+
+Either way the likeliest rows are settled first, and then every row that the bound leaves within the distance of the k-th of them, so
+that the answer never depends on blocks, batches or rounding. Sketches are kept while the bank is open: 4 bytes a coordinate, of which
+there are 46 to 257 a row, and made once as many points were asked for as their making costs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scorescope.errors import InputError
 from scorescope.rows.bank import Bank
-from scorescope.search.bounds import bounds_for
-from scorescope.search.products import full_precision
+from scorescope.search.bounds import TINY, Points, columns
+from scorescope.search.products import U32, U64, full_precision
+from scorescope.search.sketch import LONGEST, SETTLE, Sketches
+from scorescope.search.units import Units
 
 FARTHEST = 1e100  # values whose squares and sums float64 holds with ease
 SPARE = 8  # nominated beyond the k that are asked for
-BLOCK = 1 << 25  # values of one block of rows
+BLOCK = 1 << 24  # values of one block of rows
 QUERIES = 256  # points that are multiplied by a block at a time
+SKETCHES = 1 << 16  # of one block
 VALUES = 1 << 18  # float64 values of one step of direct differences
+
+_known: WeakKeyDictionary[Bank, dict[torch.device, tuple[int, Sketches | None]]] = WeakKeyDictionary()
 
 
 def neighbours(bank: Bank, x: Tensor, k: int, *, without: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The k nearest rows of points x (B, *shape), exact: indices (B, k) and Euclidean distances (B, k) float64, nearest first.
 
-    Computed on the device of x; the rows are read once and in order, whatever B. Mirrored rows count where the bank has flips.
+    Computed on the device of x. Mirrored rows count where the bank has flips.
     Distances are those of direct differences in float64, ties go to the smaller index. k is cut to the number of rows there are.
 
     Args:
@@ -60,78 +70,208 @@ def neighbours(bank: Bank, x: Tensor, k: int, *, without: Tensor | None = None) 
         nothing = torch.zeros((len(x), k), dtype=torch.float64, device=x.device)
         return nothing.long(), nothing
     with full_precision(x.device):
-        nominated, least = _Search(bank, flat, banned, k).nominate()
-        index, distance = _Search(bank, flat, banned, k).settle(nominated, least)
-        # No row that was not nominated is nearer than the last of those that were.
-        doubtful = (~(distance[:, -1] < least[:, -1])).nonzero().flatten()
-        if len(doubtful) and nominated.shape[1] < len(bank):
-            again = _Search(bank, flat[doubtful], None if banned is None else banned[doubtful], k)
-            index[doubtful], distance[doubtful] = again.widen(index[doubtful], distance[doubtful])
+        units, sketches = Units.of(bank, x.device), _sketches(bank, x.device, len(x))
+        slack = 8 * U64 * (flat.norm(dim=1) + units.centre.norm()) / units.unit
+        whole = [Points(units.scaled(side), slack, units.unit) for side in _sides(bank, flat)]
+        if sketches is None:
+            return _Search(bank, flat, banned, k, whole, lambda: _whole(units)).run()[:2]
+        points = [sketches.points(side) for side in _sides(bank, flat)]
+        index, distance, left = _Search(
+            bank, flat, banned, k, points, lambda: _sketched(sketches), _Single(units, whole, sketches.norms)
+        ).run()
+        if len(left):
+            some = [points[left] for points in whole]
+            search = _Search(bank, flat[left], None if banned is None else banned[left], k, some, lambda: _whole(units))
+            index[left], distance[left], _ = search.run()
     return index, distance
+
+
+def _sides(bank: Bank, flat: Tensor) -> list[Tensor]:
+    """Points (B, d) and, with flips, their mirror images: ⟨z, mirror(x)⟩ = ⟨mirror(z), x⟩, so that mirrored rows are never made."""
+    return [flat, flat.reshape(-1, *bank.shape).flip(-1).flatten(1)] if bank.flips else [flat]
+
+
+def _sketches(bank: Bank, device: torch.device, count: int) -> Sketches | None:
+    """Those of all rows, once whole rows would cost as much for the points asked for so far; None where they are of no use."""
+    known = _known.setdefault(bank, {})
+    asked, sketches = known.get(device, (0, None))
+    if sketches is None and 0 <= asked <= LONGEST:
+        asked += count
+        if asked > LONGEST and len(bank.rows) > 4 * LONGEST:
+            sketches = Sketches(bank, device, each=True)
+            if sketches.axes.useful:
+                for start, stored in _stored(bank):
+                    sketches.take(start, stored)
+            else:
+                sketches = None
+    known[device] = asked, sketches
+    return sketches
+
+
+def _stored(bank: Bank) -> Iterator[tuple[int, np.ndarray]]:
+    """All stored rows, a block at a time."""
+    step, n = max(64, BLOCK // bank.d), len(bank.rows)
+    for start in range(0, n, step):
+        yield start, bank.stored(start, min(start + step, n))
+
+
+def _whole(units: Units) -> Iterator[tuple[int, Tensor]]:
+    """The columns of whole rows, a block at a time, in memory that lasts until the next."""
+    room = torch.empty(0, device=units.centre.device)
+    for start, stored in _stored(units.bank):
+        size = (len(stored), units.bank.d + 2)
+        if room.numel() < size[0] * size[1]:
+            room = torch.empty(size, device=room.device)
+        out = room.flatten()[: size[0] * size[1]].view(size)
+        for first, x in units.rows(stored):
+            out[first : first + len(x), : units.bank.d] = x
+            columns(x, out[first : first + len(x)])
+        yield start, out
+
+
+def _sketched(sketches: Sketches) -> Iterator[tuple[int, Tensor]]:
+    """The columns of sketches, a block at a time."""
+    for start in range(0, len(sketches.sides[0]), SKETCHES):
+        yield start, columns(sketches.sides[0][start : start + SKETCHES])
+
+
+@dataclass(frozen=True)
+class _Single:
+    """Single whole rows, of which `norms` (N,) are known, against `points` and their mirror images.
+
+    Rows are slope·v + offset of the stored values v, so that ⟨a, row⟩ = slope·⟨a, v⟩ + ⟨a, offset⟩ and rows need not be centred.
+    """
+
+    units: Units
+    points: list[Points]
+    norms: Tensor
+
+    def within(self, point: Tensor, row: Tensor, side: int, distance: Tensor) -> Tensor:
+        """Which pairs (M,) of points, in order, and stored rows may be within a distance (B,) of the point."""
+        units, points, d = self.units, self.points[side], self.units.bank.d
+        room, found = torch.empty((units.step, d), device=row.device), []
+        each, count = point.unique_consecutive(return_counts=True)
+        for i, rows in zip(each.tolist(), row.split(count.tolist()), strict=True):
+            for some in rows.split(len(room)):
+                stored = torch.from_numpy(units.bank.stored_at(some.cpu().numpy())).reshape(len(some), d)
+                found.append(room[: len(some)].copy_(stored).mul_(units.slope) @ points.left[i, :d])
+        norm, gamma = self.norms[row].double(), (d + 16) * U32 / (1 - (d + 16) * U32)
+        product = torch.cat([*found, room[0, :0]]).double() + (points.left[:, :d].double() @ units.offset)[point]
+        product += norm.square() / (2 * points.long[point])
+        # Products are off by γ times the norms of what is multiplied, rows by what the table of 8-bit values and float32 round.
+        off = 4 * gamma * (norm + norm.square() + units.offset.norm() + units.centre.norm() / units.unit) + TINY
+        return ~(product > points.limit(distance)[point] + off)
 
 
 @dataclass(frozen=True)
 class _Search:
-    """The nearest k rows of points `flat` (B, d) float64, each but the stored row `banned` (B,) and its mirror image."""
+    """The nearest k rows of points `flat` (B, d) float64, each but the stored row `banned` (B,) and its mirror image.
+
+    Attributes:
+        points: The points, or their sketches, and the same of their mirror images.
+        blocks: (first row, columns (n, w + 2)) of all rows or their sketches.
+        single: The whole points where `points` are sketches, which may leave too many rows.
+    """
 
     bank: Bank
     flat: Tensor
     banned: Tensor | None
     k: int
+    points: list[Points]
+    blocks: Callable[[], Iterator[tuple[int, Tensor]]]
+    single: _Single | None = None
 
-    def nominate(self) -> tuple[Tensor, Tensor]:
-        """The k + SPARE rows (B, w) with the least bounds, and the bounds on their distances, ascending."""
-        wanted = min(self.k + SPARE, len(self.bank))
-        best = torch.full((len(self.flat), wanted), torch.inf, dtype=torch.float64, device=self.flat.device)
+    def run(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices and distances (B, k), and the points (M,) for which too many rows are left to settle one by one."""
+        index, value = self._nominate()
+        index, distance = self._settle(index, value)
+        # No row that was not nominated is nearer than the last of those that were.
+        doubtful = value[:, -1] <= self.points[0].limit(distance[:, -1])
+        if self.single:
+            return index, distance, self._widen(index, distance, torch.ones_like(doubtful))
+        if bool(doubtful.any()) and value.shape[1] < len(self.bank):
+            return index, distance, self._widen(index, distance, doubtful)
+        return index, distance, doubtful[:0].nonzero().flatten()
+
+    def _products(self, likely: bool = False) -> Iterator[tuple[slice, Tensor, int]]:
+        """(points, their products (b, n) with rows, index of the first row); rows are read once and in order."""
+        sides = [points.likely() for points in self.points] if likely and self.single else self.points
+        n = len(self.bank.rows)
+        for start, rows in self.blocks():
+            for first in range(0, len(self.flat), QUERIES):
+                part = slice(first, first + QUERIES)
+                for mirrored, points in enumerate(sides):
+                    product = points[part].products(rows)
+                    if self.banned is not None:
+                        column = self.banned[part] - start
+                        line = ((column >= 0) & (column < len(rows))).nonzero().flatten()
+                        product[line, column[line]] = torch.inf
+                    yield part, product, start + n * mirrored
+
+    def _nominate(self) -> tuple[Tensor, Tensor]:
+        """The k + SPARE likeliest rows (B, w) and their products, ascending."""
+        wanted = min(self.k + SPARE + self.k // 4, len(self.bank))
+        best = torch.full((len(self.flat), wanted), torch.inf, device=self.flat.device)
         index = torch.zeros_like(best, dtype=torch.int64)
-        for part, least, rows in self._bounds():
-            near, place = least.topk(min(wanted, least.shape[1]), dim=1, largest=False)
-            near, found = torch.cat([best[part], near], 1), torch.cat([index[part], rows[place]], 1)
+        for part, product, start in self._products(likely=True):
+            near, place = product.topk(min(wanted, product.shape[1]), dim=1, largest=False)
+            near, found = torch.cat([best[part], near], 1), torch.cat([index[part], place + start], 1)
             best[part], place = near.topk(wanted, dim=1, largest=False)
             index[part] = found.gather(1, place)
         return index, best
 
-    def _bounds(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """(points, bounds on their distances (b, n), indices of the rows (n,)); rows are read once and in order."""
-        step, n, bounds = max(64, min(8192, BLOCK // self.bank.d)), len(self.bank.rows), bounds_for(self.bank, self.flat)
-        for start in range(0, n, step):
-            stored = self.bank.stored(start, min(start + step, n))
-            index = torch.arange(start, start + len(stored), device=self.flat.device)
-            bounds.load(stored)
-            for first in range(0, len(self.flat), QUERIES):
-                part = slice(first, first + QUERIES)
-                for mirrored in (False, True) if self.bank.flips else (False,):
-                    least = bounds.squares(part, mirrored).clamp_(min=0).sqrt_().sub_(bounds.slack[part, None])
-                    if self.banned is not None:
-                        least.masked_fill_(index == self.banned[part, None], torch.inf)
-                    yield part, least, index + n * mirrored
-
-    def settle(self, index: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
-        """The first k of these rows (B, w) by distance in float64, then by index; `least` (B, w) bounds the distances, ascending."""
-        distance = torch.full_like(least, torch.inf)
-        every = torch.ones_like(least, dtype=torch.bool)
-        first = every.cumsum(1) <= self.k
+    def _settle(self, index: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The first k of these rows (B, w) by distance in float64, then by index; their products `value` (B, w) ascend."""
+        distance = torch.full_like(value, torch.inf, dtype=torch.float64)
+        first = torch.ones_like(index).cumsum(1) <= self.k
         for chosen in (first, ~first):
-            wanted = chosen & (least <= distance[:, : self.k].amax(1, keepdim=True))
+            wanted = chosen & (value <= self.points[0].limit(distance[:, : self.k].amax(1))[:, None])
             point, place = wanted.nonzero(as_tuple=True)
             distance[point, place] = self._distances(point, index[point, place])
         return _first(index, distance, self.k)
 
-    def widen(self, index: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """These rows (B, k), or better ones of all that the bounds do not rule out."""
-        for part, least, rows in self._bounds():
-            possible = least <= distance[part, -1:]
-            for line in possible.any(1).nonzero().flatten().tolist():
-                point, fresh = part.start + line, rows[possible[line]]
-                fresh = fresh[~torch.isin(fresh, index[point])]
-                further = self._distances(torch.full_like(fresh, point), fresh)
-                joined, both = torch.cat([index[point], fresh]), torch.cat([distance[point], further])
-                index[point], distance[point] = (found[0] for found in _first(joined[None], both[None], self.k))
-        return index, distance
+    def _widen(self, index: Tensor, distance: Tensor, asked: Tensor) -> Tensor:
+        """Put better ones of all rows that the bounds do not rule out into these (B, k), for the points that are asked (B,) for.
+
+        Returns:
+            The points (M,) for which sketches leave more rows than multiplying whole rows would cost.
+        """
+        n = len(self.bank.rows)
+        spent, enough = torch.zeros_like(index[:, 0]), len(self.bank) // SETTLE + 2 * self.k
+        for part, product, start in self._products():
+            possible = product <= self.points[0][part].limit(distance[part, -1])[:, None]
+            possible &= asked[part, None]
+            column = index[part] - start
+            line, place = ((column >= 0) & (column < product.shape[1])).nonzero(as_tuple=True)
+            possible[line, column[line, place]] = False
+            point, row = possible.nonzero(as_tuple=True)
+            point, row = point + part.start, row + start
+            if self.single:
+                spent += torch.bincount(point, minlength=len(spent))
+                point, row = point[spent[point] <= enough], row[spent[point] <= enough]
+                kept = self.single.within(point, row - start // n * n, start // n, distance[:, -1])
+                point, row = point[kept], row[kept]
+            if len(point):
+                found = self._distances(point, row)
+                index[part], distance[part] = _joined(index[part], distance[part], point - part.start, row, found)
+        return (asked & (spent > enough)).nonzero().flatten()
 
     def _distances(self, point: Tensor, index: Tensor) -> Tensor:
-        found = distances(len(index), self.bank.d, index.device, lambda i: self.flat[point[i]] - rows_of(self.bank, index[i]))
+        found = distances(
+            len(index), self.bank.d, index.device, lambda i: self.flat.index_select(0, point[i]).sub_(rows_of(self.bank, index[i]))
+        )
         return found if self.banned is None else found.masked_fill(index % len(self.bank.rows) == self.banned[point], torch.inf)
+
+
+def _joined(index: Tensor, distance: Tensor, line: Tensor, more: Tensor, further: Tensor) -> tuple[Tensor, Tensor]:
+    """The first k of rows (B, k) and of `more` (M,), each of one line, at distances `further`."""
+    count = torch.bincount(line, minlength=len(index))
+    place = index.shape[1] + torch.arange(len(line), device=line.device) - (count.cumsum(0) - count)[line]
+    size = (len(index), index.shape[1] + int(count.max()))
+    every, apart = index.new_zeros(size), torch.full(size, torch.inf, dtype=torch.float64, device=index.device)
+    every[:, : index.shape[1]], apart[:, : index.shape[1]] = index, distance
+    every[line, place], apart[line, place] = more, further
+    return _first(every, apart, index.shape[1])
 
 
 def rows_of(bank: Bank, index: Tensor) -> Tensor:

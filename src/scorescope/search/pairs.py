@@ -3,13 +3,13 @@
 Copies are found by hashes. For the rest, three bounds rule pairs out, cheapest first, and float64 decides what they leave:
 
     1. boxes around tiles of rows that lie near each other: tiles at a larger distance than the best pair so far are skipped;
-    2. sketches of 46 coordinates, whose distances never exceed those of the rows: one float32 product for two tiles;
-    3. where sketches leave many, rows quantized to 8 bits: one integer product for two tiles, exact for rows stored in 8 bits.
+    2. sketches of 46 to 257 coordinates, whose distances never exceed those of the rows: one float32 product for two tiles;
+    3. where sketches leave many, whole rows: one float32 product for two tiles, whose rounding is bounded.
 
-Classes come first, and tiles with themselves, so that a good pair rules out most of the others. Memory is about 220 bytes a row (440
-with flips) and tiles of fixed size. The bank is read once in order, later only the rows of pairs that are left. Two cores take about
-1 ns for a pair of sketches, so N²/2 ns where the closest rows are much closer than most, as in photographs; where they are not (noise,
-Gaussian latents), every pair goes through 8 bits: N²·d operations on 8-bit integers, about an hour for 1.3 million rows of 4,096.
+Classes come first, and tiles with themselves, so that a good pair rules out most of the others. Memory is 4 bytes a coordinate of a
+sketch (twice that with flips) and tiles of fixed size. The bank is read once in order, later only the rows of pairs that are left.
+Where the closest rows are much closer than most, as in photographs, sketches take 1 to 4 ns for a pair of rows on one core; where
+they are not (white noise), every pair goes through whole rows: N²·d multiplications.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from scorescope.rows.bank import Bank
 from scorescope.rows.storage import Progress, quiet
 from scorescope.search.copies import Copies
 from scorescope.search.nearest import BLOCK, distances, rows_of, step_rows
-from scorescope.search.products import full_precision, integer_products, integer_squares
-from scorescope.search.quantize import Quantizer
-from scorescope.search.sketch import Sketches
+from scorescope.search.products import U32, full_precision
+from scorescope.search.sketch import Sketches, limit_of, squares
+from scorescope.search.units import Units
 
-PANEL = 1 << 27  # bytes of quantized rows that are kept for the tiles to come
+PANEL = 1 << 29  # bytes of whole rows that are kept for the tiles to come
 TILE = 2048  # rows whose pairs with as many others are looked at together
-MANY = TILE * TILE >> 12  # pairs left by sketches from which on 8 bits are cheaper than direct differences
+MANY = TILE * TILE >> 9  # pairs left by sketches from which on a product of whole rows is cheaper than direct differences
 
 
 @dataclass(frozen=True, order=True)
@@ -128,17 +128,16 @@ def _at_zero(copies: Copies, index: np.ndarray) -> Pair | None:
 
 @dataclass(frozen=True)
 class _Tile:
-    """Some stored rows, near each other, as 8-bit integers once they are needed."""
+    """Some stored rows, near each other, as a whole once they are needed."""
 
-    bank: Bank
-    quantizer: Quantizer
+    units: Units
     index: Tensor
 
     @cached_property
-    def quantized(self) -> tuple[Tensor, Tensor, float]:
-        """Q (n, d) int8, ‖q‖² (n,), and a bound on the residuals' norms."""
-        q, residual = self.quantizer.bounded(self.bank.stored_at(self.index.cpu().numpy()))
-        return q, integer_squares(q), residual
+    def whole(self) -> tuple[Tensor, float]:
+        """Scaled rows (n, d) float32, and the largest of their norms."""
+        x = torch.cat([x for _, x in self.units.rows(self.units.bank.stored_at(self.index.cpu().numpy()))])
+        return x, float(x.norm(dim=1).max())
 
 
 class _Search:
@@ -146,24 +145,24 @@ class _Search:
 
     def __init__(self, bank: Bank, sketches: Sketches, tick: Callable[[int], None]) -> None:
         self.bank, self.sketches, self.tick = bank, sketches, tick
-        self.device = sketches.axes.centre.device
-        self.quantizer = Quantizer.of(bank, self.device)
+        self.device = sketches.sides[0].device
+        self.units = sketches.axes.units
 
     def closest(self, index: np.ndarray, best: Pair) -> Pair:
         """The closest pair of these stored rows, or `best` if none is closer."""
         parts, sides = self.sketches.tiles(torch.from_numpy(index).to(self.device), TILE), range(1 + self.bank.flips)
         for part in parts:
-            tile = _Tile(self.bank, self.quantizer, part)
+            tile = _Tile(self.units, part)
             for mirrored in sides:
                 best = self._look(tile, tile, bool(mirrored), best)
             self.tick(len(part) ** 2)
         boxes = [torch.stack([self.sketches.box(part, bool(mirrored)) for part in parts]) for mirrored in sides]
-        wide = max(1, min(16, PANEL // (TILE * self.bank.d)))
-        for start in range(0, len(parts), wide):  # The integers of a tile serve all tiles of a panel.
-            panel = [_Tile(self.bank, self.quantizer, part) for part in parts[start : start + wide]]
+        wide = max(1, min(16, PANEL // (4 * TILE * self.bank.d)))
+        for start in range(0, len(parts), wide):  # The rows of a tile serve all tiles of a panel.
+            panel = [_Tile(self.units, part) for part in parts[start : start + wide]]
             gaps = [[self.sketches.gaps(box, other).tolist() for other in boxes] for box in boxes[0][start : start + wide]]
             for b in range(start + 1, len(parts)):
-                other = panel[b - start] if b < start + wide else _Tile(self.bank, self.quantizer, parts[b])
+                other = panel[b - start] if b < start + wide else _Tile(self.units, parts[b])
                 for a, tile in enumerate(panel[: b - start]):
                     for mirrored in sides:
                         if gaps[a][mirrored][b] <= best.distance:
@@ -180,10 +179,15 @@ class _Search:
             found = square.flatten()[likeliest], likeliest // len(b.index), likeliest % len(b.index)
             best = self._settle(a, b, mirrored, *found, limit, best) if bool(found[0].isfinite()) else best
         if _many(square, limit(best.distance)):
-            (q, q_square, residual), (other, other_square, other_residual) = a.quantized, b.quantized
+            (x, reach), (other, far) = a.whole, b.whole
             other = other.reshape(-1, *self.bank.shape).flip(-1).reshape(other.shape) if mirrored else other
-            limit = _integer_limit(self.quantizer.step, residual + other_residual)
-            square = _upper(integer_products(q, other).mul_(-2).add_(q_square[:, None]).add_(other_square), a is b)
+            square = _upper(squares(x, other), a is b)
+            # A row is scaled with one rounding, and its norm is known to what float32 sums lose.
+            long, unit, columns = max(reach, far) * (1 + 2 * (self.bank.d + 8) * U32), self.units.unit, self.bank.d + 2
+
+            def limit(distance: float) -> float:
+                return limit_of(distance / unit + 4 * U32 * long, columns, long)
+
         return self._settle(a, b, mirrored, *_below(square, limit(best.distance)), limit, best)
 
     def _settle(
@@ -212,13 +216,8 @@ class _Search:
 def _upper(square: Tensor, same: bool) -> Tensor:
     """Of a tile with itself, every pair once."""
     if same:
-        square.masked_fill_(torch.ones_like(square, dtype=torch.bool).tril_(), _never(square))
+        square.masked_fill_(torch.ones_like(square, dtype=torch.bool).tril_(), torch.inf)
     return square
-
-
-def _never(square: Tensor) -> float:
-    """A value above every limit."""
-    return torch.inf if square.is_floating_point() else torch.iinfo(square.dtype).max
 
 
 def _many(square: Tensor, limit: float) -> bool:
@@ -230,13 +229,8 @@ def _many(square: Tensor, limit: float) -> bool:
 
 def _below(square: Tensor, limit: float) -> tuple[Tensor, Tensor, Tensor]:
     """(values, rows, columns) of the pairs that are not above a limit."""
-    limit = min(limit, torch.finfo(square.dtype).max if square.is_floating_point() else torch.iinfo(square.dtype).max - 1)
+    limit = min(limit, torch.finfo(square.dtype).max)
     line = (square.amin(1) <= limit).nonzero().flatten()
     some = square[line]
     i, j = (some <= limit).nonzero(as_tuple=True)
     return some[i, j], line[i], j
-
-
-def _integer_limit(step: float, residual: float) -> Callable[[float], float]:
-    """No two rows are within a distance if ‖q − q′‖² is above what this returns, where both residuals together are at most so large."""
-    return lambda distance: math.floor(((distance + residual) / step) ** 2 * (1 + 1e-12)) + 1 if math.isfinite(distance) else distance

@@ -129,8 +129,3 @@ def _as_float(x: Tensor, side: int) -> Tensor:
         with torch.inference_mode(False):  # it will be written outside, too
             buffers[side] = torch.empty(x.numel(), dtype=torch.float32)
     return buffers[side][: x.numel()].view(x.shape).copy_(x)
-
-
-def integer_squares(a: Tensor) -> Tensor:
-    """‖a_i‖² (m,) of int8 rows, exact, in the type of `integer_products`: the diagonal of small products is the fastest way there."""
-    return torch.cat([integer_products(part, part).diagonal() for part in a.split(64)])

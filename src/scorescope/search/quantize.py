@@ -1,4 +1,4 @@
-"""Rows as 8-bit integers, and what that leaves out: one quantizer for nearest rows, closest pairs and the engine of digits.
+"""Rows as 8-bit integers, and what that leaves out: the quantizer of the engine of digits.
 
     x = centre + step·q + residual,    q = clip(round((x − centre)/step), −127, 127)
 
@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from scorescope.rows.bank import Bank
-from scorescope.search.products import U64
 
 SAMPLED = 1 << 21  # values from which the step is chosen
 QUANTILES = 33  # steps that are tried
@@ -82,24 +81,11 @@ class Quantizer:
             found.append((whole.to(torch.int8), square, torch.linalg.vecdot(x, x).sqrt_().mul_(OUTWARD)))
         return Quantized(*map(torch.cat, zip(*found, strict=True)))
 
-    def bounded(self, stored: np.ndarray) -> tuple[Tensor, float]:
-        """Q (n, d) int8 of rows as stored, and a proven bound on the norm of their residuals."""
-        if self.table is not None:
-            return self.q(stored), self.bound
-        rows = self.quantized(stored)
-        return rows.q, float((rows.residual + 4 * U64 * rows.square.sqrt()).max())
-
     @property
     def off_grid(self) -> Tensor:
         """X − centre − step·q (256,) of a value stored in 8 bits."""
         assert self.table is not None
         return self.table - self.centre[0] - self.step * torch.arange(-128, 128, dtype=torch.float64, device=self.table.device)
-
-    @property
-    def bound(self) -> float:
-        """A proven bound on the norm of the residual of every row stored in 8 bits."""
-        assert self.table is not None
-        return float(self.off_grid.abs().max() + 8 * U64 * self.table.abs().max()) * len(self.centre) ** 0.5
 
     @property
     def _chunk(self) -> int:
