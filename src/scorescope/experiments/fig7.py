@@ -216,7 +216,8 @@ EXPERIMENT = Experiment(
         "desk": "A network's loss tells most of the distance, whatever the recipe: REPA to a descriptor of edges moves neither beyond "
         "chance. At equal loss U-Nets draw nearer samples, by a fifth, over the narrow range of losses that both kinds have; and, unlike "
         "in the paper, they fit better at equal compute, too: on images of 28×28, after a few thousand steps. All networks are far from "
-        "what real rows score against each other.",
+        "what real rows score against each other. In 40 steps instead of 20 the smallest transformer scores 749 instead of 740 "
+        "[736, 744]: steps move a score by 1 %, a little more than its interval, and recipes by a fifth.",
     },
     trainings=trainings,
 )
