@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -205,7 +207,7 @@ def test_no_row_is_nearer_to_a_point_than_its_bound(kind, flips):
         apart = torch.cdist(side, rows[:300], compute_mode="donot_use_mm_for_euclid_dist")
         np.testing.assert_allclose(apart, torch.cdist(flat, rows[300 * mirrored :][:300]), rtol=1e-6, atol=1e-4)
         whole = nearest.Points(units.scaled(side), torch.zeros(len(side)), units.unit)
-        for points, blocks, loss in ((whole, nearest._whole(units), 1e-3), (sketches.points(side), nearest._sketched(sketches), 0.3)):
+        for points, blocks, loss in ((whole, nearest._whole(bank, units), 1e-3), (sketches.points(side), nearest._sketched(sketches), 0.3)):
             some, ((_, x),) = points[20:], blocks
             product = some.products(x)
             assert all((product[:, j] <= some.limit(apart[20:, j])).all() for j in range(300))
@@ -400,6 +402,17 @@ def test_sketches_are_not_made_where_they_tell_nothing_or_few_points_are_asked_f
         assert nearest._known[bank][CPU][1] is None
         neighbours(bank, bank[np.arange(200)], 1)
         assert (nearest._known[bank][CPU][1] is not None) is of_use
+
+
+def test_sketches_keep_no_bank_in_memory():
+    rows = np.random.default_rng(0).standard_normal((2_000, 400)) * np.geomspace(1, 1e-3, 400)
+    bank = ss.Bank.from_arrays(rows.astype(np.float32))
+    neighbours(bank, bank[np.arange(300)], 1)
+    assert nearest._known[bank][CPU][1] is not None
+    alive = weakref.ref(bank)
+    del bank
+    gc.collect()
+    assert alive() is None
 
 
 @pytest.mark.parametrize("flips", [False, True])

@@ -1,6 +1,6 @@
 """Exact search among a bank's rows: nearest rows, closest pairs; built on `rows`, which knows nothing of it.
 
-products → codes → bounds, sketch, copies → neighbours → pairs, groups
+products, quantize → bounds, units → sketch, copies → nearest → pairs, groups
 """
 
 from scorescope.search.nearest import neighbours

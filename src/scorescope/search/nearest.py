@@ -74,14 +74,14 @@ def neighbours(bank: Bank, x: Tensor, k: int, *, without: Tensor | None = None) 
         slack = 8 * U64 * (flat.norm(dim=1) + units.centre.norm()) / units.unit
         whole = [Points(units.scaled(side), slack, units.unit) for side in _sides(bank, flat)]
         if sketches is None:
-            return _Search(bank, flat, banned, k, whole, lambda: _whole(units)).run()[:2]
+            return _Search(bank, flat, banned, k, whole, lambda: _whole(bank, units)).run()[:2]
         points = [sketches.points(side) for side in _sides(bank, flat)]
         index, distance, left = _Search(
-            bank, flat, banned, k, points, lambda: _sketched(sketches), _Single(units, whole, sketches.norms)
+            bank, flat, banned, k, points, lambda: _sketched(sketches), _Single(bank, units, whole, sketches.norms)
         ).run()
         if len(left):
             some = [points[left] for points in whole]
-            search = _Search(bank, flat[left], None if banned is None else banned[left], k, some, lambda: _whole(units))
+            search = _Search(bank, flat[left], None if banned is None else banned[left], k, some, lambda: _whole(bank, units))
             index[left], distance[left], _ = search.run()
     return index, distance
 
@@ -115,16 +115,16 @@ def _stored(bank: Bank) -> Iterator[tuple[int, np.ndarray]]:
         yield start, bank.stored(start, min(start + step, n))
 
 
-def _whole(units: Units) -> Iterator[tuple[int, Tensor]]:
+def _whole(bank: Bank, units: Units) -> Iterator[tuple[int, Tensor]]:
     """The columns of whole rows, a block at a time, in memory that lasts until the next."""
     room = torch.empty(0, device=units.centre.device)
-    for start, stored in _stored(units.bank):
-        size = (len(stored), units.bank.d + 2)
+    for start, stored in _stored(bank):
+        size = (len(stored), bank.d + 2)
         if room.numel() < size[0] * size[1]:
             room = torch.empty(size, device=room.device)
         out = room.flatten()[: size[0] * size[1]].view(size)
         for first, x in units.rows(stored):
-            out[first : first + len(x), : units.bank.d] = x
+            out[first : first + len(x), : bank.d] = x
             columns(x, out[first : first + len(x)])
         yield start, out
 
@@ -142,18 +142,19 @@ class _Single:
     Rows are slope·v + offset of the stored values v, so that ⟨a, row⟩ = slope·⟨a, v⟩ + ⟨a, offset⟩ and rows need not be centred.
     """
 
+    bank: Bank
     units: Units
     points: list[Points]
     norms: Tensor
 
     def within(self, point: Tensor, row: Tensor, side: int, distance: Tensor) -> Tensor:
         """Which pairs (M,) of points, in order, and stored rows may be within a distance (B,) of the point."""
-        units, points, d = self.units, self.points[side], self.units.bank.d
+        units, points, d = self.units, self.points[side], self.bank.d
         room, found = torch.empty((units.step, d), device=row.device), []
         each, count = point.unique_consecutive(return_counts=True)
         for i, rows in zip(each.tolist(), row.split(count.tolist()), strict=True):
             for some in rows.split(len(room)):
-                stored = torch.from_numpy(units.bank.stored_at(some.cpu().numpy())).reshape(len(some), d)
+                stored = torch.from_numpy(self.bank.stored_at(some.cpu().numpy())).reshape(len(some), d)
                 found.append(room[: len(some)].copy_(stored).mul_(units.slope) @ points.left[i, :d])
         norm, gamma = self.norms[row].double(), (d + 16) * U32 / (1 - (d + 16) * U32)
         product = torch.cat([*found, room[0, :0]]).double() + (points.left[:, :d].double() @ units.offset)[point]

@@ -8,7 +8,7 @@ Copies are found by hashes. For the rest, three bounds rule pairs out, cheapest 
 
 Classes come first, and tiles with themselves, so that a good pair rules out most of the others. Memory is 4 bytes a coordinate of a
 sketch (twice that with flips) and tiles of fixed size. The bank is read once in order, later only the rows of pairs that are left.
-Where the closest rows are much closer than most, as in photographs, sketches take 1 to 4 ns for a pair of rows on one core; where
+Where the closest rows are much closer than most, as in photographs, sketches take 2 to 8 ns for a pair of rows on one core; where
 they are not (white noise), every pair goes through whole rows: N²·d multiplications.
 """
 
@@ -130,13 +130,14 @@ def _at_zero(copies: Copies, index: np.ndarray) -> Pair | None:
 class _Tile:
     """Some stored rows, near each other, as a whole once they are needed."""
 
+    bank: Bank
     units: Units
     index: Tensor
 
     @cached_property
     def whole(self) -> tuple[Tensor, float]:
         """Scaled rows (n, d) float32, and the largest of their norms."""
-        x = torch.cat([x for _, x in self.units.rows(self.units.bank.stored_at(self.index.cpu().numpy()))])
+        x = torch.cat([x for _, x in self.units.rows(self.bank.stored_at(self.index.cpu().numpy()))])
         return x, float(x.norm(dim=1).max())
 
 
@@ -152,17 +153,17 @@ class _Search:
         """The closest pair of these stored rows, or `best` if none is closer."""
         parts, sides = self.sketches.tiles(torch.from_numpy(index).to(self.device), TILE), range(1 + self.bank.flips)
         for part in parts:
-            tile = _Tile(self.units, part)
+            tile = _Tile(self.bank, self.units, part)
             for mirrored in sides:
                 best = self._look(tile, tile, bool(mirrored), best)
             self.tick(len(part) ** 2)
         boxes = [torch.stack([self.sketches.box(part, bool(mirrored)) for part in parts]) for mirrored in sides]
         wide = max(1, min(16, PANEL // (4 * TILE * self.bank.d)))
         for start in range(0, len(parts), wide):  # The rows of a tile serve all tiles of a panel.
-            panel = [_Tile(self.units, part) for part in parts[start : start + wide]]
+            panel = [_Tile(self.bank, self.units, part) for part in parts[start : start + wide]]
             gaps = [[self.sketches.gaps(box, other).tolist() for other in boxes] for box in boxes[0][start : start + wide]]
             for b in range(start + 1, len(parts)):
-                other = panel[b - start] if b < start + wide else _Tile(self.units, parts[b])
+                other = panel[b - start] if b < start + wide else _Tile(self.bank, self.units, parts[b])
                 for a, tile in enumerate(panel[: b - start]):
                     for mirrored in sides:
                         if gaps[a][mirrored][b] <= best.distance:

@@ -119,7 +119,7 @@ class Sketches:
     """
 
     def __init__(self, bank: Bank, device: torch.device, each: bool = False) -> None:
-        self.bank, self.axes = bank, Axes.of(bank, device, each)
+        self.axes = Axes.of(bank, device, each)
         size = (len(bank.rows), self.axes.axes.shape[1] + 1)
         self.sides = [torch.zeros(size, device=device) for _ in range(1 + (bank.flips and not each))]
         self.norms = torch.zeros(len(bank.rows), device=device)
@@ -131,7 +131,7 @@ class Sketches:
             part = slice(start + place, start + place + len(x))
             self.norms[part] = x.norm(dim=1)
             for mirrored, side in enumerate(self.sides):
-                sketch, off = self.axes.rows(x.reshape(-1, *self.bank.shape).flip(-1).flatten(1) if mirrored else x)
+                sketch, off = self.axes.rows(x.reshape(-1, *self.axes.units.shape).flip(-1).flatten(1) if mirrored else x)
                 side[part] = sketch
                 self.off, self.reach = max(self.off, off), max(self.reach, float(sketch.norm(dim=1).max()))
 
@@ -142,13 +142,13 @@ class Sketches:
         A sketch is off by `off`, by its rounding to float32 and that of the scaled row, and in float64 by that of the difference
         of squares whose root is its last coordinate.
         """
-        return self.off + self.reach * (8 * U32 + (8 * (self.bank.d + 64) * U64) ** 0.5)
+        return self.off + self.reach * (8 * U32 + (8 * (self.axes.units.d + 64) * U64) ** 0.5)
 
     def points(self, flat: Tensor) -> Points:
         """Sketches of points (B, d) float64."""
         z = self.axes.units.scaled(flat)
         sketch = self.axes.sketch(z)
-        slack = self.slack + z.norm(dim=1) * (8 * (self.bank.d + 64) * U64) ** 0.5
+        slack = self.slack + z.norm(dim=1) * (8 * (self.axes.units.d + 64) * U64) ** 0.5
         slack += 8 * U64 * (flat.norm(dim=1) + self.axes.units.centre.norm()) / self.axes.units.unit
         return Points(sketch, slack, self.axes.units.unit)
 
