@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from scorescope.empirical.axes import cosines
 from scorescope.empirical.chance import uniform
 from scorescope.empirical.digits import compiled
 from scorescope.empirical.digits.family import States, alone
@@ -40,14 +41,6 @@ VALUES = 1 << 21  # float64 values of one step
 def suits(bank: Bank) -> bool:
     """Whether rows of this shape may be told apart along few axes, which takes a transform that is soon made."""
     return bank.d >= LEAST and len(bank.shape) > 1 < bank.shape[-1] and max(bank.shape) <= LONGEST
-
-
-def cosines(n: int, device: torch.device) -> Tensor:
-    """The orthonormal cosine transform (DCT-II) of length n, (n, n) float64: row k is even under mirroring if k is."""
-    k, i = (torch.arange(n, dtype=torch.float64, device=device) for _ in range(2))
-    found = torch.cos(math.pi / n * k[:, None] * (i + 0.5)) * (2 / n) ** 0.5
-    found[0] /= 2**0.5
-    return found
 
 
 class Coarse:
