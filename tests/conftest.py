@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from scorescope.empirical import digits
+from scorescope.empirical import score
 
 
-@pytest.fixture(scope="module")
-def digits_however_small():
-    """Banks as small as those of the tests would be answered by floats; so every path is taken."""
+@pytest.fixture(scope="module", params=["floats", "integers"])
+def each_arithmetic(request):
+    """Scores that are not told which products to make take each kind in turn, whatever is faster on this machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digits, "SMALL", 0)
-        yield
+        patch.setattr(score, "costs_of", lambda *given: score.COSTS[request.param])
+        yield request.param

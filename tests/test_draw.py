@@ -9,11 +9,10 @@ from scipy.stats import chisquare
 
 from scorescope.empirical import EmpiricalScore, draw
 from scorescope.empirical.chance import gumbel
-from scorescope.empirical.digits import draw as by_digits
 from scorescope.errors import InputError
 from scorescope.rows import Bank
 
-pytestmark = pytest.mark.usefixtures("digits_however_small")
+pytestmark = pytest.mark.usefixtures("each_arithmetic")
 
 SHAPE = (3, 8, 8)
 
@@ -74,10 +73,9 @@ def test_more_candidates_than_can_be_listed_draw_the_same(kind, monkeypatch):
     bank, z = bank_of(kind), torch.randn(40, *SHAPE, generator=torch.Generator().manual_seed(2))
     label = torch.arange(40) % 3
     _, listed = EmpiricalScore(bank).sample(z, 0.95, label, seed=9)
-    ways = []
-    for module, of_all in ((draw, draw._of_all), (by_digits, by_digits._of_all)):
-        monkeypatch.setattr(module, "LISTED", 0 if module is draw else 1)
-        monkeypatch.setattr(module, "_of_all", lambda *given, of_all=of_all: ways.append(given) or of_all(*given))
+    ways, of_all = [], draw._of_all
+    monkeypatch.setattr(draw, "LISTED", 0)
+    monkeypatch.setattr(draw, "_of_all", lambda *given: ways.append(given) or of_all(*given))
     assert torch.equal(listed, EmpiricalScore(bank).sample(z, 0.95, label, seed=9)[1])
     assert ways
 

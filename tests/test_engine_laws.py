@@ -17,6 +17,7 @@ from scorescope.empirical import products, screen, settle, shelf, sums
 from scorescope.empirical.engine import FEW
 from scorescope.empirical.family import alone
 from scorescope.empirical.partial import Partial
+from scorescope.empirical.products import FloatProducts, Logits
 from scorescope.empirical.screen import Screen
 from scorescope.empirical.states import States
 from scorescope.empirical.walk import Walk, level
@@ -146,17 +147,18 @@ def test_nomination_misses_no_row_that_matters(seed, kind, state, t, flips, apar
         return
     for few in (FEW, 6):
         with patch.object(screen, "ROOM", 2 if few < FEW else screen.ROOM):
-            misses_nothing(bank_of(kind, 120, (1, 3, 4), seed=seed, flips=flips), [state], [t] * 3, seed, apart, few)
+            for arithmetic, look in (("floats", "coarse"), ("integers", "quick"), ("integers", "coarse")):
+                bank = bank_of(kind, 120, (1, 3, 4), seed=seed, flips=flips)
+                misses_nothing(ss.EmpiricalScore(bank, arithmetic=arithmetic), look, [state], [t] * 3, seed, apart, few)
 
 
-def misses_nothing(bank, kinds, times, seed, apart, few):
-    """Nominations of states at `times` hold to the law; returns them."""
-    truth = ss.EmpiricalScore(bank)
+def misses_nothing(truth, look, kinds, times, seed, apart, few):
+    """What products of a kind list of states at `times` holds to the law."""
+    bank = truth.bank
     z, times, names = states_of(bank, truth.schedule, times, kinds, seed)
     states = States.of(z.flatten(1), times, truth.schedule, truth.shelf.centre, truth.shelf.reach)
-    family = alone(states, double=False)
     margin = torch.where(states.at_data, 0.0, torch.tensor(apart, dtype=torch.float64))
-    found = Screen(family, truth.engine.products(family, None), margin, few, truth.engine.ranks).run()
+    found = Screen(truth.engine.logits(alone(states), None, look), margin, few, truth.engine.ranks).run()
     rows = bank[np.arange(len(bank))].flatten(1).double()
     square = (z.flatten(1)[:, None] - states.alpha[:, None, None] * rows).square().sum(2)
     logit = -0.5 * states.precision[:, None] * square
@@ -173,7 +175,6 @@ def misses_nothing(bank, kinds, times, seed, apart, few):
             listed = found.near_row[found.near_state == q]
             assert len(listed), name
             assert float(away[listed].min()) <= float(away.min()) * (1 + 1e-9) + 1e-12, name
-    return found
 
 
 def test_rows_that_come_before_the_best_do_not_fill_its_list(monkeypatch):
@@ -189,9 +190,9 @@ def test_rows_that_come_before_the_best_do_not_fill_its_list(monkeypatch):
     t = torch.full((20,), 0.2, dtype=torch.float64)
     z = 0.8 * bank[np.arange(n - 20, n)].double() + 0.2 * torch.from_numpy(rng.standard_normal((20, *bank.shape)))
     states = States.of(z.flatten(1), t, truth.schedule, truth.shelf.centre, truth.shelf.reach)
-    family = alone(states, double=False)
-    once = products.Products(family.vectors, False, truth.shelf, None, memory=0)  # rows are looked at once
-    look = Screen(family, once, torch.full_like(t, 3000.0), few, truth.engine.ranks)
+    family = alone(states)
+    once = FloatProducts(family.vectors, False, truth.shelf, None, memory=0)  # rows are looked at once
+    look = Screen(Logits(family, once), torch.full_like(t, 3000.0), few, truth.engine.ranks)
     found = look.run()
     assert not bool(found.many.any())
     assert bool((torch.bincount(found.state, minlength=20) >= 1).all())

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-CERTAIN = 32.0  # a bound holds but for a probability of e⁻³²
-SAFE = 0.5 + (CERTAIN / 2) ** 0.5  # units that McDiarmid's inequality then allows the norm of a sum
 GOLDEN, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # of SplitMix64, as signed 64-bit integers
 LOWEST, HIGHEST = -4.0, 38.0  # between which all Gumbel numbers of 53 bits lie
 
@@ -23,8 +20,3 @@ def uniform(key: Tensor | int, row: Tensor) -> Tensor:
 def gumbel(key: Tensor, row: Tensor) -> Tensor:
     """Standard Gumbel numbers, likewise."""
     return -(-uniform(key, row).log()).log()
-
-
-def lots(row: Tensor) -> Tensor:
-    """(n,) float32 in [0, 1) that decide how the numbers of rows, or of coordinates, are rounded."""
-    return torch.floor(uniform(0, row) * 2.0**24).float() * 2.0**-24

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from scorescope.empirical.chance import HIGHEST, LOWEST, gumbel
 from scorescope.empirical.engine import Engine
-from scorescope.empirical.family import Family, alone
+from scorescope.empirical.family import alone
 from scorescope.empirical.partial import LAST
-from scorescope.empirical.products import Products, Tile, logits, parts
+from scorescope.empirical.products import Logits, Tile
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import closest_alone, gaps_of, steep_rows
 from scorescope.empirical.states import States
@@ -31,10 +31,11 @@ Parts = list[tuple[int | None, slice]]
 class Candidates:
     """Of each state of a family of single states, the rows that may be largest in logit + G by what has been seen."""
 
-    def __init__(self, family: Family, key: Tensor) -> None:
-        states, self.key, self.family = family.states, key, family
+    def __init__(self, logits: Logits, key: Tensor) -> None:
+        states = logits.family.states
+        self.key, self.sheer = key, states.steep
         self.steep = states.steep & ~states.at_data  # near rows take all, by their distances more than by their G
-        self.wide = 2 * family.error(U32) + SPREAD * self.steep
+        self.wide = 2 * logits.error(U32) + SPREAD * self.steep
         self.top = torch.full_like(self.wide, -torch.inf)
         self.best = torch.full_like(self.wide, -torch.inf)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -47,7 +48,7 @@ class Candidates:
         least = least - 1e-6 * least.abs()
         state, column = (above >= least[:, None].float()).nonzero(as_tuple=True)
         value, state, row = above[state, column].double(), state + part.start, tile.index[column]
-        value += torch.where(self.family.states.steep[state], 0.0, gumbel(self.key[state], row))
+        value += torch.where(self.sheer[state], 0.0, gumbel(self.key[state], row))
         self.best.scatter_reduce_(0, state, value, "amax")
         kept = value >= self.least[state]
         self.found.append((state[kept], row[kept], value[kept]))
@@ -101,11 +102,11 @@ def _of_class(engine: Engine, states: States, key: Tensor, label: int | None) ->
 
 def _by_products(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
     """As `_of_class`, by products with all rows."""
-    family = alone(states, double=False)
-    candidates = Candidates(family, key)
-    for tile in Products(family.vectors, False, engine.shelf, label, 0):
-        for groups, part in parts(family, len(tile.index)):
-            candidates.see(logits(family, tile, groups, torch.float32, engine.shelf.buffers), part, tile)
+    logits = engine.logits(alone(states), label, "coarse")
+    candidates = Candidates(logits, key)
+    for tile in logits.products:
+        for groups, part in logits.parts(len(tile.index)):
+            candidates.see(logits.of(tile, groups, torch.float32), part, tile)
     best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
     row = torch.full_like(key, LAST)
     state, listed, many = candidates.listed(engine.ranks)
@@ -132,12 +133,12 @@ def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tens
 
 def _of_all(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
     """Draws among all rows in float64: (value relative to what is common to all rows, row)."""
-    family = alone(states, double=True)
+    logits = engine.logits(alone(states), label, "double")
     best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
     row = torch.full_like(key, LAST)
-    for tile in Products(family.vectors, True, engine.shelf, label, 0):
-        for groups, part in parts(family, len(tile.index)):
-            value = logits(family, tile, groups, torch.float64, engine.shelf.buffers) + gumbel(key[part, None], tile.index)
+    for tile in logits.products:
+        for groups, part in logits.parts(len(tile.index)):
+            value = logits.of(tile, groups, torch.float64) + gumbel(key[part, None], tile.index)
             top, place = value.max(1)
             better = top > best[part]
             row[part] = torch.where(better, tile.index[place], row[part])

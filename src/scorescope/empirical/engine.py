@@ -1,8 +1,8 @@
 """One answer: a first look lists the rows that can matter; few are settled one by one, many are summed, as tight as was asked for.
 
-    screen   all logits in float32, with a bound on their error: lists, or names states to which many rows matter
+    screen   all logits with a bound on their error: lists the rows that can matter, or names states to which many do
     settle   few rows: direct differences in float64
-    sums     many rows: logits in float64, sums in float32; all in float64 where that is not tight enough
+    sums     many rows: logits put together in float64, sums whose rounding is bounded; all in float64 where that is not tight enough
 
 See `EmpiricalScore` for why the answer is exact.
 """
@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from scorescope.empirical.family import Family, alone
+from scorescope.empirical.integers import Costs
 from scorescope.empirical.outline import Outlines, able
 from scorescope.empirical.partial import Partial
+from scorescope.empirical.planes import MOST, IntegerProducts, Rows
 from scorescope.empirical.posterior import Posterior
-from scorescope.empirical.products import Products
+from scorescope.empirical.products import FloatProducts, Logits, Products
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.screen import Screen
 from scorescope.empirical.settle import ratios, settle, steep_rows
 from scorescope.empirical.shelf import Shelf
 from scorescope.empirical.states import States
-from scorescope.empirical.sums import Sums
+from scorescope.empirical.sums import LOSS, PLANES, Sums
 
 FEW = 128  # rows of a state that are settled one by one: about as many as cost what all rows do
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
@@ -33,7 +36,9 @@ CROWD = 24  # states that are worth sums in float32: those of fewer wait for mem
 FINE = 3e-6  # a tighter tolerance than this is left to float64
 BUSY = 2  # single states, times what a transform of a row costs beside a product with it, after which outlines are made
 OUTLINED = "few rows by their outlines, float64 differences"
-FEW_ROWS, SUMMED, ALL_DOUBLE = "few rows, float64 differences", "all rows, float32 sums", "all rows, float64"
+LEVELS = {"quick": 1, "coarse": 2, "fine": MOST}  # planes that tell rows apart, that do so as float32 does, and for the weights of sums
+FEW_ROWS, SUMMED, WHOLE = "few rows, float64 differences", "all rows, float32 sums", "all rows, sums of integers"
+ALL_DOUBLE = "all rows, float64"
 
 
 class Engine:
@@ -43,16 +48,34 @@ class Engine:
         work: How many states each way has answered.
     """
 
-    def __init__(self, shelf: Shelf, tolerance: float, ranks: Ranks) -> None:
+    def __init__(self, shelf: Shelf, tolerance: float, ranks: Ranks, costs: Costs) -> None:
         self.shelf, self.tolerance, self.ranks = shelf, tolerance, ranks
+        # Those of the slowest process, so that all go the same ways.
+        self.costs = Costs(*ranks.largest(torch.tensor([costs.single, costs.double, costs.integer], dtype=torch.float64)).tolist())
         self.work: Counter[str] = Counter()
         self.asked = 0  # single states so far
         self._outlines: Outlines | None = None
 
+    @cached_property
+    def planes(self) -> Rows | None:
+        """The rows as integers, where products of these are the faster ones and memory holds them; so in all processes, or in none."""
+        fits = self.shelf.resident and MOST * len(self.shelf.own) * self.shelf.bank.d <= self.shelf.memory // 2
+        slower = not fits or self.costs.integer >= self.costs.single
+        return None if bool(self.ranks.any(torch.tensor(slower, device=self.shelf.device))) else Rows.of(self.shelf)
+
+    @cached_property
+    def grid(self) -> Rows | None:
+        """The rows, where they lie on a grid and sums by integers are the faster ones, and can't leave the rows' own region."""
+        planes = self.planes
+        if not planes or len(planes.planes) > 1 or PLANES * self.costs.integer >= self.costs.single:
+            return None
+        whole, left = planes.left
+        return planes if self.rows(None) * LOSS * whole + left + 1e-6 * whole <= self.shelf.reach else None
+
     def outlines(self, count: int) -> Outlines | None:
         """Outlines of the rows, for `count` single states more; made when so many were asked that they cost less than they spare."""
         self.asked += count
-        if self._outlines is None and self.asked > BUSY * sum(self.shelf.bank.shape) and able(self.shelf):
+        if self._outlines is None and not self.planes and self.asked > BUSY * sum(self.shelf.bank.shape) and able(self.shelf):
             self._outlines = Outlines(self.shelf)
         return self._outlines
 
@@ -84,16 +107,25 @@ class Engine:
         """(B,) whether rows are closer to each other, on average, than what matters: nearly all do. The same in all processes."""
         return self.ranks.any((self.apart(states) < self.margin(label)[0]) & ~states.steep)
 
-    def products(self, family: Family, label: int | None) -> Products:
-        """Of a family's vectors with the rows."""
-        return Products(family.vectors, family.double, self.shelf, label, self.shelf.memory // 4)
+    def products(self, family: Family, label: int | None, kind: str) -> Products:
+        """Of a family's vectors with the rows: the fastest that are "quick", "coarse" or "fine" (`LEVELS`), or "double" ones."""
+        memory, planes = self.shelf.memory // 4, self.planes
+        if kind in LEVELS and planes and not (kind == "fine" and self.tolerance < FINE):
+            faster = self.costs.double if kind == "fine" else self.costs.single
+            if planes.count(LEVELS[kind]) * self.costs.integer < faster:
+                return IntegerProducts(family.vectors, LEVELS[kind], planes, self.shelf, label, memory)
+        return FloatProducts(family.vectors, kind in ("fine", "double"), self.shelf, label, memory)
 
-    def posterior(self, family: Family, products: Products) -> tuple[Posterior, Tensor]:
+    def logits(self, family: Family, label: int | None, kind: str) -> Logits:
+        """Of a family, by such products."""
+        return Logits(family, self.products(family, label, kind))
+
+    def posterior(self, logits: Logits) -> tuple[Posterior, Tensor]:
         """Posteriors of a family's states (B,), and to which of them many rows matter."""
-        states, label = family.states, products.label
-        total, many, many_near = self._few(family, products)
-        if family.double:
-            self._many(family, products, total, many, many_near)
+        states, label = logits.family.states, logits.products.label
+        total, many, many_near = self._few(logits)
+        if logits.products.fine:
+            self._many(logits, total, many, many_near)
         else:
             self._many_alone(states, label, total, many, many_near)
         return self.checked(self.merged(total, states), states, label), many
@@ -104,10 +136,11 @@ class Engine:
         many_near = many.clone()
         total = Partial.nothing(len(states), states.d, states.z.device)
         which = self._close(states, (~many).nonzero().flatten(), label, total)
-        if len(which):
-            family = alone(states[which], double=False)
-            part, many[which], many_near[which] = self._few(family, self.products(family, label))
-            total.put(which, part)
+        for kind in ("quick", "coarse") if self.planes else ("coarse",):
+            if len(which):
+                part, many[which], many_near[which] = self._few(self.logits(alone(states[which]), label, kind))
+                total.put(which, part)
+                which = which[(many | many_near)[which]]
         self._many_alone(states, label, total, many, many_near)
         return self.checked(self.merged(total, states), states, label)
 
@@ -137,13 +170,13 @@ class Engine:
         total.ratio = torch.where(at_data, torch.where(total.peak == 0, 1.0, torch.inf), total.ratio)
         return total
 
-    def _few(self, family: Family, products: Products) -> tuple[Partial, Tensor, Tensor]:
+    def _few(self, logits: Logits) -> tuple[Partial, Tensor, Tensor]:
         """Partials of the states to which few rows matter, with their r*; to whose posteriors and to whose r* many do."""
-        states, label = family.states, products.label
+        states, label = logits.family.states, logits.products.label
         apart = self.margin(label)[0]
         # Of a steep state with its nearest row inside the shell, no row farther than 2σ√d can be nearer to the shell.
         margin = (apart + 2 * states.d * states.steep.double()).masked_fill(states.at_data, 1.0)
-        found = Screen(family, products, margin, FEW, self.ranks).run()
+        found = Screen(logits, margin, FEW, self.ranks).run()
         total = self.without(settle(states, self.shelf, found.state, found.row, self.ranks), states, label)
         inside = (states.steep & ~states.at_data)[found.state]
         ratios(states, self.shelf, found.state[inside], found.row[inside], total.ratio)
@@ -164,30 +197,29 @@ class Engine:
         """As `_many`, by products of each state's own."""
         which = (many | many_near).nonzero().flatten()
         if len(which):
-            own = alone(states[which], double=True)
             part = total[which]
-            self._many(own, self.products(own, label), part, many[which], many_near[which])
+            self._many(self.logits(alone(states[which]), label, "fine"), part, many[which], many_near[which])
             total.put(which, part)
 
-    def _many(self, family: Family, products: Products, total: Partial, many: Tensor, many_near: Tensor) -> None:
-        """Put into `total` what sums of all rows say of the states to which many matter; family and products are in float64."""
+    def _many(self, logits: Logits, total: Partial, many: Tensor, many_near: Tensor) -> None:
+        """Put into `total` what sums of all rows say of the states to which many matter, by logits that are fine."""
         which = (many | many_near).nonzero().flatten()
         if not len(which):
             return
-        part = self._summed(family, products, which, many[which])
+        part = self._summed(logits, which, many[which])
         part.ratio = torch.where((part.ratio - 1).abs() < (total.ratio[which] - 1).abs(), part.ratio, total.ratio[which])
         total.ratio[which] = part.ratio
         summed = many[which]
         total.put(which[summed], part[summed])
 
-    def _summed(self, family: Family, products: Products, which: Tensor, summed: Tensor, double: bool = False) -> Partial:
+    def _summed(self, logits: Logits, which: Tensor, summed: Tensor, double: bool = False) -> Partial:
         """Partials of the states `which` of a family from all rows, with their r*; those that are not `summed` have r* alone."""
         double = double or self.tolerance < FINE or len(which) < CROWD
-        sums = Sums(family, products, which, summed, double)
-        part = sums.run(self.ranks, self.rows(products.label))
+        sums = Sums(logits, which, summed, double, None if double else self.grid)
+        part = sums.run(self.ranks, self.rows(logits.products.label))
         state, row = sums.nearest.pairs(torch.arange(len(which), device=which.device))
-        ratios(family.states[which], self.shelf, state, row, part.ratio)
-        self.work[ALL_DOUBLE if double else SUMMED] += int(summed.sum())
+        ratios(logits.family.states[which], self.shelf, state, row, part.ratio)
+        self.work[ALL_DOUBLE if double else WHOLE if self.grid else SUMMED] += int(summed.sum())
         return part
 
     def checked(self, total: Partial, states: States, label: int | None) -> Posterior:
@@ -201,8 +233,7 @@ class Engine:
         for some in which.split(256) if len(which) else ():
             self.work["again, all rows, float64"] += len(some)
             own, every = states[some], torch.arange(len(some), device=some.device)
-            family = alone(own, double=True)
-            part = self._summed(family, self.products(family, label), every, every >= 0, double=True)
+            part = self._summed(self.logits(alone(own), label, "double"), every, every >= 0, double=True)
             part.ratio = torch.where((part.ratio - 1).abs() < (total.ratio[some] - 1).abs(), part.ratio, total.ratio[some])
             better = self.merged(part, own).posterior(own, count, shape)
             keep = better.error_bound < result.error_bound[some]

@@ -2,20 +2,16 @@
 
 Group p has R vectors v_pr; its state t is z_pt − α·centre = Σ_r C_ptr v_pr + rest. One product of the vectors with the rows serves all
 states of the group, and ‖rest‖ bounds what the product does not know (Cauchy–Schwarz).
-
-    |⟨v, x⟩ as computed − ⟨v, x⟩| ≤ (d + 4)·u·‖v‖‖x‖      u = 2⁻²⁴ in float32, 2⁻⁵³ in float64 (Higham, Accuracy and Stability, 3.1)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from scorescope.empirical.states import States
-from scorescope.search.products import U32, U64
 
 KEPT = 0.6  # share of what may be left that directions leave; the rest is for rounding
 
@@ -29,7 +25,6 @@ class Family:
         vectors: (P, R, d) float64.
         coefficients: (P, T, R) float64.
         rest: (B,) bound on the norm of what these leave of a state.
-        double: Whether the products with the rows are made in float64.
         place: (P,) where the products of a group are among those of all groups, unless in order.
     """
 
@@ -37,46 +32,19 @@ class Family:
     vectors: Tensor
     coefficients: Tensor
     rest: Tensor
-    double: bool
     place: Tensor | None = None
 
-    @cached_property
-    def columns(self) -> Tensor:
-        """(P, T, R + 2) what the products, ‖x‖² and 1 are multiplied with to make logits relative to the shell's."""
-        states, shape = self.states, self.coefficients.shape[:2]
-        scale = states.slope.view(*shape, 1) * self.coefficients
-        fixed = torch.stack([-0.5 * states.curve, -states.shell], 1).view(*shape, 2)
-        return torch.cat([scale, fixed], 2)
-
-    @cached_property
-    def _size(self) -> Tensor:
-        """(B,) Σ_r |C_r|‖v_r‖: a bound on the norm of every partial sum."""
-        return (self.coefficients.abs() * self.vectors.norm(dim=2)[:, None]).sum(2).flatten() * (1 + 1e-5)
-
-    def error(self, unit: float) -> Tensor:
-        """(B,) bound on the error of a logit that is put together with unit roundoff `unit`, but for what is common to all rows."""
-        states, own = self.states, U64 if self.double else U32
-        size, far = states.slope * self._size * states.reach, states.curve * states.reach**2
-        products = (states.d + 4) * (own * size + U64 * far)
-        together = (self.vectors.shape[1] + 8) * unit * (size + far + states.shell.abs())
-        return (products + together + self.tilt * states.reach) * (1 + 1e-5)
-
-    @property
-    def tilt(self) -> Tensor:
-        """(B,) slope·‖rest‖: by how much what is left of a state tilts logits, for each unit of a row's norm."""
-        return self.states.slope * self.rest
-
-    @property
-    def rounding(self) -> Tensor:
-        """(B,) the part of `error` that is float64's, where products and logits are in float64."""
-        return self.error(U64) - self.tilt * self.states.reach
+    def of_vectors(self, values: Tensor) -> Tensor:
+        """(B,) Σ_r |C_r| times values (P, R) of the vectors, of all groups."""
+        values = values if self.place is None else values[self.place]
+        return (self.coefficients.abs() * values[:, None]).sum(2).flatten() * (1 + 1e-5)
 
 
-def alone(states: States, double: bool) -> Family:
+def alone(states: States) -> Family:
     """States as groups of one."""
     ones = torch.ones(len(states), 1, 1, dtype=torch.float64, device=states.z.device)
     rest = 2.0**-52 * (states.norm + states.alpha * states.centre.norm())
-    return Family(states, states.centred[:, None], ones, rest, double)
+    return Family(states, states.centred[:, None], ones, rest)
 
 
 def pairs(x: Tensor, eps: Tensor, states: States, place: Tensor) -> Family:
@@ -84,10 +52,10 @@ def pairs(x: Tensor, eps: Tensor, states: States, place: Tensor) -> Family:
     vectors = torch.stack([x - states.centre, eps], 1)
     weights = torch.stack([states.alpha, states.sigma], 1).view(len(x), -1, 2)
     sizes = (weights * vectors.norm(dim=2)[:, None]).sum(2).flatten()
-    return Family(states, vectors, weights, 2.0**-50 * (sizes + states.alpha * states.centre.norm()), True, place)
+    return Family(states, vectors, weights, 2.0**-50 * (sizes + states.alpha * states.centre.norm()), place)
 
 
-def trajectories(states: States, count: int, wanted: Tensor, double: bool) -> Family:
+def trajectories(states: States, count: int, wanted: Tensor) -> Family:
     """`count` trajectories (B = P·T states) by as few directions as leave no state more than `wanted` (B,) in norm.
 
     Principal directions, each state divided by its `wanted`, so that one that needs precision pulls its own weight.
@@ -111,4 +79,4 @@ def trajectories(states: States, count: int, wanted: Tensor, double: bool) -> Fa
     weights += torch.cat([(some - w @ own) @ own.mT for (some, own), w in zip(parts, weights.split(8), strict=True)])
     left = torch.cat([(some - w @ own).norm(dim=2) for (some, own), w in zip(parts, weights.split(8), strict=True)])
     hidden = 2.0**-48 * (states.norm + weights.norm(dim=2).flatten() * kept**0.5)
-    return Family(states, directions, weights, left.flatten() + hidden + 2.0**-52 * states.alpha * states.centre.norm(), double)
+    return Family(states, directions, weights, left.flatten() + hidden + 2.0**-52 * states.alpha * states.centre.norm())

@@ -110,8 +110,8 @@ class Partial:
         density = self.peak + self.mass.log() - math.log(rows) - 0.5 * states.d * (2 * math.pi * sigma**2).log()
         density = torch.where(at_data, torch.where(self.peak == 0, torch.inf, -torch.inf), density)
         entropy = (self.mass.log() - self.tilt / self.mass).clamp(min=0)
-        # Means lie among the rows. The sums are rounded too, and the centre is added again.
+        # Means lie among the rows, or no farther than one reach beside them. The sums are rounded too, and the centre is added again.
         rounded = 2.0**-48 * (torch.linalg.vector_norm(mean, dim=1) + states.centre.norm()) + 2.0**-50 * states.reach
-        bound = (self.error / self.mass).clamp(max=2 * states.reach) + rounded
+        bound = (self.error / self.mass).clamp(max=3 * states.reach) + rounded
         ess = self.mass**2 / self.mass2
         return Posterior(mean.reshape(-1, *shape), density, entropy, ess, self.top, 1 / self.mass, self.ratio, bound)

@@ -7,8 +7,7 @@ Fast arithmetic only lists rows: a first look knows every logit up to a proven e
 differences in float64 (`settle`): near-ties decide the answer off the shells. Where many are left, all rows are summed, with rounding that
 is bounded, and all in float64 where the bound is too wide (`sums`). Sweeps share the products over timesteps (`sweep`), and along a
 training pair a row once dropped stays dropped (`walk`). `error_bound` is certain, and no setting of the caller's program (TF32, autocast)
-can change it. 8-bit rows that stay in a CPU's memory are answered sooner by products of digits (`digits`), exact integers whose last ones
-are rounded at random: there `error_bound` holds but for a probability of e⁻³² an answer.
+can change it. Where the machine multiplies 8-bit integers faster than floats, planes of these take the place of float32 (`planes`).
 """
 
 from __future__ import annotations
@@ -22,16 +21,21 @@ from torch import Tensor
 
 from scorescope.convert import as_states
 from scorescope.denoiser import Denoiser, Label, as_label
+from scorescope.empirical.draw import draw
+from scorescope.empirical.engine import Engine
+from scorescope.empirical.integers import Costs, costs_of
 from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.ranks import Alone, Ranks
-from scorescope.empirical.sweep import sweep
-from scorescope.empirical.ways import Sweep, way_of
+from scorescope.empirical.shelf import Shelf
+from scorescope.empirical.states import States
+from scorescope.empirical.sweep import PairSweep, Sweep, TrajectorySweep, sweep
 from scorescope.errors import InputError
 from scorescope.rows import Bank
 from scorescope.schedule import Schedule, Time, as_schedule, as_time
 from scorescope.search.products import full_precision
 from scorescope.seeds import generator
 
+COSTS = {"floats": Costs(1.0, 2.0, torch.inf), "integers": Costs(1.0, 2.0, 0.0)}
 QUERIES = 256  # states that share one pass over the rows
 LEAST = 1e-100  # σ below which σ² leaves float64
 MOST = 1e50  # values of states beyond which squares do
@@ -54,7 +58,7 @@ class EmpiricalScore(Denoiser):
         device: Where to compute.
         memory: Bytes that may hold rows; a quarter of what is free unless given. A bank that does not fit is read from disk in order.
         ranks: Processes among which the rows are shared: see `scorescope.distributed`.
-        arithmetic: "floats" or "digits" (`ways`); the faster one unless given. Both are as exact.
+        arithmetic: "floats", or "integers" for products of 8-bit integers; which is faster is measured unless given. Both are as exact.
     """
 
     def __init__(
@@ -81,10 +85,22 @@ class EmpiricalScore(Denoiser):
         self.device, self.memory = torch.device(device), memory
         self.ranks = ranks or Alone()
         room = free_memory(self.device) // 4 if memory is None else memory
-        self.arithmetic, self.way = arithmetic, way_of(bank, self.device, room, tolerance, self.ranks, arithmetic)
-        self.shelf, self.engine = self.way.shelf, self.way.engine
+        self.arithmetic, self.shelf = arithmetic, Shelf(bank, self.device, room, self.ranks)
+        self.engine = Engine(self.shelf, tolerance, self.ranks, self._costs())
 
-    NOT_IDENTITY = (*Denoiser.NOT_IDENTITY, "device", "memory", "ranks", "arithmetic", "way", "shelf", "engine")
+    NOT_IDENTITY = (*Denoiser.NOT_IDENTITY, "device", "memory", "ranks", "arithmetic", "shelf", "engine")
+
+    def _costs(self) -> Costs:
+        """What products cost here, or as if the arithmetic that was asked for were the faster one."""
+        if self.arithmetic is None:
+            return costs_of(self.device, self.bank.d, torch.get_num_threads())
+        if self.arithmetic not in COSTS:
+            raise InputError(f"there is no arithmetic {self.arithmetic!r}", " or ".join(COSTS))
+        return COSTS[self.arithmetic]
+
+    def _states(self, flat: Tensor, times: Tensor) -> States:
+        """States (B, d) at times (B,) as the engine takes them."""
+        return States.of(flat.double(), times, self.schedule, self.shelf.centre, self.shelf.reach)
 
     def to(self, device: torch.device | str) -> EmpiricalScore:
         """The same score computed on another device, with the same memory if one was given."""
@@ -112,7 +128,7 @@ class EmpiricalScore(Denoiser):
             for tag, wanted in _groups(tags, len(z), self.device):
                 # States of like noise together: they need digits alike.
                 for part in wanted[torch.argsort(times[wanted], stable=True)].split(QUERIES):
-                    self.way.single(flat[part].double(), times[part], self.schedule, tag).scatter_to(result, part)
+                    self.engine.alone(self._states(flat[part], times[part]), tag).scatter_to(result, part)
         return result
 
     def sample(
@@ -150,7 +166,7 @@ class EmpiricalScore(Denoiser):
                 # Sorted by class, those of one class follow each other.
                 groups = _groups(None if tags is None else tags[part], len(part), self.device)
                 parts = [(tag, slice(int(which[0]), int(which[-1]) + 1)) for tag, which in groups]
-                index[part] = self.way.draw(flat[part].double(), times[part], self.schedule, keys[part], parts)
+                index[part] = draw(self.engine, self._states(flat[part], times[part]), keys[part], parts)
         return self.bank[index].to(self.device), index
 
     def rows(self, index: Tensor) -> Tensor:
@@ -178,7 +194,7 @@ class EmpiricalScore(Denoiser):
         order, ordered = self._order(times)
         self.ranks.refuse_different("points, noises or times", flat, noise, ordered)
         return self._sweep(
-            len(flat), label, order, lambda which, tag: self.way.pairs(self.schedule, flat[which], noise[which], ordered, tag)
+            len(flat), label, order, lambda which, tag: PairSweep(self.engine, self.schedule, flat[which], noise[which], ordered, tag)
         )
 
     def trajectory_sweep(self, z: Tensor, times: Tensor, label: Label = None) -> Iterator[tuple[int, Posterior]]:
@@ -200,7 +216,7 @@ class EmpiricalScore(Denoiser):
             raise InputError(f"states of shape {tuple(z.shape)} do not match {len(order)} times", "z of shape (P, T, *shape)")
         flat = self._flat(z.flatten(0, 1), "states", every=z.shape[1]).view(len(z), len(order), self.bank.d)[:, order]
         self.ranks.refuse_different("states or times", flat, ordered)
-        return self._sweep(len(z), label, order, lambda which, tag: self.way.trajectories(self.schedule, flat[which], ordered, tag))
+        return self._sweep(len(z), label, order, lambda which, tag: TrajectorySweep(self.engine, self.schedule, flat[which], ordered, tag))
 
     def _sweep(
         self, count: int, label: Label, order: Tensor, make: Callable[[Tensor, int | None], Sweep]

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorescope.empirical.family import Family
-from scorescope.empirical.products import Products, Tile, logits, parts
+from scorescope.empirical.products import Logits, Tile
 from scorescope.empirical.ranks import Ranks
 from scorescope.search.products import U32
 
@@ -128,22 +127,21 @@ def _outside(y: Tensor) -> Tensor:
 
 
 class Screen:
-    """One pass of a family over the rows: `margin` (B,) nats, at most `few` rows a state; without `near` nothing is listed for r*."""
+    """One pass over the rows: `margin` (B,) nats, at most `few` rows a state; without `near` nothing is listed for r*."""
 
-    def __init__(self, family: Family, products: Products, margin: Tensor, few: int, ranks: Ranks, near: bool = True) -> None:
-        self.products, self.family, self.few, self.ranks, self.near = products, family, few, ranks, near
-        self.buffers = products.shelf.buffers
-        states = self.family.states
+    def __init__(self, logits: Logits, margin: Tensor, few: int, ranks: Ranks, near: bool = True) -> None:
+        self.logits, self.products, self.few, self.ranks, self.near = logits, logits.products, few, ranks, near
+        self.buffers, states = logits.buffers, logits.family.states
         count, device = len(states), states.z.device
         self.steep, self.d = states.steep, states.d
-        self.error = ranks.largest(self.family.error(U32))
+        self.error = ranks.largest(logits.error(U32))
         self.margin = ((margin + 2 * self.error) * (1 + 1e-5)).float()
         self.peak = torch.full((count,), -torch.inf, dtype=torch.float32, device=device)
         # Least distances of logits from the shell's, inside and outside; then what those of the nearest can be, above and below it.
         self.best = torch.full((2, count), torch.inf, dtype=torch.float32, device=device)
         self.high, self.low = torch.full_like(self.best, torch.inf)
         # Where products are kept they are looked at twice: first for what is best, then for what is good enough.
-        self.twice = products.keeps
+        self.twice = self.products.keeps
         most = few if self.twice else ROOM * few
         self.lists, self.near_lists = (Lists(count, most, side, self.twice, device) for side in (False, True))
 
@@ -151,8 +149,8 @@ class Screen:
         """What can matter, of one's own rows; what is few is so in all ranks together."""
         for looks in ((self._best,), (self._list,)) if self.twice else ((self._best, self._list),):
             for tile in self.products:
-                for groups, part in parts(self.family, len(tile.index)):
-                    above = logits(self.family, tile, groups, torch.float32, self.buffers)
+                for groups, part in self.logits.parts(len(tile.index)):
+                    above = self.logits.of(tile, groups, torch.float32)
                     for look in looks:
                         look(above, part, tile)
         self.peak, *best = self.ranks.largest(torch.stack([self.peak, *-self.best]))

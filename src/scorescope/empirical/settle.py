@@ -10,14 +10,14 @@ from torch import Tensor
 
 from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.ranks import Ranks
-from scorescope.empirical.shelf import Readable
+from scorescope.empirical.shelf import Shelf
 from scorescope.empirical.states import States
 from scorescope.search.products import U64
 
 VALUES = 1 << 22  # float64 values of one step
 
 
-def settle(states: States, shelf: Readable, state: Tensor, row: Tensor, ranks: Ranks) -> Partial:
+def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ranks) -> Partial:
     """Partials of B states (B, d) from (state, row) pairs, each of weight 1 or less and none other of weight worth counting.
 
     A state whose rows lie with several processes is settled relative to the nearest of all, which its owner shows to the others:
@@ -54,7 +54,7 @@ def _parts(counts: Tensor, room: int) -> list[slice]:
     return [*parts, slice(start, len(counts))] if held else parts
 
 
-def _shared(states: States, shelf: Readable, shared: Tensor, state: Tensor, row: Tensor, result: Partial, ranks: Ranks) -> None:
+def _shared(states: States, shelf: Shelf, shared: Tensor, state: Tensor, row: Tensor, result: Partial, ranks: Ranks) -> None:
     """The states `shared` whose rows lie with several processes, or are too many to be taken at once; (state, row) are one's own."""
     slot, count = torch.searchsorted(shared, state), len(shared)
     square = squares(states, shelf, state, row)
@@ -67,9 +67,7 @@ def _shared(states: States, shelf: Readable, shared: Tensor, state: Tensor, row:
         result.put(found, result[found].merge(part))
 
 
-def _few(
-    states: States, shelf: Readable, wanted: Tensor, state: Tensor, row: Tensor, given: tuple[Tensor, Tensor] | None = None
-) -> Partial:
+def _few(states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tensor, given: tuple[Tensor, Tensor] | None = None) -> Partial:
     """States `wanted` with several rows each, or with the nearest row `given`: its squared distance and itself."""
     slot = torch.searchsorted(wanted, state)
     if shelf.exact and shelf.resident:
@@ -128,7 +126,7 @@ def _gaps(x: Tensor, nearest: Tensor, z: Tensor, alpha: Tensor, precision: Tenso
     return scale * (apart * middle).sum(1), doubt.clamp(max=50)
 
 
-def gaps_of(states: States, shelf: Readable, state: Tensor, row: Tensor, ranks: Ranks) -> Tensor:
+def gaps_of(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ranks) -> Tensor:
     """(M,) logit of the nearest row of a state's minus that of the row, of (state, row) pairs; 0 at σ = 0."""
     square, count = squares(states, shelf, state, row), len(states.z)
     nearest = _first_of(shelf, state, row, square == least_of(square, state, count, ranks)[state], count, ranks)
@@ -139,7 +137,7 @@ def gaps_of(states: States, shelf: Readable, state: Tensor, row: Tensor, ranks: 
     return found.masked_fill_(states.at_data[state], 0.0)
 
 
-def ratios(states: States, shelf: Readable, state: Tensor, row: Tensor, result: Tensor) -> None:
+def ratios(states: States, shelf: Shelf, state: Tensor, row: Tensor, result: Tensor) -> None:
     """Bring `result` (B,) nearer to 1 by the distance ratios (Eq. 4) of (state, row) pairs, from direct differences in float64."""
     ratio = squares(states, shelf, state, row).sqrt() / (states.sigma[state] * states.d**0.5)
     closest = torch.full_like(result, torch.inf).scatter_reduce(0, state, (ratio - 1).abs(), "amin")
@@ -149,11 +147,8 @@ def ratios(states: States, shelf: Readable, state: Tensor, row: Tensor, result: 
     result[state[hit[better]]] = ratio[hit[better]]
 
 
-def squares(states: States, shelf: Readable, state: Tensor, row: Tensor) -> Tensor:
+def squares(states: States, shelf: Shelf, state: Tensor, row: Tensor) -> Tensor:
     """‖z − αx‖² (M,) of (state, row) pairs, from direct differences in float64."""
-    known = shelf.apart(row, states.z, states.alpha, state)
-    if known is not None:
-        return known
     found = torch.empty(len(state), dtype=torch.float64, device=state.device)
     for part in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
         x, which = shelf.fetch(row[part]), state[part]
@@ -161,7 +156,7 @@ def squares(states: States, shelf: Readable, state: Tensor, row: Tensor) -> Tens
     return found
 
 
-def _first_of(shelf: Readable, state: Tensor, row: Tensor, which: Tensor, count: int, ranks: Ranks) -> Tensor:
+def _first_of(shelf: Shelf, state: Tensor, row: Tensor, which: Tensor, count: int, ranks: Ranks) -> Tensor:
     """(count, d) of each state the first row, in all processes, of the (state, row) pairs for which `which` (M,) holds."""
     top = torch.full((count,), LAST, device=state.device)
     top = ranks.smallest(top.scatter_reduce(0, state[which], row[which], "amin"))
@@ -171,7 +166,7 @@ def _first_of(shelf: Readable, state: Tensor, row: Tensor, which: Tensor, count:
     return ranks.total(found)
 
 
-def closest_alone(states: States, shelf: Readable, state: Tensor, row: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+def closest_alone(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
     """The (state, row) pairs without those that, at σ = 0, are farther than another; float64 where it tells, else exact arithmetic."""
     at_data = states.at_data
     if not bool(at_data.any()):
@@ -207,7 +202,7 @@ def least_of(value: Tensor, state: Tensor, count: int, ranks: Ranks) -> Tensor:
     return ranks.smallest(none.scatter_reduce(0, state, value, "amin"))
 
 
-def _within(states: States, shelf: Readable, apart: Tensor, margin: float) -> Tensor:
+def _within(states: States, shelf: Shelf, apart: Tensor, margin: float) -> Tensor:
     """(B,) the distance from z that float64 may find of a row no farther than `apart` (B,) and `margin` nats more."""
     alpha, sigma, centre = states.alpha, states.sigma, states.centre.norm()
     entering = states.norm + alpha * (2 * centre + shelf.reach)
@@ -227,7 +222,7 @@ def _exact_gap(x: np.ndarray, nearest: np.ndarray, z: np.ndarray, alpha: float) 
     return value or math.copysign(5e-324, gap) * (gap != 0)
 
 
-def steep_rows(states: States, shelf: Readable, label: int | None, margin: float, ranks: Ranks) -> tuple[Tensor, Tensor]:
+def steep_rows(states: States, shelf: Shelf, label: int | None, margin: float, ranks: Ranks) -> tuple[Tensor, Tensor]:
     """(state, row) pairs of one state (1, d) and all rows of a class, or of all, within `margin` nats of the nearest."""
     row = torch.from_numpy(shelf.indices(label)).to(states.z.device)
     row = torch.cat([row, row + len(shelf.bank.rows)]) if shelf.bank.flips else row

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,56 +18,24 @@ from scorescope.empirical.buffers import Buffers
 from scorescope.empirical.ranks import Ranks
 from scorescope.errors import InputError
 from scorescope.rows import Bank
-from scorescope.search.quantize import OUTWARD
 
 BLOCK = 1 << 23  # values of the rows of one product
 LEAST = 64  # rows of a block, at least
-
-
-class Readable(Protocol):
-    """A bank's rows, as those that ask for single rows see them."""
-
-    @property
-    def bank(self) -> Bank:
-        """Whose rows these are."""
-
-    @property
-    def ranks(self) -> Ranks:
-        """The processes that share the rows."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether what is read is not rounded."""
-
-    @property
-    def resident(self) -> bool:
-        """Whether the rows stay in memory."""
-
-    @property
-    def centre(self) -> Tensor:
-        """(d,) float64, what is subtracted."""
-
-    @property
-    def reach(self) -> float:
-        """The largest norm of all centred rows."""
-
-    def indices(self, label: int | None, /) -> np.ndarray:
-        """Stored rows of one class, or all, that are one's own."""
-
-    def fetch(self, index: Tensor, /) -> Tensor:
-        """Rows as they are, flat and float64, by index."""
-
-    def apart(self, row: Tensor, z: Tensor, alpha: Tensor, state: Tensor, /) -> Tensor | None:
-        """‖z − αx‖² (M,) of pairs of state and row, float64, where there is a faster way than by the rows themselves."""
+OUTWARD = 1 + 2.0**-40  # covers the rounding of a float64 norm of millions of values
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some stored rows: x (n, d) float32 = row − centre, rounded once; square (n,) float64 = ‖row − centre‖²; index (n,) int64."""
+    """Some stored rows: x (n, d) float32 = row − centre, rounded once; square (n,) float64 = ‖row − centre‖²; index (n,) int64.
+
+    Attributes:
+        part: Where they are among the rows that are kept; None if they were read from disk.
+    """
 
     x: Tensor
     square: Tensor
     index: Tensor
+    part: slice | None = None
 
 
 class Shelf:
@@ -171,7 +138,7 @@ class Shelf:
         first, last = (0, len(kept)) if label is None else (int(begins[label]), int(begins[label + 1]))
         for start in range(first, last, self.block):
             part = slice(start, min(start + self.block, last))
-            yield Block(kept[part], self._squares[every_index[part] - self.own.start], every_index[part])
+            yield Block(kept[part], self._squares[every_index[part] - self.own.start], every_index[part], part)
 
     def double(self, block: Block) -> Tensor:
         """The centred rows of a block in float64 (n, d), not rounded before, until the next such call."""
@@ -187,9 +154,6 @@ class Shelf:
     def sides(self) -> tuple[bool, ...]:
         """Whether rows are taken as their mirror images: not, or not and then so."""
         return (False, True) if self.bank.flips else (False,)
-
-    def apart(self, row: Tensor, z: Tensor, alpha: Tensor, state: Tensor) -> Tensor | None:
-        """There is none."""
 
     def fetch(self, index: Tensor) -> Tensor:
         """Rows as they are (not centred), flat and float64, by index; exact."""

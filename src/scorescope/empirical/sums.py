@@ -2,6 +2,7 @@
 
 weights    w_j = exp(logit_j − start), with a start that follows the largest logit so far, at most LAG behind
 float32    a sum of 64 products is off by at most 64·2⁻²⁴·Σ w‖x‖; eight such sums are added in float32, these in float64
+integers   of rows on a grid: a tile's weights as three planes of 8 bits, no weight off by more than 10⁻⁷ of a state's largest there
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ import math
 import torch
 from torch import Tensor
 
-from scorescope.empirical.family import Family
+from scorescope.empirical.integers import integer_products
 from scorescope.empirical.partial import LAST, Partial
-from scorescope.empirical.products import Products, Tile, logits, parts
+from scorescope.empirical.planes import BASE, Rows
+from scorescope.empirical.products import Logits, Tile
 from scorescope.empirical.ranks import Ranks
 from scorescope.search.products import U32, U64
 
 RUN, RUNS = 64, 8  # rows of a product; such products that float32 adds up before float64 takes over
 DEEP = 32.0  # nats below the start beyond which weights in float32 are not vouched for one by one
+PLANES = 3  # of weights
+LOSS = 2.5 * BASE ** -(PLANES - 1) / 2 / 127  # what planes and float32 leave of a weight, of the largest
 LAG = 8.0  # nats by which the largest logit may be ahead of the start
 
 
@@ -44,32 +48,32 @@ class Nearest:
 
 
 class Sums:
-    """One pass over all rows for the states `which` (Q,) of a family whose products are in float64.
+    """One pass over all rows for the states `which` (Q,) of a family.
 
     Args:
-        family: Whose products are in float64.
-        products: Of its vectors.
+        logits: Of the family, from products that are fine.
         which: Indices of states, in order.
         summed: (Q,) whether the state's posterior is asked for, beside its r*.
         double: Whether sums are in float64, too.
+        grid: The rows on their grid, for sums by integers.
     """
 
-    def __init__(self, family: Family, products: Products, which: Tensor, summed: Tensor, double: bool) -> None:
-        self.products, self.family, self.which, self.summed = products, family, which, summed
-        self.double, self.shelf = double, products.shelf
-        device, count, d = which.device, len(which), self.family.states.d
+    def __init__(self, logits: Logits, which: Tensor, summed: Tensor, double: bool, grid: Rows | None) -> None:
+        self.logits, self.states, self.which, self.summed = logits, logits.family.states, which, summed
+        self.double, self.grid, self.shelf = double, grid, logits.products.shelf
+        device, count, d = which.device, len(which), self.states.d
         self.type = torch.float64 if double else torch.float32
         zero = torch.zeros(count, dtype=torch.float64, device=device)
         self.peak, self.start, self.top = zero - torch.inf, zero - torch.inf, torch.full_like(which, LAST)
-        self.mass, self.square, self.tilt, self.mass2 = (zero.clone() for _ in range(4))
+        self.mass, self.square, self.tilt, self.mass2, self.loss = (zero.clone() for _ in range(5))
         self.moment = torch.zeros(2 if len(self.shelf.sides) > 1 else 1, count, d, dtype=torch.float64, device=device)
         self.nearest = Nearest(count, device)
 
     def run(self, ranks: Ranks, rows: int) -> Partial:
         """The partial of one's own rows among `rows` in all."""
-        for tile in self.products:
+        for tile in self.logits.products:
             weights = self.shelf.buffers.take("weights", (len(self.which), len(tile.index)), self.type)
-            for groups, part in parts(self.family, len(tile.index)):
+            for groups, part in self.logits.parts(len(tile.index)):
                 ends = torch.tensor([part.start, part.stop], device=self.which.device)
                 first, last = torch.searchsorted(self.which, ends).tolist()
                 if first < last:
@@ -80,7 +84,7 @@ class Sums:
 
     def _see(self, groups: slice, part: slice, mine: slice, tile: Tile, weight: Tensor) -> None:
         """The weights (m, n) of one tile for the states `mine` among those of `which`, which are among the family's states `part`."""
-        above = logits(self.family, tile, groups, torch.float64, self.shelf.buffers)
+        above = self.logits.of(tile, groups, torch.float64)
         if mine.stop - mine.start < len(above):
             above = above[self.which[mine] - part.start]
         self.nearest.see(above, mine, tile.index)
@@ -112,6 +116,7 @@ class Sums:
         down = torch.exp(-by)
         self.tilt[which] = down * (self.tilt[which] - by * mass)
         self.mass[which], self.square[which], self.mass2[which] = down * mass, down * self.square[which], down**2 * self.mass2[which]
+        self.loss[which] *= down
         self.moment[:, which] *= down[:, None]
         self.start[which] = new
 
@@ -119,6 +124,9 @@ class Sums:
         """Σ w x of one tile."""
         if self.double:
             moment.addmm_(weight, self.shelf.double(tile.block))
+            return
+        if self.grid:
+            self._add_whole(weight, tile, moment, self.grid)
             return
         shape, buffers = tuple(moment.shape), self.shelf.buffers
         room, more = (buffers.take(name, shape, torch.float32) for name in ("moment", "more"))
@@ -129,9 +137,26 @@ class Sums:
                 room += torch.mm(w, x, out=more)
             moment += room
 
+    def _add_whole(self, weight: Tensor, tile: Tile, moment: Tensor, grid: Rows) -> None:
+        """Σ w q·unit of one tile: x = base + q·unit."""
+        most = weight.amax(1, keepdim=True)
+        self.loss += LOSS * weight.shape[1] * most[:, 0].double()
+        rest, planes = weight / torch.where(most > 0, most, 1.0).mul_(1 / 127), []
+        for _ in range(PLANES):
+            whole = rest.round()
+            planes.append(whole.to(torch.int8))
+            rest.sub_(whole).mul_(BASE)
+        found = integer_products(torch.cat(planes), grid.planes[0][tile.block.part].T).view(PLANES, *moment.shape)
+        total = found[-1].float()
+        for level in reversed(found[:-1]):
+            total.div_(BASE).add_(level)
+        moment.addcmul_(total.double(), most.double() * (grid.unit / 127))
+
     def _finish(self, ranks: Ranks, rows: int) -> Partial:
-        shelf, states, which = self.shelf, self.family.states, self.which
+        shelf, states, which = self.shelf, self.states, self.which
         moment = self.moment[0] + (shelf.mirror(self.moment[1]) if len(self.moment) > 1 else 0.0)
+        if self.grid:
+            moment += self.mass[:, None] * self.grid.base  # its own mirror image
         # What bounds the error is known of all ranks' rows together, relative to the largest logit of all, and shared by mass.
         share = torch.where(self.mass > 0, self.start - ranks.largest(self.peak), -torch.inf).exp()
         all_mass, all_square = ranks.total(share * torch.stack([self.mass, self.square])).clamp(min=1e-300)
@@ -140,18 +165,22 @@ class Sums:
         # Sums know little of what is left when the mean's square is taken off that of the rows.
         unsure = 4 * (rows * U64 if self.double else (shelf.block + 8) * U32)
         spread = ((size**2 - own**2).clamp(min=0) + unsure * size**2).sqrt()
-        tilt = self.family.tilt[which]
+        tilt = self.logits.tilt[which]
         # What is left of a state tilts weights by e^δ with δ = slope⟨rest, x⟩: at first order the mean moves by slope·C·rest with the
         # covariance C, whose trace is spread². Rounding tilts them as it likes: Σ w(e^δ − 1)(x − mean)/Σ w e^δ.
-        rounding = self.family.rounding[which].clamp(max=50)
+        rounding = self.logits.rounding[which].clamp(max=50)
         off = torch.expm1(rounding) * rounding.exp()
         summing, deep = (rows + 8) * U64, 0.0
         if not self.double:
             off = off + 2.0**-22 + (DEEP + LAG) * U32
             summing += (RUN + RUNS + 2 + (not shelf.exact)) * U32
             deep = rows * math.exp(-DEEP)
+        lost = 0.0
+        if self.grid:
+            whole, left = self.grid.left[:2]
+            lost = ranks.total(share * self.loss) / all_mass * whole + left + 4 * U32 * whole
         tilted = tilt * spread**2 * torch.exp((4 * tilt * (shelf.reach + own)).clamp(max=100))
-        bound = off * spread + tilted + summing * size + (deep + rows * U64) * (shelf.reach + own)
+        bound = off * spread + tilted + summing * size + lost + (deep + rows * U64) * (shelf.reach + own)
         none = ~(self.mass > 0)
         down = torch.where(none, 1.0, torch.exp(self.start - self.peak))
         high = torch.where(none, 0.0, self.peak - self.start)

@@ -6,7 +6,7 @@ Memory does not grow with the number of timesteps: a few are answered at a time,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from scorescope.empirical.engine import Engine
 from scorescope.empirical.family import Family, pairs, trajectories
 from scorescope.empirical.posterior import Posterior
+from scorescope.empirical.products import Logits
 from scorescope.empirical.screen import Screen
 from scorescope.empirical.states import States
 from scorescope.empirical.walk import SLACK, Walk, level
@@ -24,7 +25,14 @@ SETTLED = 96  # rows with which a pair enters its walk
 SHARE = 0.2  # of the states to which many rows must matter for as many to be expected of the next ones
 
 
-def chunk(engine: Any, count: int, times: int) -> int:
+class Sweep(Protocol):
+    """Posteriors of pairs or trajectories of one class, or of all, chunk by chunk."""
+
+    def run(self, part: slice, /) -> Posterior:
+        """Posteriors of one chunk of timesteps, flat (P·T); chunks must come in the order of falling σ."""
+
+
+def chunk(engine: Engine, count: int, times: int) -> int:
     """Timesteps to answer at a time: the more the fewer passes over rows from disk, else no more than share their products."""
     shelf = engine.shelf
     size = shelf.memory // 4 // max(count * shelf.bank.d * 8 * 4, 1)
@@ -41,7 +49,7 @@ class PairSweep:
         self.engine, self.schedule, self.x, self.eps, self.times, self.label = engine, schedule, x, eps, times, label
         self.walk = Walk(x, eps, level(eps, engine.margin(label)[0]), engine.shelf)
         self.lost = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.products = engine.products(self._family(slice(0, 1), torch.arange(len(x), device=x.device)), label)
+        self.products = engine.products(self._family(slice(0, 1), torch.arange(len(x), device=x.device)), label, "fine")
 
     def _family(self, part: slice, which: Tensor) -> Family:
         """The states of some pairs at some times."""
@@ -50,9 +58,6 @@ class PairSweep:
         z = (alpha[:, None] * x[:, None]).addcmul_(sigma[:, None], eps[:, None]).flatten(0, 1)
         states = States(z, alpha.repeat(len(x)), sigma.repeat(len(x)), shelf.centre, shelf.reach)
         return pairs(x, eps, states, which)
-
-    def end(self) -> None:
-        """Nothing is left behind."""
 
     def run(self, part: slice) -> Posterior:
         """Posteriors of one chunk, flat (P·T); chunks must come in order."""
@@ -69,8 +74,7 @@ class PairSweep:
             self.engine.checked(total, states, self.label).scatter_to(result, flat)
         away = (~self.walk.here).nonzero().flatten()
         if len(away):
-            family = self._family(part, away)
-            self.engine.posterior(family, self.products)[0].scatter_to(result, index[away].flatten())
+            self.engine.posterior(Logits(self._family(part, away), self.products))[0].scatter_to(result, index[away].flatten())
             self._settle(part.stop - 1, away)
         return result
 
@@ -81,7 +85,7 @@ class PairSweep:
             return
         ranks, family = self.engine.ranks, self._family(slice(last, last + 1), away)
         margin = self.walk.levels[away] + SLACK
-        found = Screen(family, self.products, margin, SETTLED, ranks, near=False).run()
+        found = Screen(Logits(family, self.products), margin, SETTLED, ranks, near=False).run()
         u = family.states.alpha / family.states.sigma.clamp(min=1e-300)
         self.lost |= self.walk.settle(away, u, found.many, away[found.state], found.row)
 
@@ -93,9 +97,6 @@ class TrajectorySweep:
         self.engine, self.schedule, self.z, self.times, self.label = engine, schedule, z, times, label
         self.crowd = False  # whether many rows are expected to matter
 
-    def end(self) -> None:
-        """Nothing is left behind."""
-
     def run(self, part: slice) -> Posterior:
         """Posteriors of one chunk, flat (P·T); chunks must come in order."""
         shelf, p, t = self.engine.shelf, len(self.z), part.stop - part.start
@@ -105,10 +106,10 @@ class TrajectorySweep:
         # Where many rows matter all products are in float64, by directions that leave next to nothing; where few do, by fewer, in float32.
         crowded = self.engine.crowded(states, self.label)
         self.crowd = self.crowd or bool(crowded.any())
-        family = trajectories(states, p, self.engine.wanted(states, crowded | self.crowd), self.crowd)
+        family = trajectories(states, p, self.engine.wanted(states, crowded | self.crowd))
         apart = torch.tensor(family.vectors.shape[1] * (1 + self.crowd) > t, device=shelf.device)
         if not bool(self.engine.ranks.any(apart)):
-            found, many = self.engine.posterior(family, self.engine.products(family, self.label))
+            found, many = self.engine.posterior(self.engine.logits(family, self.label, "fine" if self.crowd else "coarse"))
             found.scatter_to(result, index.flatten())
             self.crowd = bool(many.view(p, t)[:, -1].double().mean() > SHARE)
             return result
@@ -117,16 +118,8 @@ class TrajectorySweep:
         return result
 
 
-def sweep(engine: Any, runs: list[tuple[Tensor, Any]], count: int, order: Tensor) -> Iterator[tuple[int, Posterior]]:
+def sweep(engine: Engine, runs: list[tuple[Tensor, Sweep]], count: int, order: Tensor) -> Iterator[tuple[int, Posterior]]:
     """(k, posterior of all P) for each timestep; `runs` are (which of the P, their sweep), `order` (T,) the timesteps by falling σ."""
-    try:
-        yield from _steps(engine, runs, count, order)
-    finally:
-        for _, run in runs:
-            run.end()
-
-
-def _steps(engine: Any, runs: list[tuple[Tensor, Any]], count: int, order: Tensor) -> Iterator[tuple[int, Posterior]]:
     size = chunk(engine, count, len(order))
     for start in range(0, len(order), size):
         part = slice(start, min(start + size, len(order)))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.settle import U64
-from scorescope.empirical.shelf import Readable
+from scorescope.empirical.shelf import Shelf
 
 VALUES = 1 << 20  # float64 values of one step
 SLACK = 3.0  # nats that a pair's own row may be below the best of its rows when it comes
@@ -34,7 +34,7 @@ def level(eps: Tensor, margin: float) -> Tensor:
 class Walk:
     """The pairs (rows of x, eps (P, d) float64) that have come so far, and the rows that can still matter to each."""
 
-    def __init__(self, x: Tensor, eps: Tensor, levels: Tensor, shelf: Readable) -> None:
+    def __init__(self, x: Tensor, eps: Tensor, levels: Tensor, shelf: Shelf) -> None:
         self.x, self.eps, self.levels, self.shelf = x, eps, levels, shelf
         self.size = eps.square().sum(1)
         none = torch.zeros(0, dtype=torch.int64, device=x.device)

@@ -1,6 +1,6 @@
 """Exact search among a bank's rows: nearest rows, closest pairs; built on `rows`, which knows nothing of it.
 
-products, quantize → bounds, units → sketch, copies → nearest → pairs, groups
+products → bounds, units → sketch, copies → nearest → pairs, groups
 """
 
 from scorescope.search.nearest import neighbours

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from scorescope.rows.bank import Bank
 from scorescope.rows.content import decode
-from scorescope.search.quantize import centre_of
 
 CHUNK = 1 << 18  # float32 values of one step: they stay in the processor's cache
 EXTREME = 120  # float32 holds the inverse of 2 to this power
@@ -32,7 +31,7 @@ class Units:
         """Those of a bank."""
         power = round(math.log2(bank.radius)) if bank.radius > 0 else 0
         values = (bank.low, bank.high) if bank.rows.dtype == np.uint8 else None
-        return Units(bank.shape, values, centre_of(bank, device), 2.0 ** max(-EXTREME, min(EXTREME, power)))
+        return Units(bank.shape, values, bank.mean.flatten().float().double().to(device), 2.0 ** max(-EXTREME, min(EXTREME, power)))
 
     @property
     def slope(self) -> float:

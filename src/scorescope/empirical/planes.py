@@ -1,0 +1,171 @@
+"""Vectors and rows as planes of 8-bit integers, whose products are exact; what planes leave out is known by its norm.
+
+    v = unit·(q_0 + q_1/254 + q_2/254² + …) + rest      q_k int8; half a unit of one plane is 127 of the next
+
+A vector has its own unit, its largest value is 127 of it. The rows of a bank share one, around a `base`: rows that lie on a grid of 256
+steps, as pictures do whatever they are stored as, are one plane that leaves nothing but rounding. Of K planes, products of planes a and b
+with a + b < K are made; those with the same a + b are one number. What that leaves of ⟨v, x − base⟩ is, by Cauchy–Schwarz, no more than
+
+    Σ_a ‖v_a‖·(what K − a planes leave of the rows) + ‖rest‖·‖x − base‖
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorescope.empirical.family import Family
+from scorescope.empirical.integers import integer_products
+from scorescope.empirical.products import Products
+from scorescope.empirical.shelf import OUTWARD, Block, Shelf
+
+BASE = 254.0
+MOST = 4  # planes: beyond, float64 products are as soon made
+STEPS = 255  # of a grid
+SAMPLED = 1 << 20  # values that tell whether there is one
+ON_GRID = 1e-3  # of a step, that values on it may be off
+
+
+def split(x: Tensor, unit: Tensor, count: int) -> tuple[list[Tensor], list[Tensor]]:
+    """`count` planes (n, d) int8 of x (n, d) float64 in units (n, 1), and the norms (n,) of what 0, 1, …, `count` planes leave of it."""
+    rest, planes = x / unit, list[Tensor]()
+    left = [torch.linalg.vector_norm(x, dim=1)]
+    for k in range(count):
+        whole = rest.round().clamp_(-128, 127)
+        planes.append(whole.to(torch.int8))
+        rest.sub_(whole)
+        left.append(torch.linalg.vector_norm(rest, dim=1) * (unit[:, 0] * OUTWARD * BASE**-k))
+        rest.mul_(BASE)
+    # Dividing by the unit was rounded.
+    return planes, [left[0] * OUTWARD, *(some + 2.0**-51 * left[0] for some in left[1:])]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One's own rows, in the order in which the shelf keeps them.
+
+    Attributes:
+        base: (d,) float64, relative to the shelf's centre.
+        unit: Of the first plane.
+        planes: (n, d) int8 each.
+        left: Largest norm of what 0, 1, … planes leave of any row − base, of all processes.
+    """
+
+    base: Tensor
+    unit: float
+    planes: list[Tensor]
+    left: list[float]
+
+    @staticmethod
+    def of(shelf: Shelf) -> Rows:
+        """On their grid, if they have one, else around their mean."""
+        grid = _grid(shelf)
+        found = None if grid is None else Rows._split(shelf, *grid, 1)
+        # A few values may lie beside a grid that all others share.
+        lost = torch.tensor(found is None or found.left[1] > ON_GRID * found.unit * shelf.bank.d**0.5, device=shelf.device)
+        if found is None or bool(shelf.ranks.any(lost)):
+            base = shelf.bank.mean.flatten().double().to(shelf.device) - shelf.centre
+            widest = max((float((shelf.double(block) - base).abs().amax()) for block in shelf.blocks(None)), default=0.0)
+            # The same in all processes, so that equal rows have equal planes.
+            widest = float(shelf.ranks.largest(torch.tensor(widest, dtype=torch.float64, device=shelf.device)))
+            found = Rows._split(shelf, base, widest / 127 or 1.0, MOST)
+        left = shelf.ranks.largest(torch.tensor(found.left, dtype=torch.float64, device=shelf.device))
+        return Rows(found.base, found.unit, found.planes, left.tolist())
+
+    @staticmethod
+    def _split(shelf: Shelf, base: Tensor, unit: float, count: int) -> Rows:
+        shape, left = (len(shelf.own), shelf.bank.d), torch.zeros(count + 1, dtype=torch.float64, device=shelf.device)
+        kept = [torch.empty(shape, dtype=torch.int8, device=shelf.device) for _ in range(count)]
+        for block in shelf.blocks(None):
+            planes, norms = split(shelf.double(block) - base, torch.full_like(base[:1, None], unit), count)
+            left = torch.maximum(left, torch.stack([norm.amax() for norm in norms]))
+            for own, plane in zip(kept, planes, strict=True):
+                own[block.part] = plane
+        return Rows(base, unit, kept, left.tolist())
+
+    def count(self, levels: int) -> int:
+        """Products of planes that `levels` take."""
+        return sum(min(levels - a, len(self.planes)) for a in range(levels))
+
+
+def _grid(shelf: Shelf) -> tuple[Tensor, float] | None:
+    """The value of 128 and the step of a grid of 256 values on which a sample of the rows lies."""
+    rows, d = shelf.bank.rows, shelf.bank.d
+    some = np.linspace(0, len(rows) - 1, max(1, min(len(rows), SAMPLED // d))).astype(np.int64)
+    values = np.unique(shelf.bank.decode(shelf.bank.stored_at(some)).astype(np.float64))
+    if shelf.bank.rows.dtype == np.uint8:
+        low, high = shelf.bank.decode(np.array([0, 255], np.uint8)).astype(np.float64).tolist()
+        step = (high - low) / STEPS
+    else:
+        gaps = np.diff(values)
+        gaps = gaps[gaps > 1e-6 * max(np.abs(values).max(initial=0.0), 1e-30)]
+        if not len(gaps) or len(values) > 2 * (STEPS + 1):
+            return None
+        low, step = float(values[0]), float(gaps.min())
+        step = float(values[-1] - low) / max(round(float(values[-1] - low) / step), 1)
+    away = (values - low) / step
+    if away.max() > STEPS + ON_GRID or np.abs(away - np.round(away)).max() > ON_GRID:
+        return None
+    # A sample may miss the ends: the grid's middle is that of what was seen.
+    middle = low + step * (128 if shelf.bank.rows.dtype == np.uint8 else round(float(away.max()) / 2))
+    return torch.full((d,), middle, dtype=torch.float64, device=shelf.device) - shelf.centre, step
+
+
+class IntegerProducts(Products):
+    """Products of `levels` planes: one number for each vector and level."""
+
+    def __init__(self, vectors: Tensor, levels: int, rows: Rows, shelf: Shelf, label: int | None, memory: int) -> None:
+        p, r, self.fine, self.rows, self.levels = *vectors.shape[:2], levels == MOST, rows, levels
+        self.shape = (p, r * levels)
+        super().__init__(shelf, label, memory, 4)
+        flat = vectors.flatten(0, 1)
+        unit = flat.abs().amax(1, keepdim=True) / 127
+        unit = torch.where(unit > 0, unit, 1.0)
+        planes, left = split(flat, unit, levels)
+        stack = torch.stack(planes, 1)  # (P·R, K, d)
+        self._planes = [shelf.mirror(stack) if mirrored else stack for mirrored in shelf.sides]
+        # ‖v_a‖ is no more than what a and a + 1 planes leave.
+        norms = [left[a] + left[a + 1] for a in range(levels)]
+        lost = left[levels] * rows.left[0]
+        for a, norm in enumerate(norms):
+            lost = lost + norm * rows.left[min(levels - a, len(rows.planes))]
+        base = rows.base.norm()
+        self._unit, self._off = (unit.view(p, r), lost.view(p, r))
+        self._common = (flat @ rows.base).view(p, r)
+        self._size = (torch.stack(norms).sum(0) * (rows.left[0] + rows.left[1]) + left[0] * base).view(p, r)
+
+    def _of(self, block: Block, mirrored: bool) -> Tensor:
+        assert block.part is not None, "planes are those of rows that stay in memory"
+        vectors, total = self._planes[mirrored], None
+        for b, plane in enumerate(self.rows.planes[: self.levels]):
+            some = vectors[:, : self.levels - b]
+            found = integer_products(some.flatten(0, 1), plane[block.part]).view(*some.shape[:2], -1)
+            if total is None:
+                total = found
+            else:
+                total[:, b:] += found
+        assert total is not None
+        return total
+
+    def _placed(self, family: Family, values: Tensor) -> Tensor:
+        return values if family.place is None else values[family.place]
+
+    def weights(self, family: Family) -> Tensor:
+        """Coefficients times units."""
+        unit = self._placed(family, self._unit)[..., None] * self.rows.unit * BASE ** -torch.arange(self.levels, device=family.rest.device)
+        return (family.coefficients[..., None] * unit[:, None]).flatten(2)
+
+    def constant(self, family: Family) -> Tensor:
+        """Σ_r C_r⟨v_r, base − centre⟩."""
+        return (family.coefficients * self._placed(family, self._common)[:, None]).sum(2).flatten()
+
+    def size(self, family: Family) -> Tensor:
+        """Σ_r |C_r| times all that is added for v_r."""
+        return family.of_vectors(self._size)
+
+    def off(self, family: Family) -> Tensor:
+        """As above."""
+        return family.of_vectors(self._off)

@@ -1,0 +1,159 @@
+"""Planes of 8-bit integers: products are exact on every machine, and what planes leave out is no more than they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import scorescope as ss
+from scorescope.empirical import integers
+from scorescope.empirical.family import alone, pairs, trajectories
+from scorescope.empirical.planes import BASE, MOST, split
+from scorescope.empirical.states import States
+from scorescope.errors import InputError
+from scorescope.search.products import U32, U64
+from tests.definition import bank_of
+
+WITHOUT = "the processor has no products of 8-bit integers"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=["int8", "float32", "CUDA"])
+def hardware(request, monkeypatch):
+    """What the machine has, one without such products, and what CUDA asks of them."""
+    if request.param == "int8" and not integers.has_int8(CPU):
+        pytest.skip(WITHOUT)
+    monkeypatch.setattr(integers, "has_int8", lambda device: request.param != "float32")
+    if request.param == "CUDA":
+        monkeypatch.setattr(integers, "_product", integers._padded)
+        monkeypatch.setattr(torch, "_int_mm", as_cuda_does)
+
+
+def as_cuda_does(a, b):
+    """`torch._int_mm` on a GPU: what it refuses, and what it gives."""
+    (m, d), n = a.shape, b.shape[1]
+    assert a.dtype == b.dtype == torch.int8
+    assert m > 16
+    assert d % 8 == 0
+    assert n % 8 == 0
+    assert a.is_contiguous()
+    assert b.is_contiguous() or b.T.is_contiguous()
+    assert a.data_ptr() % 4 == b.data_ptr() % 4 == 0
+    total = a.long() @ b.long()
+    assert int(total.abs().max()) < 2**31
+    return total.int()
+
+
+@pytest.mark.parametrize("d", [0, 1, 7, 1024, 2500, 40_000])
+def test_integer_products_are_exact(d, hardware):
+    rng = np.random.default_rng(d)
+    a, b = rng.integers(-128, 128, (5, d)), rng.integers(-128, 128, (3, d))
+    a[0] = b[0] = -128
+    given = [torch.from_numpy(x.astype(np.int8)) for x in (a, b)]
+    np.testing.assert_array_equal(integers.integer_products(*given), a @ b.T)
+    transposed = integers.integer_products(given[0], given[1].T.contiguous().T)
+    np.testing.assert_array_equal(transposed, a @ b.T)
+
+
+def test_costs_are_measured_where_there_is_a_choice(monkeypatch):
+    assert (integers.costs_of(CPU, 48, 1).integer < torch.inf) == integers.has_int8(CPU)
+    monkeypatch.setattr(integers, "has_int8", lambda device: True)
+    monkeypatch.setattr(integers, "_product", lambda a, b: a.float() @ b.float().T)
+    found = integers.costs_of.__wrapped__(CPU, 48, 1)
+    assert all(0 < value < 1 for value in (found.single, found.double, found.integer))
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e6])
+def test_planes_and_the_rest_are_the_vectors(scale):
+    x = scale * torch.randn(6, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[3] = 0.0
+    unit = x.abs().amax(1, keepdim=True) / 127
+    unit[3] = 1.0
+    planes, left = split(x, unit, MOST)
+    assert len(left) == MOST + 1
+    rest = x.clone()
+    for k, plane in enumerate(planes):
+        torch.testing.assert_close(rest.norm(dim=1), left[k], rtol=1e-9, atol=1e-14 * scale)
+        assert bool((rest.norm(dim=1) <= left[k]).all())
+        rest -= plane.double() * unit * BASE**-k
+    assert bool((rest.norm(dim=1) <= left[MOST]).all())
+    assert bool((rest.abs() <= 0.51 * unit * BASE ** (1 - MOST)).all())
+
+
+def pixels(kind, n=60, shape=(3, 4, 4), **options):
+    """Pictures of 256 values, stored as floats in some way."""
+    x = np.random.default_rng(0).integers(0, 256, (n, *shape))
+    x.flat[:2] = 0, 255
+    return ss.Bank.from_arrays(
+        {
+            "0 … 255": lambda: x.astype(np.float32),
+            "−1 … 1": lambda: (x / 127.5 - 1).astype(np.float32),
+            "0 … 1": lambda: (x / 255).astype(np.float32),
+            "half": lambda: (x - 128).astype(np.float16),
+            "even": lambda: (2 * (x // 2)).astype(np.float32),
+            "two": lambda: np.where(x > 100, 7.0, -2.0).astype(np.float32),
+        }[kind](),
+        **options,
+    )
+
+
+@pytest.mark.parametrize("kind", ["0 … 255", "−1 … 1", "0 … 1", "half", "even", "two"])
+@pytest.mark.parametrize("flips", [False, True])
+def test_pictures_are_on_their_grid_however_they_are_stored(kind, flips):
+    bank = pixels(kind, flips=flips)
+    rows = ss.EmpiricalScore(bank, arithmetic="integers").engine.planes
+    assert len(rows.planes) == 1
+    assert rows.left[1] <= 1e-5 * bank.radius
+
+
+def test_8_bit_rows_are_on_their_grid_and_noise_is_not():
+    for kind in ("bytes", "bytes black and white", "bytes constant", "bytes nearly white"):
+        assert len(ss.EmpiricalScore(bank_of(kind, low=-3.0, high=4.0), arithmetic="integers").engine.planes.planes) == 1
+    for kind in ("gauss", "half", "heavy", "far", "tiny"):
+        assert len(ss.EmpiricalScore(bank_of(kind), arithmetic="integers").engine.planes.planes) == MOST
+    beside = pixels("0 … 255", n=40_000)
+    x = np.array(beside.rows)
+    x[17, 0, 0, 0] = 0.4  # in a row that no sample needs to have
+    x[23, 0, 0, 0] = 600.0
+    rows = ss.EmpiricalScore(ss.Bank.from_arrays(x), arithmetic="integers").engine.planes
+    assert len(rows.planes) == MOST
+
+
+KINDS = ["bytes", "bytes black and white", "gauss", "half", "heavy", "far", "tiny", "spectrum"]
+
+
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("look", ["quick", "coarse", "fine"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_as_near_as_they_say(kind, look, flips):
+    """Those of single states, pairs and trajectories, but for what all rows of a state have in common."""
+    bank = bank_of(kind, 80, flips=flips)
+    truth, rng = ss.EmpiricalScore(bank, arithmetic="integers"), torch.Generator().manual_seed(0)
+    shelf, t = truth.shelf, torch.tensor([0.05, 0.4, 0.8, 0.99], dtype=torch.float64)
+    x = bank[np.arange(5)].flatten(1).double()
+    eps = torch.randn(5, bank.d, dtype=torch.float64, generator=rng)
+    z = (1 - t)[:, None] * x[:, None] + t[:, None] * eps[:, None]
+    states = States.of(z.flatten(0, 1), t.repeat(5), truth.schedule, shelf.centre, shelf.reach)
+    rows = bank[np.arange(len(bank))].flatten(1).double() - shelf.centre
+    exact = states.slope[:, None] * (states.centred @ rows.T) - 0.5 * states.curve[:, None] * rows.square().sum(1)
+    everyone = torch.arange(5)
+    for family in (alone(states), pairs(x, eps, states, everyone), trajectories(states, 5, 1e-3 * states.norm)):
+        logits = truth.engine.logits(family, None, look)
+        for unit, dtype in ((U32, torch.float32), (U64, torch.float64)):
+            found = torch.empty_like(exact)
+            for tile in logits.products:
+                for groups, part in logits.parts(len(tile.index)):
+                    found[part, tile.index] = logits.of(tile, groups, dtype).double()
+            off = found + states.shell[:, None] - exact
+            common = 0.5 * (off.amax(1) + off.amin(1))
+            error = logits.error(unit) + 1e-14 * exact.abs().amax(1)
+            assert bool((off.sub(common[:, None]).abs().amax(1) <= error).all()), family.vectors.shape
+    finer = [float(truth.engine.logits(alone(states), None, one).error(U64).max()) for one in ("quick", "coarse", "fine")]
+    if "white" not in kind:  # whose states are as noisy, but rows have few values
+        assert finer[0] > 20 * finer[1] > 400 * finer[2]
+
+
+def test_what_cannot_be():
+    with pytest.raises(InputError, match=r"no arithmetic 'digits'.*floats or integers"):
+        ss.EmpiricalScore(bank_of("bytes"), arithmetic="digits")
