@@ -250,9 +250,9 @@ def foreign():
 )
 def test_an_error_while_the_model_is_asked_is_one_line_with_the_file_s_line(function, says, tmp_path):
     (tmp_path / "my_net.py").write_text(SOURCE)
-    model = ss.load(f"{tmp_path / 'my_net.py'}:{function}")
+    model, z = ss.load(f"{tmp_path / 'my_net.py'}:{function}"), torch.ones(2, 2)
     for asked in (model, ss.trajectory):
         with pytest.raises(ss.InputError, match=says) as caught:
-            model(torch.ones(2, 2), 0.5) if asked is model else ss.trajectory(model, torch.ones(2, 2), [0.0], start=0.5, batch=2)
+            model(z, 0.5) if asked is model else ss.trajectory(model, z, [0.0], start=0.5, solver=ss.Solver(batch=2))
         assert "\n" not in str(caught.value)
         says = says.replace(r"\(2, 2\)", r"\(8, 2\)").replace("2x2 and", "8x2 and")  # the sampler asks about a multiple of 8
