@@ -206,13 +206,16 @@ def test_a_model_that_clips_is_clipped_in_every_currency():
 
     z, t = torch.tensor([[0.2, 2.0]]), 0.5
     for prediction in ("x", "eps", "v"):
-        plain, clipped = ss.NetworkDenoiser(net, prediction=prediction), ss.NetworkDenoiser(net, prediction=prediction, clip=True)
+        plain = ss.NetworkDenoiser(net, prediction=prediction)
+        clipped = plain.clipped()
         torch.testing.assert_close(clipped(z, t), plain(z, t).clamp(-1, 1))
         torch.testing.assert_close(clipped.velocity(z, t), (z - clipped(z, t)) / t)
         torch.testing.assert_close(clipped.noise(z, t), (z - 0.5 * clipped(z, t)) / 0.5)
-    other = ss.NetworkDenoiser(net, prediction="x", clip=(0, 0.5))
+    plain = ss.NetworkDenoiser(net, prediction="x")
+    other = plain.clipped((0, 0.5))
     assert other(z, t).tolist() == [[0.5, 0.5]]
-    assert other.identity() != ss.NetworkDenoiser(net, prediction="x", clip=True).identity()
+    assert len({str(model.identity()) for model in (plain, plain.clipped(), other)}) == 3
+    assert other.clipped(False).identity() == plain.identity()
 
 
 SOURCE = """
