@@ -21,7 +21,7 @@ import torch
 from scorescope.monitor import Microscope
 from scorescope.nets import build
 from scorescope.rows import Bank
-from scorescope.training.loop import Snapshot, train
+from scorescope.training.loop import Hooks, Snapshot, train
 from scorescope.training.objectives.region import Region
 from scorescope.training.presets import preset
 
@@ -45,7 +45,7 @@ def run(recipe: Any, bank: Bank) -> float:
     """Median seconds of a step of a new run."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        train(replace(recipe, steps=STEPS), bank, folder, save_every=1e9, watchers=[clock])
+        train(replace(recipe, steps=STEPS), bank, folder, hooks=Hooks(save_every=1e9, watchers=[clock]))
     ends = clock.ends[FIRST:]
     return statistics.median(end - begun for begun, end in pairwise(ends))
 

@@ -21,7 +21,7 @@ from scorescope.bench.methods.base import Ready
 from scorescope.cli import main
 from scorescope.cli.bench import size
 from scorescope.empirical.reference import reference_posterior
-from scorescope.sampler import trajectory
+from scorescope.sampler import Solver, trajectory
 from tests.problems import Gaussian
 
 CPU = torch.device("cpu")
@@ -92,7 +92,7 @@ def test_closed_form_trajectories_are_what_a_solver_finds():
             return (mean + (z.double() - alpha * mean) @ gain.T).to(z.dtype)
 
     noise = seeds.normal(0, "bench path", range(4), (6,))
-    exact = trajectory(Fitted(6, 1.0), noise, found.times, method="heun", steps=400)
+    exact = trajectory(Fitted(6, 1.0), noise, found.times, solver=Solver("heun", 400))
     torch.testing.assert_close(found.z, exact, rtol=0, atol=2e-4)
 
 

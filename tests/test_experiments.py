@@ -207,8 +207,8 @@ def test_operations_are_those_that_papers_give():
 def test_the_command_of_a_training_trains_that_recipe_where_experiments_look_for_it(scale, monkeypatch, tmp_path):
     told = []
 
-    def noted(recipe, bank, out, **options):
-        told.append((recipe, out, [step for one in options["watchers"] for step in sorted(one.steps)]))
+    def noted(recipe, bank, out, hooks, **options):
+        told.append((recipe, out, [step for one in hooks.watchers for step in sorted(one.steps)]))
         raise InputError("noted")
 
     monkeypatch.setattr("scorescope.training.loop.train", noted)

@@ -57,7 +57,6 @@ CASES = {
             "classes": 3,
             "null_label": 1,
             "shape": (1, 2, 2),
-            "clip": True,
             "name": "another",
         },
     ),

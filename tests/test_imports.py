@@ -1,4 +1,4 @@
-"""Imports point one way, so that every part can be read, tested and replaced without what is built on it."""
+"""Imports point one way, so that every part can be read, tested and replaced without what is built on it; and no function is too wide."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "scorescope"
+
+MOST_ARGUMENTS = 8  # of a function
 
 # What each part of the package may import of it (a part is a module or a folder). Everything may import `errors` and `__version__`.
 BASIC = ("seeds", "files", "registry", "user_file")  # and `errors`: whoever wants them
@@ -181,6 +183,28 @@ def test_every_public_name_can_be_had():
     assert set(dir(scorescope)) == set(scorescope.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Denoizer'"):
         scorescope.Denoizer  # noqa: B018
+
+
+def wide(code):
+    """The functions of more than `MOST_ARGUMENTS` arguments, self and cls not counted, with their number."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            told = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            count = len(told) - (bool(told) and told[0].arg in ("self", "cls"))
+            if count > MOST_ARGUMENTS:
+                yield f"{getattr(node, 'name', 'lambda')} (line {node.lineno}): {count}"
+
+
+def test_wide_functions_are_found():
+    eight = "a, b, /, c, d, *, e, f, g, h"
+    code = f"def fits({eight}): ...\nclass C:\n  def __init__(self, {eight}): ...\n  def too(self, {eight}, i): ...\nlambda {eight}, i: 0"
+    assert sorted(wide(code)) == ["lambda (line 5): 9", "too (line 4): 9"]
+
+
+def test_no_function_takes_more_than_eight_arguments():
+    own = [path for _, path in sources() if not path.is_relative_to(ROOT / "empirical" / "digits")]
+    found = {str(path.relative_to(ROOT)): list(wide(path.read_text(encoding="utf-8"))) for path in own}
+    assert {path: functions for path, functions in found.items() if functions} == {}
 
 
 def test_nothing_is_left_to_be_written():

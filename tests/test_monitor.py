@@ -12,7 +12,7 @@ from scorescope.cli import main
 from scorescope.monitor import Microscope, summary
 from scorescope.nets.sit import SiTSize
 from scorescope.training.interpolant import Interpolant
-from scorescope.training.loop import train
+from scorescope.training.loop import Hooks, train
 from scorescope.training.objectives.region import Region
 from scorescope.training.recipe import Recipe
 
@@ -29,7 +29,7 @@ def bank():
 def watched(tmp_path_factory, bank):
     """A run that was watched."""
     folder = tmp_path_factory.mktemp("runs") / "watched"
-    train(RECIPE, bank, folder, watchers=[Microscope(bank, RECIPE, 10)])
+    train(RECIPE, bank, folder, hooks=Hooks(watchers=[Microscope(bank, RECIPE, 10)]))
     return folder
 
 
@@ -58,11 +58,11 @@ def test_a_run_that_was_cut_writes_on_without_gaps_or_repeats(tmp_path, bank, wa
 
     stop.every = 5
     with pytest.raises(Cut):
-        train(RECIPE, bank, tmp_path, watchers=[Microscope(bank, RECIPE, 10), stop], save_every=0.0)
+        train(RECIPE, bank, tmp_path, hooks=Hooks(watchers=[Microscope(bank, RECIPE, 10), stop], save_every=0.0))
     for file in sorted((tmp_path / "checkpoints").glob("step-0000002[4-9].*")):
         file.unlink()
     (tmp_path / "checkpoints").joinpath("step-00000015.json").unlink(missing_ok=True)
-    train(RECIPE, bank, tmp_path, watchers=[Microscope(bank, RECIPE, 10)])
+    train(RECIPE, bank, tmp_path, hooks=Hooks(watchers=[Microscope(bank, RECIPE, 10)]))
     ours, theirs = (results.load(folder / "watch.nc") for folder in (tmp_path, watched))
     assert ours["step"].values.tolist() == [10, 20, 30, 40]
     for name in theirs.data_vars:
@@ -95,7 +95,7 @@ def test_other_predictions_and_unconditional_networks_are_watched_too(tmp_path):
     rows = np.random.default_rng(0).uniform(-1, 1, (20, 1, 4, 4)).astype(np.float32)
     bank = ss.Bank.from_arrays(rows)
     recipe = Recipe(RECIPE.net, interpolant=Interpolant("cosine", "eps"), steps=2, batch=4)
-    train(recipe, bank, tmp_path, watchers=[Microscope(bank, recipe, 1)])
+    train(recipe, bank, tmp_path, hooks=Hooks(watchers=[Microscope(bank, recipe, 1)]))
     assert np.isfinite(results.load(tmp_path / "watch.nc")["score_error"].values).all()
 
 
@@ -120,7 +120,7 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, bank):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(RECIPE, bank, tmp_path, watchers=[Microscope(bank, RECIPE, 20, tensorboard=tmp_path / "tb")])
+    train(RECIPE, bank, tmp_path, hooks=Hooks(watchers=[Microscope(bank, RECIPE, 20, tensorboard=tmp_path / "tb")]))
     events = EventAccumulator(str(tmp_path / "tb"))
     events.Reload()
     written = {event.step: event.value for event in events.Scalars("supervision_loss")}

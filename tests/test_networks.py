@@ -206,13 +206,16 @@ def test_a_model_that_clips_is_clipped_in_every_currency():
 
     z, t = torch.tensor([[0.2, 2.0]]), 0.5
     for prediction in ("x", "eps", "v"):
-        plain, clipped = ss.NetworkDenoiser(net, prediction=prediction), ss.NetworkDenoiser(net, prediction=prediction, clip=True)
+        plain = ss.NetworkDenoiser(net, prediction=prediction)
+        clipped = plain.clipped()
         torch.testing.assert_close(clipped(z, t), plain(z, t).clamp(-1, 1))
         torch.testing.assert_close(clipped.velocity(z, t), (z - clipped(z, t)) / t)
         torch.testing.assert_close(clipped.noise(z, t), (z - 0.5 * clipped(z, t)) / 0.5)
-    other = ss.NetworkDenoiser(net, prediction="x", clip=(0, 0.5))
+    plain = ss.NetworkDenoiser(net, prediction="x")
+    other = plain.clipped((0, 0.5))
     assert other(z, t).tolist() == [[0.5, 0.5]]
-    assert other.identity() != ss.NetworkDenoiser(net, prediction="x", clip=True).identity()
+    assert len({str(model.identity()) for model in (plain, plain.clipped(), other)}) == 3
+    assert other.clipped(False).identity() == plain.identity()
 
 
 SOURCE = """
@@ -250,9 +253,9 @@ def foreign():
 )
 def test_an_error_while_the_model_is_asked_is_one_line_with_the_file_s_line(function, says, tmp_path):
     (tmp_path / "my_net.py").write_text(SOURCE)
-    model = ss.load(f"{tmp_path / 'my_net.py'}:{function}")
+    model, z = ss.load(f"{tmp_path / 'my_net.py'}:{function}"), torch.ones(2, 2)
     for asked in (model, ss.trajectory):
         with pytest.raises(ss.InputError, match=says) as caught:
-            model(torch.ones(2, 2), 0.5) if asked is model else ss.trajectory(model, torch.ones(2, 2), [0.0], start=0.5, batch=2)
+            model(z, 0.5) if asked is model else ss.trajectory(model, z, [0.0], start=0.5, solver=ss.Solver(batch=2))
         assert "\n" not in str(caught.value)
         says = says.replace(r"\(2, 2\)", r"\(8, 2\)").replace("2x2 and", "8x2 and")  # the sampler asks about a multiple of 8

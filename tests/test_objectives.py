@@ -24,7 +24,7 @@ from scorescope.training import encoders, objectives
 from scorescope.training.draws import nested_order, subset
 from scorescope.training.examples import batch
 from scorescope.training.interpolant import Interpolant
-from scorescope.training.loop import train
+from scorescope.training.loop import Hooks, train
 from scorescope.training.objectives import Setting
 from scorescope.training.objectives.contrastive import Contrastive, ContrastiveLoss
 from scorescope.training.objectives.dispersive import Dispersive, dispersion
@@ -345,7 +345,7 @@ def test_a_projector_is_trained_saved_and_taken_up_again(bank, encoder, tmp_path
     stop.every = 5
     whole = train(recipe, bank, tmp_path / "whole")
     with pytest.raises(Cut):
-        train(recipe, bank, tmp_path / "cut", save_every=0.0, watchers=[stop])
+        train(recipe, bank, tmp_path / "cut", hooks=Hooks(save_every=0.0, watchers=[stop]))
     assert train(recipe, bank, tmp_path / "cut").read_bytes() == whole.read_bytes()
     assert (whole.parent / "loss.csv").read_text().startswith("step,loss,dsm,repa\n")
     assert ss.load(whole)(torch.zeros(1, 3, 4, 4), 0.5).shape == (1, 3, 4, 4)

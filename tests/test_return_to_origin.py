@@ -34,8 +34,7 @@ class Counted(ss.Denoiser):
 def asked(bank, returns="search", held_out=None, model=None, origins=10):
     truth = ss.EmpiricalScore(bank)
     model = model or Counted(truth)
-    solver = {"batch": 64, "method": "dopri5"}
-    setting = Setting(np.array([0.5, 1.0]), {"origins": origins}, 0, [], solver, {}, returns)
+    setting = Setting(np.array([0.5, 1.0]), {"origins": origins}, 0, [], ss.Solver(batch=64), {}, returns)
     subject = Subject(model, truth, bank, torch.zeros(0, 8), None, setting, held_out=held_out)
     with torch.inference_mode():
         return return_to_origin.measure(subject), model

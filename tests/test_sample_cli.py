@@ -228,7 +228,7 @@ def test_classes_and_guidance(model, tmp_path):
         made[name] = arrays(generate(tiny, Sampling(**settings, **more), tmp_path / name, quiet=True))
     assert made["plain"]["labels"].tolist() == [0, 1, 2, 0, 1]
     np.testing.assert_allclose(made["bee"]["samples"][[1, 4]], made["plain"]["samples"][[1, 4]], atol=1e-6)
-    expected = ss.trajectory(Guided(tiny, 3.0), noise_of(5), [0.0], torch.tensor([0, 1, 2, 0, 1]), method="heun", steps=4)[:, 0]
+    expected = ss.trajectory(Guided(tiny, 3.0), noise_of(5), [0.0], torch.tensor([0, 1, 2, 0, 1]), solver=ss.Solver("heun", 4))[:, 0]
     np.testing.assert_allclose(made["guided"]["samples"], expected.numpy(), atol=1e-6)
     assert np.abs(made["free"]["samples"] - made["plain"]["samples"]).max() > 1e-3
 

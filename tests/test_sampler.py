@@ -22,7 +22,7 @@ def mixture():
 @pytest.mark.parametrize(("method", "steps", "close"), [("dopri5", 0, 4e-3), ("heun", 400, 2e-3), ("euler", 2000, 5e-3)])
 def test_known_trajectories_are_followed(method, steps, close):
     model, noise = Gaussian(7, 0.5), seeds.normal(0, "path", range(5), (7,))
-    states = ss.trajectory(model, noise, TIMES, method=method, steps=max(steps, 1))
+    states = ss.trajectory(model, noise, TIMES, solver=ss.Solver(method, max(steps, 1)))
     for k, t in enumerate(TIMES):
         torch.testing.assert_close(states[:, k], model.state(noise, t), rtol=0, atol=close)
 
@@ -30,7 +30,7 @@ def test_known_trajectories_are_followed(method, steps, close):
 def test_heun_converges_with_the_second_order():
     model, noise = Gaussian(3, 0.5), seeds.normal(0, "path", range(4), (3,)).double()
     errors = [
-        (ss.trajectory(model, noise, [0.3], method="heun", steps=n)[:, 0] - model.state(noise, 0.3)).abs().max() for n in (20, 40, 80)
+        (ss.trajectory(model, noise, [0.3], solver=ss.Solver("heun", n))[:, 0] - model.state(noise, 0.3)).abs().max() for n in (20, 40, 80)
     ]
     slopes = np.log2([float(errors[0] / errors[1]), float(errors[1] / errors[2])])
     assert slopes == pytest.approx([2, 2], abs=0.3)
@@ -39,9 +39,9 @@ def test_heun_converges_with_the_second_order():
 @pytest.mark.parametrize("method", ["dopri5", "euler", "heun", "ancestral"])
 def test_a_path_does_not_depend_on_its_batch(mixture, method):
     noise = seeds.normal(3, "path", range(9), (2,))
-    together = ss.trajectory(mixture, noise, TIMES, method=method, seed=3)
-    small = ss.trajectory(mixture, noise, TIMES, method=method, seed=3, batch=2)
-    alone = ss.trajectory(mixture, noise[4:5], TIMES, method=method, seed=3, items=[4])
+    together = ss.trajectory(mixture, noise, TIMES, solver=ss.Solver(method), seed=3)
+    small = ss.trajectory(mixture, noise, TIMES, solver=ss.Solver(method, batch=2), seed=3)
+    alone = ss.trajectory(mixture, noise[4:5], TIMES, solver=ss.Solver(method), seed=3, items=[4])
     torch.testing.assert_close(together, small, rtol=0, atol=1e-6)
     torch.testing.assert_close(together[4:5], alone, rtol=0, atol=1e-6)
 
@@ -53,7 +53,7 @@ def test_one_path_agrees_with_torchdiffeq(mixture):
         start = noise[k : k + 1]
         grid = torch.tensor([1.0, 0.77, 0.5, 0.3, 0.05], dtype=torch.float64)
         theirs = torchdiffeq.odeint(lambda t, z: mixture.velocity(z, t.clamp(1e-3, 1)), start, grid, method="dopri5", atol=1e-10, rtol=1e-7)
-        ours = ss.trajectory(mixture, start, TIMES[1:], atol=1e-10, rtol=1e-7)
+        ours = ss.trajectory(mixture, start, TIMES[1:], solver=ss.Solver(atol=1e-10, rtol=1e-7))
         torch.testing.assert_close(ours[:, :-1].flip(1).swapaxes(0, 1), theirs[1:], rtol=0, atol=1e-4)
 
 
@@ -68,7 +68,7 @@ def test_every_schedule_lies_in_one_chart(schedule):
 
 def test_ancestral_sampling_has_the_data_variance():
     model = Gaussian(1, 0.5)
-    draws = ss.sample(model, 2000, method="ancestral", steps=100, batch=2000)
+    draws = ss.sample(model, 2000, solver=ss.Solver("ancestral", 100, batch=2000))
     assert float(draws.std()) == pytest.approx(0.5, rel=0.06)
 
 
@@ -98,7 +98,7 @@ def test_nan_is_reported_with_time_and_path():
 
     noise = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
     with pytest.raises(ss.InputError, match=r"broken returned NaN or Inf at t = 0\.4\d* for path 1"):
-        ss.trajectory(Broken(), noise, [0.0], method="euler", steps=50)
+        ss.trajectory(Broken(), noise, [0.0], solver=ss.Solver("euler", 50))
 
 
 def test_a_field_that_is_not_smooth_ends_with_an_error_and_not_with_a_hang(monkeypatch):
@@ -117,4 +117,4 @@ def test_a_field_that_is_not_smooth_ends_with_an_error_and_not_with_a_hang(monke
 
 def test_unknown_solver_suggests_the_near_one():
     with pytest.raises(ss.InputError, match="dopri5"):
-        ss.sample(Gaussian(2, 1.0), 1, method="dopri")
+        ss.sample(Gaussian(2, 1.0), 1, solver=ss.Solver("dopri"))

@@ -26,7 +26,7 @@ from scorescope.nets.unet import UNetSize
 from scorescope.training import loop
 from scorescope.training.examples import Batch, batch
 from scorescope.training.keep import Keep
-from scorescope.training.loop import train
+from scorescope.training.loop import Hooks, train
 from scorescope.training.objectives import dsm
 from scorescope.training.presets import preset, presets
 from scorescope.training.recipe import Recipe
@@ -64,8 +64,8 @@ def test_the_weights_of_asked_steps_are_models(whole, tmp_path):
     keeping = Keep(TINY, tiny_bank(), (20, 60))
     assert keeping.every == 20
     with pytest.raises(Cut):
-        train(TINY, tiny_bank(), tmp_path / "run", save_every=0.0, report=cut_at(50), watchers=[keeping])
-    file = train(TINY, tiny_bank(), tmp_path / "run", watchers=[keeping])
+        train(TINY, tiny_bank(), tmp_path / "run", hooks=Hooks(save_every=0.0, report=cut_at(50), watchers=[keeping]))
+    file = train(TINY, tiny_bank(), tmp_path / "run", hooks=Hooks(watchers=[keeping]))
     early, late, last = (ss.load(path) for path in (f"{tmp_path}/run@20", f"{tmp_path}/run@60", file))
     assert (early.name, early.classes, early.about["recipe"]["steps"]) == ("run@20", 3, 60)
     z, t = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.full((2,), 0.5)
@@ -106,7 +106,7 @@ import os, random, signal, sys, time
 import torch
 from scorescope.rows import Bank
 from scorescope.nets.sit import SiTSize
-from scorescope.training.loop import train
+from scorescope.training.loop import Hooks, train
 from scorescope.training.recipe import Recipe
 
 torch.set_num_threads(1)
@@ -126,7 +126,7 @@ while not os.path.exists(cut + "/model.safetensors"):
     child = os.fork()
     if not child:
         try:
-            train(recipe, bank, cut, save_every=0.0)
+            train(recipe, bank, cut, hooks=Hooks(save_every=0.0))
             os._exit(0)
         finally:
             os._exit(1)
@@ -162,7 +162,7 @@ from dataclasses import replace
 import torch
 from scorescope.rows import Bank
 from scorescope.nets.sit import SiTSize
-from scorescope.training.loop import train
+from scorescope.training.loop import Hooks, train
 from scorescope.training.recipe import Recipe
 
 torch.set_num_threads(1)
@@ -175,7 +175,7 @@ for name in ("SIGTERM", "SIGINT"):
     if not child:
         status = 1
         try:
-            train(endless, bank, f"{out}/{name}", report=lambda progress: os.write(writing, b"."), save_every=1e9)
+            train(endless, bank, f"{out}/{name}", hooks=Hooks(report=lambda progress: os.write(writing, b"."), save_every=1e9))
         except SystemExit as leaving:
             status = leaving.code
         except KeyboardInterrupt:
@@ -237,7 +237,7 @@ def with_half_a_record(path):
 @pytest.mark.parametrize("how_many", [1, 2])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, whole, damage, how_many, monkeypatch):
     with pytest.raises(Cut):
-        train(TINY, tiny_bank(), tmp_path, report=cut_at(50), save_every=0.0)
+        train(TINY, tiny_bank(), tmp_path, hooks=Hooks(report=cut_at(50), save_every=0.0))
     saved = sorted((tmp_path / "checkpoints").glob("step-*.safetensors"))
     assert [path.stem for path in saved] == ["step-00000048", "step-00000049"]
     for path in saved[-how_many:]:
@@ -251,7 +251,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, whole, damage, how_many, 
 
 def test_a_checkpoint_of_a_newer_schema_is_refused(tmp_path):
     with pytest.raises(Cut):
-        train(TINY, tiny_bank(), tmp_path, report=cut_at(50), save_every=0.0)
+        train(TINY, tiny_bank(), tmp_path, hooks=Hooks(report=cut_at(50), save_every=0.0))
     newest = max((tmp_path / "checkpoints").glob("*.json"))
     newest.write_text(json.dumps(json.loads(newest.read_text()) | {"schema": 99}))
     with pytest.raises(ss.InputError, match=r"is of schema 99, this version knows up to \d+\. Try: a newer scorescope"):
@@ -282,12 +282,12 @@ def test_two_processes_never_write_one_folder(tmp_path):
         with pytest.raises(ss.InputError, match=r"another process is writing .*run\. Try: waiting for it, or another --out"):
             train(TINY, tiny_bank(), tmp_path / "run")
 
-    assert train(TINY, tiny_bank(), tmp_path / "run", report=second).exists()
+    assert train(TINY, tiny_bank(), tmp_path / "run", hooks=Hooks(report=second)).exists()
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(Cut):
-        train(TINY, tiny_bank(), tmp_path, report=cut_at(50), save_every=0.0)
+        train(TINY, tiny_bank(), tmp_path, hooks=Hooks(report=cut_at(50), save_every=0.0))
     before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
     written = type(tmp_path).write_bytes
 
@@ -298,7 +298,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     with monkeypatch.context() as full:
         full.setattr(type(tmp_path), "write_bytes", half)
         with pytest.raises(OSError, match="No space left") as caught:
-            train(TINY, tiny_bank(), tmp_path, save_every=0.0)
+            train(TINY, tiny_bank(), tmp_path, hooks=Hooks(save_every=0.0))
     assert Path(caught.value.filename).name == "step-00000050.safetensors"
     assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before
     assert train(TINY, tiny_bank(), tmp_path).exists()
@@ -350,7 +350,7 @@ def test_a_watcher_sees_the_average_and_changes_nothing(tmp_path, whole):
             torch.rand(7)
 
     watch = Watch()
-    path = train(TINY, tiny_bank(), tmp_path, watchers=[watch])
+    path = train(TINY, tiny_bank(), tmp_path, hooks=Hooks(watchers=[watch]))
     assert path.read_bytes() == whole.read_bytes()
     assert [step for step, _ in watch.seen] == [25, 50, 60]
     last, final = watch.seen[-1][1], load_file(path)
@@ -382,7 +382,7 @@ def test_a_live_line_comes_within_a_window_when_steps_are_slow(tmp_path, monkeyp
     clock = itertools.count(step=6.0)
     monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
     told = []
-    train(replace(TINY, steps=10), tiny_bank(), tmp_path, report=told.append, save_every=1e9)
+    train(replace(TINY, steps=10), tiny_bank(), tmp_path, hooks=Hooks(report=told.append, save_every=1e9))
     assert [progress.step for progress in told] == [0, 2, 4, 6, 8, 10]
     assert all(0.1 < progress.loss < 10 for progress in told[1:])
 
@@ -595,7 +595,7 @@ def test_a_damaged_record_is_one_line_and_force_helps(tmp_path, whole, text):
 
 def test_an_exploding_loss_stops_the_run_and_keeps_what_was_good(tmp_path):
     with pytest.raises(ss.InputError, match=r"the loss is (nan|inf) at step \d+; the last good checkpoint is kept.*a smaller --rate"):
-        train(replace(TINY, rate=1e30), tiny_bank(), tmp_path, save_every=0.0)
+        train(replace(TINY, rate=1e30), tiny_bank(), tmp_path, hooks=Hooks(save_every=0.0))
     kept = sorted((tmp_path / "checkpoints").glob("*.safetensors"))
     assert kept
     assert all(value.isfinite().all() for path in kept for value in load_file(path).values())
@@ -617,7 +617,7 @@ def test_broken_weights_are_never_written(tmp_path, monkeypatch, last):
     treacherous.calls = 0
     monkeypatch.setattr(dsm.DSMLoss, "forward", treacherous)
     with pytest.raises(ss.InputError, match="weights are not finite after step 6; the last good checkpoint is kept"):
-        train(replace(TINY, steps=steps), tiny_bank(), tmp_path, save_every=1e9 if last else 0.0)
+        train(replace(TINY, steps=steps), tiny_bank(), tmp_path, hooks=Hooks(save_every=1e9 if last else 0.0))
     assert not (tmp_path / "model.safetensors").exists()
     assert sorted(path.stem for path in tmp_path.glob("checkpoints/*.safetensors")) == ([] if last else ["step-00000004", "step-00000005"])
 

@@ -15,7 +15,7 @@ from scorescope.cli import main
 from scorescope.compare.grouping import grouped
 from scorescope.nets.mlp import MLP, MLPSize
 from scorescope.training.compiling import check_compiler
-from scorescope.training.loop import train
+from scorescope.training.loop import Hooks, train
 from scorescope.training.objectives.dispersive import Dispersive
 from scorescope.training.recipe import Recipe
 
@@ -67,7 +67,7 @@ def whole(tmp_path_factory, compiler):
 
 def test_a_compiled_run_that_was_cut_ends_with_the_same_files(tmp_path, whole):
     with pytest.raises(Cut):
-        train(TINY, bank(), tmp_path / "run", report=cut, save_every=0.0)
+        train(TINY, bank(), tmp_path / "run", hooks=Hooks(report=cut, save_every=0.0))
     (saved,) = (tmp_path / "run" / "checkpoints").glob("step-00000049.safetensors")
     assert not any("_orig_mod" in name for name in load_file(saved))
     file = train(TINY, bank(), tmp_path / "run")

@@ -37,6 +37,7 @@ _HOME = {
     "neighbours": "search",
     "closest_pairs": "search",
     "sample": "sampler",
+    "Solver": "sampler",
     "trajectory": "sampler",
     "load": "choice",
     "check": "choice",

@@ -5,6 +5,7 @@ A model from elsewhere needs a `schedule` and a `forward(z, t, label=None)`; sco
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -175,9 +176,9 @@ def _range(clip: bool | tuple[float, float]) -> tuple[float, float] | None:
     try:
         low, high = (float(end) for end in clip)
     except (TypeError, ValueError) as problem:
-        raise InputError(f"clip = {clip!r} is no range", "clip=True for −1 to 1, or clip=(low, high)") from problem
+        raise InputError(f"clip = {clip!r} is no range", "True for −1 to 1, or (low, high)") from problem
     if not -math.inf < low < high < math.inf:
-        raise InputError(f"clip = {clip!r} is no range", "clip=True for −1 to 1, or clip=(low, high)")
+        raise InputError(f"clip = {clip!r} is no range", "True for −1 to 1, or (low, high)")
     return low, high
 
 
@@ -197,7 +198,6 @@ class NetworkDenoiser(Denoiser):
         classes: Number of classes; 0 passes `label=None` to a network that must have a label.
         null_label: The label that stands for "no class", or None where the network has none.
         shape: Shape of one state, if fixed.
-        clip: Whether the posterior mean is cut to the data's range, where the model's own sampler cuts it: True for −1 to 1, or the range.
         name: What reports call the model.
     """
 
@@ -213,12 +213,11 @@ class NetworkDenoiser(Denoiser):
         classes: int = 0,
         null_label: int | None = None,
         shape: tuple[int, ...] | None = None,
-        clip: bool | tuple[float, float] = False,
         name: str = "network",
     ) -> None:
         if classes < 0:
             raise InputError(f"classes = {classes} is not a number of classes", "0 for an unconditional network")
-        self.clip = _range(clip)
+        self.clip: tuple[float, float] | None = None  # see `clipped`
         self.net, self.schedule, self.prediction = net, as_schedule(schedule), prediction
         self.classes, self.null_label, self.shape, self.name = classes, null_label, shape, name
         self.has_null = not classes or null_label is not None
@@ -232,6 +231,19 @@ class NetworkDenoiser(Denoiser):
         self._argument = label_argument(net, classes)
         if classes and self._argument is None:
             raise InputError(f"{name} has {classes} classes, but its network takes no label", "classes=0, or a forward(z, t, label)")
+
+    def clipped(self, to: bool | tuple[float, float] = True) -> NetworkDenoiser:
+        """The model with its posterior mean cut to the data's range, as its own sampler may cut it; the network is shared.
+
+        Args:
+            to: True for −1 to 1, or the range; False for no cut.
+
+        Raises:
+            InputError: No range.
+        """
+        model = copy.copy(self)
+        model.clip = _range(to)
+        return model
 
     def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """The network's prediction as a posterior mean."""

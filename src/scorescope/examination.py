@@ -50,7 +50,7 @@ from scorescope.progress import Board
 from scorescope.reading import outside, readings, spill_warning, value_range, warnings_of
 from scorescope.regions import REGIONS, Noised, States
 from scorescope.rows import Bank
-from scorescope.sampler import start_time, trajectory
+from scorescope.sampler import Solver, start_time, trajectory
 from scorescope.theories.gaussian import GaussianScore
 from scorescope.watched import Watched
 
@@ -306,7 +306,7 @@ class _Job:
         self.regions = [region for region in REGIONS if region != "held-out" or prepared.held_out is not None]
         labels = regions.path_labels(prepared.classes, self.plan.paths)
         self.labels = None if labels is None else labels.to(self.device)
-        solver = {"method": self.plan.solver, "steps": self.plan.steps, "batch": machine.batch}
+        solver = Solver(self.plan.solver, self.plan.steps, batch=machine.batch)
         self.setting = Setting(
             prepared.times, self.plan.sizes, self.plan.seed, prepared.classes, solver, {}, self.plan.returns, not prepared.samples_only
         )
@@ -398,8 +398,8 @@ class _Job:
                     start = start_time(model)
                     noise = regions.path_starts(self.bank, total, self.plan.seed, self.labels, start)[items].to(self.device)
                     label = None if self.labels is None else self.labels[items]
-                    solver = self.setting.solver
-                    states = trajectory(Watched(model, row), noise, grid, label, start=start, seed=self.plan.seed, items=items, **solver)
+                    solver, seed = self.setting.solver, self.plan.seed
+                    states = trajectory(Watched(model, row), noise, grid, label, start=start, solver=solver, seed=seed, items=items)
                     write_tensors(path, {"states": states})
                 row(len(items))
         self.timings[f"sampling {name}"] = time.monotonic() - begun

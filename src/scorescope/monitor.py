@@ -28,7 +28,7 @@ from scorescope.probes import memorization, relative_distance, score_error, supe
 from scorescope.regions import States
 from scorescope.rows import Bank
 from scorescope.rows.hold_out import check_held_out
-from scorescope.sampler import start_time, trajectory
+from scorescope.sampler import Solver, start_time, trajectory
 from scorescope.statistics import integrated_error
 from scorescope.theories.gaussian import GaussianScore
 from scorescope.training.loop import Snapshot
@@ -112,7 +112,7 @@ class Microscope:
         begin = start_time(model)
         noise = begin * regions.noise(self.recipe.seed, PATHS, self.bank.shape, "path").to(self.device)
         asked = [0.0, *self.times.tolist()]
-        along = trajectory(model, noise, asked, labels, start=begin, method="heun", steps=STEPS, seed=self.recipe.seed)
+        along = trajectory(model, noise, asked, labels, start=begin, solver=Solver("heun", STEPS), seed=self.recipe.seed)
         states = [States("extrapolation", self.times, labels, along=lambda k: along[:, k + 1])]
         for region, source in (("supervision", self.source), ("held-out", self.unseen)):
             if source is not None:

@@ -48,7 +48,7 @@ from scorescope import convert, seeds
 from scorescope.denoiser import TIMES, Denoiser, Guided, NetworkDenoiser
 from scorescope.errors import InputError
 from scorescope.rows import Bank
-from scorescope.sampler import start_time, trajectory
+from scorescope.sampler import Solver, start_time, trajectory
 from scorescope.schedule import CosineSchedule, DiscreteSchedule, LinearSchedule, Schedule, VPSchedule
 from scorescope.theories.gaussian import GaussianScore
 
@@ -401,9 +401,8 @@ class _Check:
         noise = seeds.normal(self.seed, "path", range(SAMPLES), self.bank.shape).to(self.device)
         rows = self.x[torch.arange(SAMPLES) % len(self.x)]  # a schedule that ends early begins at them
         try:
-            made = trajectory(
-                self.model, (1 - start) * rows + start * noise, [0.0], label, start=start, method="euler", steps=STEPS, seed=self.seed
-            )
+            begun, solver = (1 - start) * rows + start * noise, Solver("euler", STEPS)
+            made = trajectory(self.model, begun, [0.0], label, start=start, solver=solver, seed=self.seed)
         except InputError:
             return 1.0
         return outside(made.cpu(), *value_range(self.bank))

@@ -10,7 +10,8 @@ error over the whole batch give a path an answer that depends on its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,7 +29,24 @@ END = 1e-3  # the smallest time at which a model is asked while sampling
 TRIED, FAR, MOST_STEPS = 100, 5000, 1000
 METHODS = ("dopri5", "euler", "heun", "ancestral")
 ROWS = 8  # a model is asked about a multiple of this many states: products of few rows are rounded in another way than those of many
-Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How paths are integrated.
+
+    Attributes:
+        method: "dopri5", "euler", "heun" or "ancestral".
+        steps: Steps from noise to data for the methods with fixed steps.
+        atol, rtol: Tolerances of dopri5 on each element.
+        batch: Paths that are integrated together; changes nothing but memory and speed.
+    """
+
+    method: str = "dopri5"
+    steps: int = 50
+    atol: float = 1e-6
+    rtol: float = 1e-3
+    batch: int = 256
 
 
 def start_time(model: Denoiser) -> float:
@@ -63,14 +81,9 @@ def trajectory(
     label: Label = None,
     *,
     start: float | None = None,
-    method: str = "dopri5",
-    steps: int = 50,
-    atol: float = 1e-6,
-    rtol: float = 1e-3,
-    batch: int = 256,
+    solver: Solver = Solver(),
     seed: int = 0,
     items: Sequence[int] | None = None,
-    tick: Tick | None = None,
 ) -> Tensor:
     """The states of P sampling trajectories at asked times.
 
@@ -80,12 +93,8 @@ def trajectory(
         times: (T,) ascending linear times in [0, start]; at 0 the state is the finished sample.
         label: A class, (P,) classes, or None.
         start: Linear time of `z`; where the model's schedule begins unless given.
-        method: "dopri5", "euler", "heun" or "ancestral".
-        steps: Steps from noise to data for the methods with fixed steps.
-        atol, rtol: Tolerances of dopri5 on each element.
-        batch: Paths that are integrated together; changes nothing but memory and speed.
+        solver: How.
         seed, items: Name the noise of "ancestral"; `items` are 0 … P − 1 unless given.
-        tick: Called with the number of paths whenever some have finished.
 
     Returns:
         (P, T, *shape) in the dtype of `z`.
@@ -93,8 +102,8 @@ def trajectory(
     Raises:
         InputError: Unknown method, times out of order or range, a model that returns NaN or Inf (with t and the path).
     """
-    if method not in METHODS:
-        raise unknown("solver", method, METHODS)
+    if solver.method not in METHODS:
+        raise unknown("solver", solver.method, METHODS)
     begin = start_time(model) if start is None else float(start)
     asked = torch.as_tensor(times, dtype=torch.float64).cpu()
     if len(asked) == 0 or bool((asked.diff() <= 0).any()) or asked[0] < 0 or asked[-1] > begin + 1e-12:
@@ -102,22 +111,17 @@ def trajectory(
     linear, owners = on_linear_axis(model), np.arange(len(z)) if items is None else np.asarray(items)
     tags, out = as_label(label, len(z), z.device), []
     with torch.no_grad():
-        for part in torch.arange(len(z)).split(batch):
+        for part in torch.arange(len(z)).split(solver.batch):
             field = _Field(linear, None if tags is None else tags[part.to(tags.device)], owners[part.numpy()])
             x = z[part.to(z.device)]
-            if method == "dopri5":
-                found = _dopri5(field, x, begin, asked, atol, rtol, end_time(model))
+            if solver.method == "dopri5":
+                out.append(_dopri5(field, x, begin, asked, solver, end_time(model)))
             else:
-                found = _fixed(field, x, begin, asked, method, steps, seed, end_time(model))
-            out.append(found)
-            if tick:
-                tick(len(part))
+                out.append(_fixed(field, x, begin, asked, solver, seed, end_time(model)))
     return torch.cat(out) if out else z.new_zeros(0, len(asked), *z.shape[1:])
 
 
-def ends(
-    model: Denoiser, z: Tensor, start: Tensor, label: Label = None, *, steps: int = 16, batch: int = 256, tick: Tick | None = None
-) -> Tensor:
+def ends(model: Denoiser, z: Tensor, start: Tensor, label: Label = None, *, steps: int = 16, batch: int = 256) -> Tensor:
     """The finished samples of paths that begin each at its own time: Heun's method, steps in proportion to the way to go.
 
     Path i takes n = max(2, round(steps · t_i)) steps, at t_k = (√t_i + (√END − √t_i) k/n)²: short ones near the data, where a network's
@@ -130,7 +134,6 @@ def ends(
         label: A class, (P,) classes, or None.
         steps: What a path from t = 1 takes.
         batch: Paths that are integrated together.
-        tick: Called with the number of paths whenever some have finished.
 
     Returns:
         (P, *shape) in the dtype of `z`.
@@ -147,8 +150,6 @@ def ends(
         for part in moving.split(batch) if len(moving) else ():
             field = _Field(linear, None if tags is None else tags[part], part.cpu().numpy())
             out[part] = _heun_ends(field, z[part], begin[part], (steps * begin[part]).round().clamp(min=2), end)
-            if tick:
-                tick(len(part))
     return out
 
 
@@ -173,14 +174,14 @@ def sample(
     seed: int = 0,
     shape: tuple[int, ...] | None = None,
     device: str = "cpu",
-    **options: object,
+    solver: Solver = Solver(),
 ) -> Tensor:
-    """`n` finished samples (n, *shape); sample k depends on (seed, k) alone. Options as for `trajectory`."""
+    """`n` finished samples (n, *shape); sample k depends on (seed, k) alone."""
     form = shape or model.shape
     if form is None:
         raise InputError(f"{model.name} does not say which shape it takes", "shape=(channels, height, width)")
     noise = from_noise(model) * seeds.normal(seed, "path", range(n), form).to(device)
-    return trajectory(model, noise, [0.0], label, seed=seed, **options)[:, 0]  # type: ignore[arg-type]
+    return trajectory(model, noise, [0.0], label, solver=solver, seed=seed)[:, 0]
 
 
 class _Field:
@@ -226,7 +227,7 @@ def _rms(value: Tensor) -> Tensor:
     return value.double().flatten(1).square().mean(1).sqrt()
 
 
-def _dopri5(field: _Field, z: Tensor, begin: float, asked: Tensor, atol: float, rtol: float, end: float) -> Tensor:
+def _dopri5(field: _Field, z: Tensor, begin: float, asked: Tensor, solver: Solver, end: float) -> Tensor:
     """Each path with its own steps; states between steps from the fourth-order interpolant."""
     out = torch.full((len(z), len(asked), *z.shape[1:]), torch.nan, dtype=z.dtype, device=z.device)
     for k in (asked >= begin).nonzero().flatten().tolist():
@@ -234,7 +235,7 @@ def _dopri5(field: _Field, z: Tensor, begin: float, asked: Tensor, atol: float, 
     which = torch.arange(len(z), device=z.device)
     t = torch.full((len(z),), begin, dtype=torch.float64, device=z.device)
     slope = field.velocity(z, t, which) if begin > end else torch.zeros_like(z)
-    step = _first_step(field, z, t, slope, which, atol, rtol).clamp(max=max(begin - end, 1e-12)) if begin > end else t
+    step = _first_step(field, z, t, slope, which, solver).clamp(max=max(begin - end, 1e-12)) if begin > end else t
     final = torch.empty_like(z)
     inner = asked.to(z.device)
     tried = 0
@@ -259,7 +260,7 @@ def _dopri5(field: _Field, z: Tensor, begin: float, asked: Tensor, atol: float, 
         last = field.velocity(after, later, which)
         all_stages = [*stages, last]
         error = h * _combine(E, all_stages)
-        ratio = _rms(error / (atol + rtol * torch.maximum(z.abs(), after.abs())))
+        ratio = _rms(error / (solver.atol + solver.rtol * torch.maximum(z.abs(), after.abs())))
         taken = ratio <= 1
         for k in range(len(asked)):
             inside_step = taken & (inner[k] < t) & (inner[k] >= later)
@@ -297,9 +298,9 @@ def _toward(z: Tensor, x: Tensor, t: float, to: float) -> Tensor:
     return x + (z - x) * (to / t)
 
 
-def _first_step(field: _Field, z: Tensor, t: Tensor, slope: Tensor, which: Tensor, atol: float, rtol: float) -> Tensor:
+def _first_step(field: _Field, z: Tensor, t: Tensor, slope: Tensor, which: Tensor, solver: Solver) -> Tensor:
     """Hairer, Nørsett & Wanner's starting step (II.4), for each path."""
-    scale = atol + rtol * z.abs()
+    scale = solver.atol + solver.rtol * z.abs()
     size, speed = _rms(z / scale), _rms(slope / scale)
     trial = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed)
     ahead = field.velocity(z - _like(trial, z) * slope, (t - trial).clamp(min=END), which)
@@ -309,9 +310,9 @@ def _first_step(field: _Field, z: Tensor, t: Tensor, slope: Tensor, which: Tenso
     return torch.minimum(100 * trial, second)
 
 
-def _fixed(field: _Field, z: Tensor, begin: float, asked: Tensor, method: str, steps: int, seed: int, end: float) -> Tensor:
-    """Even steps from `begin` to `end` (`steps` of them from 1 to 0), with the asked times as additional stops."""
-    count = max(1, round(steps * begin))
+def _fixed(field: _Field, z: Tensor, begin: float, asked: Tensor, solver: Solver, seed: int, end: float) -> Tensor:
+    """Even steps from `begin` to `end` (`solver.steps` of them from 1 to 0), with the asked times as additional stops."""
+    count = max(1, round(solver.steps * begin))
     grid = torch.cat([torch.linspace(end, begin, count + 1, dtype=torch.float64), asked[(asked > end) & (asked < begin)]]).unique().flip(0)
     out = torch.empty(len(z), len(asked), *z.shape[1:], dtype=z.dtype, device=z.device)
     which = torch.arange(len(z), device=z.device)
@@ -320,14 +321,14 @@ def _fixed(field: _Field, z: Tensor, begin: float, asked: Tensor, method: str, s
         out[:, k] = z
     for number, (now, then) in enumerate(zip(grid[:-1].tolist(), grid[1:].tolist(), strict=True)):
         t, s = (torch.full((len(z),), value, dtype=torch.float64, device=z.device) for value in (now, then))
-        if method == "ancestral":
+        if solver.method == "ancestral":
             z = _ancestral_step(
                 z, field.mean(z, t, which), now, then, seeds.normal(seed, "ancestral", field.owners, z.shape[1:], number).to(z)
             )
         else:
             slope = field.velocity(z, t, which)
             ahead = z + (then - now) * slope
-            z = z + (then - now) * 0.5 * (slope + field.velocity(ahead, s, which)) if method == "heun" else ahead
+            z = z + (then - now) * 0.5 * (slope + field.velocity(ahead, s, which)) if solver.method == "heun" else ahead
         if then in stops:
             out[:, stops[then]] = z
     finished = field.mean(z, torch.full((len(z),), min(begin, end), dtype=torch.float64, device=z.device), which)

@@ -35,6 +35,6 @@ CASES = [
     Case("a negative class", lambda folder: score().posterior(Z, 0.5, -1), r"label -1"),
     Case("a class that is a fraction", lambda folder: score().posterior(Z, 0.5, 0.5), r"label 0\.5 can't be a class number"),
     Case("draws without their items", lambda folder: score().sample(Z, 0.5, items=[1]), r"1 items do not match 2 states"),
-    Case("a solver that is not there", lambda folder: ss.sample(score(), 2, method="rk4"), r"unknown solver 'rk4'"),
+    Case("a solver that is not there", lambda folder: ss.sample(score(), 2, solver=ss.Solver("rk4")), r"unknown solver 'rk4'"),
     Case("times out of order", lambda folder: ss.trajectory(score(), Z, [0.5, 0.1]), r"times must ascend"),
 ]

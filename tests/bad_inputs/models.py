@@ -35,8 +35,8 @@ CASES = [
     ),
     Case("a network without a place for a vector", lambda folder: ss.Conditioned(stiff, torch.eye(3)), r"no place for a vector"),
     Case("a network without a place for its classes", lambda folder: ss.NetworkDenoiser(lambda z, t: z, classes=3), r"takes no label"),
-    Case("a range to clip to that is none", lambda folder: ss.NetworkDenoiser(net, clip=(1, -1)), r"clip = \(1, -1\) is no range"),
-    Case("a range to clip to that is a word", lambda folder: ss.NetworkDenoiser(net, clip="data"), r"clip = 'data' is no range"),
+    Case("a range to clip to that is none", lambda folder: ss.NetworkDenoiser(net).clipped((1, -1)), r"clip = \(1, -1\) is no range"),
+    Case("a range to clip to that is a word", lambda folder: ss.NetworkDenoiser(net).clipped("data"), r"clip = 'data' is no range"),
     Case(
         "a model that can't begin from noise",
         lambda folder: ss.sample(ss.NetworkDenoiser(net, ss.VESchedule(0.01, 0.4), shape=(2,)), 1),

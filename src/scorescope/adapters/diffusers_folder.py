@@ -422,8 +422,8 @@ def _denoiser(net: nn.Module, given: Given, plan: Mapping[str, Any], clip: bool)
     called = net if given.channels is None else Called(net, given.channels, given.bare)
     model = NetworkDenoiser(
         process.around(called).eval(), process.schedule, process.prediction, time=process.time, classes=given.classes,
-        null_label=given.null, shape=given.shape, clip=process.data if clip else False, name=given.kind,
-    )  # fmt: skip
+        null_label=given.null, shape=given.shape, name=given.kind,
+    ).clipped(process.data if clip else False)  # fmt: skip
     model.about = {"family": "diffusers", "network": given.kind, "scheduler": str(plan["_class_name"]), "range": list(process.data)}
     if process.samples_only:
         model.about["samples_only"] = process.samples_only

@@ -19,8 +19,9 @@ from torch import Tensor
 from scorescope import seeds
 from scorescope.denoiser import Denoiser
 from scorescope.empirical.score import EmpiricalScore
+from scorescope.progress import Row
 from scorescope.rows import Bank
-from scorescope.sampler import Tick, start_time, trajectory
+from scorescope.sampler import Solver, start_time, trajectory
 
 NAMES = ("supervision", "trajectory", "random")
 BATCHES = 4  # of the random workload
@@ -187,14 +188,18 @@ def pairs(bank: Bank, count: int, steps: int, seed: int, device: torch.device) -
     return Pairs("supervision", bank[rows].to(device), eps.to(device), times(steps))
 
 
-def sampled(model: Denoiser, count: int, shape: tuple[int, ...], steps: int, seed: int, device: torch.device, tick: Tick) -> Trajectories:
-    """The trajectory workload of a trained model, at the times that its schedule reaches; `tick` is told of finished paths."""
+def sampled(model: Denoiser, count: int, shape: tuple[int, ...], steps: int, seed: int, device: torch.device, row: Row) -> Trajectories:
+    """The trajectory workload of a trained model, at the times that its schedule reaches; `row` is told of finished paths."""
     start = start_time(model)
     reached = times(steps)[times(steps) <= start]
     noise = start * seeds.normal(seed, "bench path", range(count), shape)
     label = None if model.has_null or not model.classes else torch.arange(count) % model.classes
-    states = trajectory(model.to(device), noise.to(device), reached, label, method="heun", tick=tick)
-    return Trajectories("trajectory", states, reached)
+    model, solver, states = model.to(device), Solver("heun"), []
+    for part in torch.arange(count).split(solver.batch):
+        tags = None if label is None else label[part]
+        states.append(trajectory(model, noise[part].to(device), reached, tags, solver=solver, items=part.tolist()))
+        row(len(part))
+    return Trajectories("trajectory", torch.cat(states), reached)
 
 
 def batches(bank: Bank, count: int, seed: int, device: torch.device) -> Batches:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,8 +105,9 @@ def main(argv: list[str]) -> int:
             board.say(f"comparing {n:,} samples with {m:,} rows of {bank.name} by {chosen.title}")
             with board.row(f"features of {chosen.name}", work(n, len(bank.rows), told.reference)) as row:
                 found = compare(
-                    samples, bank, chosen, reference=told.reference, k=told.k, cache=told.cache, device=told.device, tick=row, about=about
+                    samples, bank, chosen, reference=told.reference, k=told.k, cache=told.cache, device=told.device, tick=row
                 )  # fmt: skip
+        found = replace(found, provenance={**found.provenance, **about})
         path = found.save(out / RESULT)
     if told.json:
         print(json.dumps(found.record()))

@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
     from scorescope.monitor import Microscope
     from scorescope.progress import Board
     from scorescope.training.keep import Keep
-    from scorescope.training.loop import Progress, train
+    from scorescope.training.loop import Hooks, Progress, train
 
     if told.bank is None and told.preset not in MODELS:
         raise InputError(f"preset {told.preset} needs --bank", "scorescope bank build photos/ --out photos.bank, then --bank photos.bank")
@@ -124,7 +124,8 @@ def main(argv: list[str]) -> int:
             row(progress.step - row.done, ", ".join([f"loss {progress.loss:.4f}", pace, memory(told.device), *seen]))
 
         weights = train(
-            told.recipe, bank, told.out, device=told.device, report=report, watchers=watchers, fork=told.fork, force=told.force
+            told.recipe, bank, told.out,
+            device=told.device, hooks=Hooks(report, watchers=watchers), fork=told.fork, force=told.force,
         )  # fmt: skip
     leave()
     for watcher in watchers:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from scorescope import __version__
 from scorescope.errors import InputError
-from scorescope.evaluate.extractors import Extractor, Options, extractor
+from scorescope.evaluate.extractors import Extractor, extractor
 from scorescope.evaluate.features import PART, Features, Tick
 from scorescope.evaluate.frechet import frechet_distance
 from scorescope.evaluate.grid import drawable
@@ -162,41 +162,36 @@ def compare(
     bank: Bank,
     by: str | nn.Module | Extractor = "auto",
     *,
-    options: Options | None = None,
     reference: int = REFERENCE,
     k: int = K,
     cache: str | Path | None = None,
     device: str = "cpu",
-    batch: int = 64,
     tick: Tick | None = None,
-    about: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """How samples compare with a bank.
 
     Args:
         samples: (n, *shape) in model space, 8-bit images, or a bank of them.
         bank: Real rows.
-        by: An extractor's name (`extractors`), a torch module that takes images (B, 3, H, W) in [0, 1], or an `Extractor`.
-        options: Of a named extractor: its file of weights, the side of its images.
+        by: An extractor's name (`extractors`), a torch module that takes images (B, 3, H, W) in [0, 1], or an `Extractor`
+            (`extractor(name, Options(…))` is one with its own file of weights, or side of its images).
         reference: Most rows of the bank to compare with, drawn fairly.
         k: Nearest neighbours of precision and recall.
         cache: Folder for features (`features.cache_folder`).
         device: Where to compute.
-        batch: Rows at a time.
         tick: Called with the number of rows whenever some have features.
-        about: More for the provenance.
 
     Raises:
         InputError: NaN or Inf, other shapes, too few samples or rows, an extractor that can't be had.
     """
     rows = as_rows(samples, bank)
     n, total = len(rows.rows), len(bank.rows)
-    chosen = extractor(default_extractor(bank.shape) if by == "auto" else by, options)
+    chosen = extractor(default_extractor(bank.shape) if by == "auto" else by)
     check(rows.name, n, bank, chosen, reference, k)
     folder = cache_folder(cache)
-    known = Features(bank, chosen, folder, device, batch, tick)
+    known = Features(bank, chosen, folder, device, tick=tick)
     m = min(total, reference)
-    ours, wanted = Features(rows, chosen, folder, device, batch, tick, bank).first(n), known.first(min(m, MANIFOLD))
+    ours, wanted = Features(rows, chosen, folder, device, tick=tick, real=bank).first(n), known.first(min(m, MANIFOLD))
     scores = _scores(ours, wanted, known, m, k)
     real = _real(known, n, m, k)
     d = ours.shape[1]
@@ -206,7 +201,7 @@ def compare(
         "version": __version__, "torch": str(torch.__version__), "device": torch.device(device).type,
         "extractor": {"name": chosen.name, "identity": chosen.identity, "takes": chosen.takes},
         "bank": {"name": bank.name, "fingerprint": bank.fingerprint, "rows": total},
-        "samples": {"name": rows.name, "fingerprint": rows.fingerprint, "rows": n}, **(about or {}),
+        "samples": {"name": rows.name, "fingerprint": rows.fingerprint, "rows": n},
     }  # fmt: skip
     return Comparison(chosen.title, d, scores, real, k, copied, warnings, provenance)
 

@@ -36,7 +36,7 @@ from scorescope.identity import identity_or_token
 from scorescope.progress import Board, Row
 from scorescope.rows import Bank
 from scorescope.runs import Kind, claimed
-from scorescope.sampler import METHODS, from_noise, start_time, trajectory
+from scorescope.sampler import METHODS, Solver, from_noise, start_time, trajectory
 from scorescope.watched import Watched
 
 SAMPLES, GRID, CHUNKS = "samples.npz", "grid.png", "chunks"
@@ -145,14 +145,12 @@ def _draw(
         row.board.say(f"continuing: {int(done.sum()):,} of {len(items):,} samples done")
     row.skip(int(done.sum()))
     watched, left = Watched(model, row), np.flatnonzero(~done)
+    solver = Solver(sampling.solver, sampling.steps, batch=sampling.batch)
     for place in (left[start : start + sampling.batch] for start in range(0, len(left), sampling.batch)):
         noise = start_time(model) * seeds.normal(sampling.seed, "path", items[place], shape).to(device)
         tags = None if labels is None else torch.from_numpy(labels[place]).to(device)
         watched.calls = 0
-        made = trajectory(
-            watched, noise, [0.0], tags, method=sampling.solver, steps=sampling.steps, batch=len(place), seed=sampling.seed,
-            items=items[place].tolist(),
-        )[:, 0].cpu()  # fmt: skip
+        made = trajectory(watched, noise, [0.0], tags, solver=solver, seed=sampling.seed, items=items[place].tolist())[:, 0].cpu()
         write_tensors(folder / CHUNKS / f"from-{place[0]:08d}.safetensors", {"place": torch.from_numpy(place), "samples": made})
         rows[place] = made.numpy()
         row(len(place))

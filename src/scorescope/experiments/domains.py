@@ -28,7 +28,7 @@ from scorescope.experiments.store import Store
 from scorescope.nets.sit import SiTSize
 from scorescope.results import dimension, largest, models, provenance, with_provenance
 from scorescope.rows import Bank
-from scorescope.sampler import sample
+from scorescope.sampler import Solver, sample
 from scorescope.statistics import ERROR_FROM, chi_band, paired_bootstrap
 from scorescope.training.recipe import Recipe
 
@@ -118,7 +118,7 @@ def _texts(scale: str, names: Sequence[str]) -> Cell:
         drawn: dict[str, list[str]] = {}
         for k, name in enumerate(names):
             model = _maker(scale, TEXT)(store, name)
-            states = sample(model, count, shape=shown.shape, device=store.device, method="heun", steps=SAMPLE_STEPS)
+            states = sample(model, count, shape=shown.shape, device=store.device, solver=Solver("heun", SAMPLE_STEPS))
             drawn[name] = decode(states.cpu().numpy().astype(np.float64))
             tell((k + 1) / (len(names) + 1))
         found = {name: _looked_up(texts, corpus, lexicon) for name, texts in drawn.items()}

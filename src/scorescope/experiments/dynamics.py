@@ -32,7 +32,7 @@ from scorescope.experiments.shared import FASHION
 from scorescope.experiments.store import Store
 from scorescope.nets.sit import SiTSize
 from scorescope.rows import Bank
-from scorescope.sampler import trajectory
+from scorescope.sampler import Solver, trajectory
 from scorescope.statistics import Estimate, Values
 from scorescope.theories.gaussian import GaussianScore
 from scorescope.training.examples import unlabelled
@@ -160,7 +160,7 @@ class States:
         label = regions.path_labels(list(range(guide.classes)), size.states)
         drawn = None if label is None else label.to(device)
         starts = regions.path_starts(bank, size.states, 0, label, 1.0).to(device)
-        sampled = trajectory(guide, starts, [0.0, *self.times], drawn, **size.solver)
+        sampled = trajectory(guide, starts, [0.0, *self.times], drawn, solver=Solver(**size.solver))
         paths = drawn if bank.classes else None
         nearest = truth.posterior((1 - NEAR) * sampled[:, 0], NEAR, paths).top_index
         shells = regions.Noised(truth.rows(nearest).to(starts), starts, paths)

@@ -38,7 +38,7 @@ from scorescope.probes import memorization
 from scorescope.report.pictures import Painter, png
 from scorescope.results import COPY
 from scorescope.rows import Bank
-from scorescope.sampler import sample
+from scorescope.sampler import Solver, sample
 from scorescope.statistics import Estimate
 from scorescope.theories.gaussian import GaussianScore
 from scorescope.training.interpolant import Interpolant
@@ -168,7 +168,7 @@ def _cell(scale: str, family: str, factor: float, seed: int) -> Cell:
         own, shown = trained.learned(bank), trained.shown(bank)
         widest = recipe(scale, family, max(size.factors), seed).objective
         shells = (own, trained.objective.rows(shown, seed), widest.rows(shown, seed))
-        samples = sample(model, size.samples, seed=seed, device=store.device, **size.solver).cpu()
+        samples = sample(model, size.samples, seed=seed, device=store.device, solver=Solver(**size.solver)).cpu()
         near, real = (memorization.nearest(own, x) for x in (samples, unseen[np.arange(len(unseen))]))
         measure, model = Shells(own), model.to("cpu")
         left = np.stack([measure.errors(model, rows, size.states, generator(seed, k)) for k, rows in enumerate(shells)])

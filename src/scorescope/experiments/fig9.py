@@ -26,7 +26,7 @@ from scorescope.claims.claim import Verdict, above, interval_text
 from scorescope.denoiser import Denoiser, NetworkDenoiser
 from scorescope.experiments.experiment import Cell, Experiment, Reading
 from scorescope.experiments.store import Store, generator
-from scorescope.sampler import trajectory
+from scorescope.sampler import Solver, trajectory
 from scorescope.statistics import Estimate
 
 POINTS = torch.tensor([[-1.0, 0.0], [-0.2, 0.0], [0.2, 0.0], [1.0, 0.0]])
@@ -169,7 +169,7 @@ def _cell(scale: str, instance: str, arm: str, seed: int) -> Cell:
         d = rows.shape[1]
         model = model_of(answer, d)
         noise = torch.randn(size["samples"], d, generator=rng)
-        made = trajectory(model, noise, [0.0], None, method="euler", steps=60, seed=seed)[:, 0]
+        made = trajectory(model, noise, [0.0], None, solver=Solver("euler", 60), seed=seed)[:, 0]
         samples = (made if space is None else plane(made)).numpy().astype(np.float32)
         ticks = torch.linspace(-1.3, 1.3, 14)
         states = torch.cartesian_prod(ticks, ticks[3:11])

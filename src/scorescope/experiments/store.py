@@ -22,7 +22,7 @@ from scorescope.rows import Bank
 from scorescope.training.draws import subset
 from scorescope.training.keep import Keep
 from scorescope.training.keep import place as kept
-from scorescope.training.loop import Progress, Watcher, train
+from scorescope.training.loop import Hooks, Progress, Watcher, train
 from scorescope.training.recipe import Recipe
 
 
@@ -107,7 +107,8 @@ class Store:
                 tell(progress.step / progress.steps)
 
         place, keeper = self.place(recipe, bank), Keep(recipe, bank, keep) if keep else None
-        last = train(recipe, bank, place, device=self.device, report=report, watchers=[*watchers, *([keeper] if keeper else [])])
+        hooks = Hooks(report, watchers=[*watchers, *([keeper] if keeper else [])])
+        last = train(recipe, bank, place, device=self.device, hooks=hooks)
         if keeper:
             keeper.check(place)
         return load(last if step is None else kept(place, step)).to(self.device)

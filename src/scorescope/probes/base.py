@@ -22,6 +22,7 @@ from scorescope.empirical import EmpiricalScore, Posterior
 from scorescope.errors import InputError
 from scorescope.regions import REGIONS, Noised
 from scorescope.rows import Bank
+from scorescope.sampler import Solver
 
 BATCH = 256  # states that go through a network together
 ROW = "row axes"  # stands for the axes of one row among a variable's dimensions: axis_0, axis_1, …
@@ -178,7 +179,7 @@ class Setting:
         sizes: How much to measure, by name: paths, origins, nulls.
         seed: Names every random stream.
         classes: The classes that states are given; empty for an unconditional run.
-        solver: Keyword arguments for `trajectory`.
+        solver: How paths are integrated.
         shared: A place to keep what is the same for every model of a run.
         returns: How return to origin is measured: "search", or "grid" for all of C.4's times.
         copier: Whether the exact score's path from the same noise means something: it does where the models' target is E[x | z_t].
@@ -188,7 +189,7 @@ class Setting:
     sizes: Mapping[str, int]
     seed: int
     classes: Sequence[int]
-    solver: Mapping[str, Any]
+    solver: Solver
     shared: dict[Any, Any]
     returns: str = "search"
     copier: bool = True

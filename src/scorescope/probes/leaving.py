@@ -39,9 +39,9 @@ def measure(subject: Subject) -> Mapping[str, np.ndarray]:
 def _refined(subject: Subject, z: Tensor, own: np.ndarray, times: np.ndarray, band: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """Brackets of paths whose states z (P, *shape) at the last of the ascending times are inside; they are outside at the first."""
     label = None if subject.labels is None else subject.labels[torch.from_numpy(own).to(subject.labels.device)]
-    solver = dict(subject.setting.solver) | {"items": own.tolist()}
+    asked, start, setting = times[:-1].tolist(), float(times[-1]), subject.setting
     states = trajectory(
-        subject.model, z, times[:-1].tolist(), label, start=float(times[-1]), seed=subject.setting.seed, **solver
+        subject.model, z, asked, label, start=start, solver=setting.solver, seed=setting.seed, items=own.tolist()
     )  # fmt: skip
     r_star = np.stack([_r_star(subject, states[:, k], float(t)) for k, t in enumerate(times[:-1])] + [np.ones(len(z))], 1)
     r_star[:, 0] = np.inf  # as the grid found it; a stochastic path may come back between

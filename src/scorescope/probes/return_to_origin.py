@@ -161,13 +161,13 @@ def _denoised(subject: Subject, z: Tensor, t: Tensor, label: Tensor | None) -> T
     """By a few Heun steps for the search; by the run's solver where every time is asked for."""
     setting, model = subject.setting, subject.model
     if setting.returns == "search":
-        return ends(model, z, t, label, batch=setting.solver.get("batch", len(z)))
+        return ends(model, z, t, label, batch=setting.solver.batch)
     outputs = z.clone()
     for time in t.unique().tolist():
         here = (t == time).nonzero().flatten().to(z.device)
         tags = None if label is None else label[here]
         if time > end_time(model):
-            outputs[here] = trajectory(model, z[here], [0.0], tags, start=time, seed=setting.seed, **setting.solver)[:, 0]
+            outputs[here] = trajectory(model, z[here], [0.0], tags, start=time, solver=setting.solver, seed=setting.seed)[:, 0]
     return outputs
 
 

@@ -55,17 +55,15 @@ class Bank:
         self,
         rows: np.ndarray | StoredRows,
         labels: np.ndarray | None = None,
+        meaning: Meaning | None = None,
         *,
-        flips: bool = False,
-        low: float = -1.0,
-        high: float = 1.0,
         class_names: Sequence[str] | None = None,
-        name: str = "bank",
         manifest: Mapping[str, Any] | None = None,
         mean: np.ndarray | None = None,
         names: Sequence[str] | Callable[[], tuple[str, ...]] | None = None,
         groups: Sequence[str] | Callable[[], tuple[str, ...]] | None = None,
     ) -> None:
+        flips, low, high, name = meaning or Meaning()
         if rows.dtype not in (np.uint8, np.float16, np.float32):
             raise InputError(f"rows of type {rows.dtype} can't be stored", "uint8, float16 or float32")
         if rows.ndim < 2 or rows.size == 0:
@@ -79,21 +77,33 @@ class Bank:
         self.class_names = tuple(map(str, class_names)) if class_names and labels is not None else None
         self.labels = None if labels is None else check_labels(labels, self.class_names)
         self.rows, self.flips, (self.low, self.high) = rows, bool(flips), check_range(low, high)
-        self.name, self.manifest = str(name), dict(manifest or {})
+        self.name, self.manifest = "bank" if name is None else str(name), dict(manifest or {})
         self.shape: tuple[int, ...] = tuple(rows.shape[1:])
         self._recorded_mean = mean
         self._names = names if names is None or callable(names) else check_names(names, len(rows))
         self._groups = groups if groups is None or callable(groups) else check_names(groups, len(rows), "groups")
 
     @classmethod
-    def from_arrays(cls, x: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, flips: bool = False, **options: Any) -> Bank:
+    def from_arrays(
+        cls,
+        x: np.ndarray | Tensor,
+        labels: np.ndarray | Tensor | None = None,
+        flips: bool = False,
+        *,
+        low: float = -1.0,
+        high: float = 1.0,
+        name: str = "bank",
+        **words: Any,
+    ) -> Bank:
         """A bank in memory.
 
         Args:
-            x: (N, *shape). uint8 is mapped to [low, high] (−1 and 1 unless given); floats are taken as they are, in float32.
+            x: (N, *shape). uint8 is mapped to [low, high]; floats are taken as they are, in float32.
             labels: (N,) integers from 0, or None.
             flips: Let every row also stand for its mirror image along the last axis.
-            **options: `low`, `high`, `class_names`, `name`, `names` and `groups` (one a row) of the constructor.
+            low, high: Model-space values of 8-bit 0 and 255.
+            name: A short name for reports.
+            **words: `class_names`, `names` and `groups` (one a row) of the constructor.
 
         Raises:
             InputError: Empty or mixed shapes, NaN or Inf (the rows are named), labels that are no class numbers, one a row.
@@ -107,7 +117,8 @@ class Bank:
                 )
             with np.errstate(over="ignore"):  # what float32 can't hold becomes Inf, and is refused by row below
                 rows = rows.astype(np.float32)
-        bank = cls(np.ascontiguousarray(rows), None if labels is None else as_array(labels), flips=flips, **options)
+        tags = None if labels is None else as_array(labels)
+        bank = cls(np.ascontiguousarray(rows), tags, Meaning(flips, low, high, name), **words)
         if rows.dtype != np.uint8:
             refuse_non_finite(rows, "array")
         return bank
@@ -124,8 +135,8 @@ class Bank:
         manifest, names = found.manifest, found.manifest["class_names"]
         low, high = (manifest["low"], manifest["high"]) if found.rows.dtype == np.uint8 else (-1.0, 1.0)
         return cls(
-            found.rows, found.labels, flips=manifest["flips"], low=low, high=high, class_names=names,
-            name=str(manifest["name"]), manifest=manifest, mean=found.mean, names=found.names, groups=found.groups,
+            found.rows, found.labels, Meaning(manifest["flips"], low, high, manifest["name"]), class_names=names,
+            manifest=manifest, mean=found.mean, names=found.names, groups=found.groups,
         )  # fmt: skip
 
     @classmethod
@@ -170,8 +181,13 @@ class Bank:
             names=self.names,
             groups=self.groups,
         )
-        write_bank(source, Path(path), Meaning(self.flips, self.low, self.high, self.name), force=force)
+        write_bank(source, Path(path), self.meaning, force=force)
         return Bank.open(path)
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the stored rows stand for."""
+        return Meaning(self.flips, self.low, self.high, self.name)
 
     # ---- size ---------------------------------------------------------------------------------------------------------------
 

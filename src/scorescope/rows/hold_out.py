@@ -14,7 +14,7 @@ from scorescope import seeds
 from scorescope.errors import InputError
 from scorescope.rows.bank import Bank
 from scorescope.rows.content import fingerprint_of
-from scorescope.rows.storage import Meaning, Progress, Source, batch_rows, name_of, quiet, refuse_existing, write_bank
+from scorescope.rows.storage import Progress, Source, batch_rows, name_of, quiet, refuse_existing, write_bank
 
 RANGES_APART = 1.6  # the span of values of one bank over that of another, beyond which they were prepared differently
 
@@ -72,8 +72,8 @@ def hold_out(bank: Bank, share: float, seed: int = 0) -> tuple[Bank, Bank]:
     links = _links(parts, ("", ""), share, seed)
     kept, held = (
         Bank(
-            part[0 : len(part)], part.labels, flips=bank.flips, low=bank.low, high=bank.high, class_names=bank.class_names,
-            name=name, manifest=link, names=part.names, groups=part.groups,
+            part[0 : len(part)], part.labels, bank.meaning._replace(name=name), class_names=bank.class_names,
+            manifest=link, names=part.names, groups=part.groups,
         )
         for part, link, name in zip(parts, links, (bank.name, f"{bank.name}-held-out"), strict=True)
     )  # fmt: skip
@@ -129,7 +129,7 @@ def save_split(whole: Bank, out: Path, share: float, seed: int = 0, *, force: bo
             names=part.names,
             groups=part.groups,
         )
-        write_bank(source, path, Meaning(whole.flips, whole.low, whole.high, called), force=force, progress=progress)
+        write_bank(source, path, whole.meaning._replace(name=called), force=force, progress=progress)
 
 
 def partner(bank: Bank) -> str:

@@ -83,7 +83,10 @@ class Source:
 
 
 class Meaning(NamedTuple):
-    """What stored rows stand for: mirror images, the model-space values of 8-bit 0 and 255, the bank's name (its folder's unless given)."""
+    """What stored rows stand for: mirror images, the model-space values of 8-bit 0 and 255, the bank's name.
+
+    A bank without a name is called "bank" in memory, and as its folder on disk.
+    """
 
     flips: bool = False
     low: float = -1.0

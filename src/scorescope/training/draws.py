@@ -90,6 +90,5 @@ def subset(bank: Bank, rows: np.ndarray, name: str) -> Bank:
     labels = None if bank.labels is None else bank.labels[kept]
     names, groups = (None if known is None else [known[row] for row in kept] for known in (bank.names, bank.groups))
     return Bank(
-        bank.stored_at(kept), labels, flips=bank.flips, low=bank.low, high=bank.high, class_names=bank.class_names, name=name,
-        names=names, groups=groups,
+        bank.stored_at(kept), labels, bank.meaning._replace(name=name), class_names=bank.class_names, names=names, groups=groups
     )  # fmt: skip

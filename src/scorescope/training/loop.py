@@ -77,11 +77,17 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Hooks:
-    """Who is told, and what is saved, while steps are made; see `train`."""
+    """Who is told, and how often is saved, while steps are made; no weight depends on it.
 
-    report: Callable[[Progress], None] | None
-    save_every: float
-    watchers: Sequence[Watcher]
+    Attributes:
+        report: Called before the first step, after every `WINDOW` steps, and every ten seconds where those take longer.
+        save_every: Seconds between checkpoints.
+        watchers: Look at the EMA network while it is trained.
+    """
+
+    report: Callable[[Progress], None] | None = None
+    save_every: float = 60.0
+    watchers: Sequence[Watcher] = ()
 
 
 class Task(nn.Module):
@@ -104,25 +110,21 @@ def train(
     out: str | Path,
     *,
     device: str = "cpu",
-    report: Callable[[Progress], None] | None = None,
-    save_every: float = 60.0,
-    watchers: Sequence[Watcher] = (),
+    hooks: Hooks = Hooks(),
     fork: str | Path | None = None,
     force: bool = False,
 ) -> Path:
     """Train, or continue training, and return the path of the finished EMA weights.
 
-    Under `torchrun` every rank makes the same call; only the first claims the folder (`scorescope.runs`) and writes.
+    Under `torchrun` every rank makes the same call; only the first claims the folder (`scorescope.runs`) and writes. SIGTERM and the
+    first Ctrl-C finish the step, save, and end the process (`SystemExit` with status 143, `KeyboardInterrupt`).
 
     Args:
         recipe: What to train.
         bank: On what.
         out: Folder of the run.
         device: Where the network lives; "cuda" is each rank's own, "cuda:1" for a single process.
-        report: Called before the first step, after every `WINDOW` steps, and every ten seconds where those take longer.
-        save_every: Seconds between checkpoints. SIGTERM and the first Ctrl-C finish the step, save, and end the process
-            (`SystemExit` with status 143, `KeyboardInterrupt`).
-        watchers: Look at the EMA network while it is trained.
+        hooks: Who is told, and how often is saved.
         fork: Folder of another run, whose last checkpoint a new run begins with.
         force: Begin again, in place of the training run that is there.
 
@@ -161,7 +163,7 @@ def train(
     main = hardware.is_main_process
     hardware.wait_for_everyone()  # all have read the folder before the first writes
     with runs.claimed(folder, KIND, settings, notes=notes, force=force, hint=hint) if main else nullcontext():
-        _run(state, task, recipe, rows, hardware, folder, Hooks(report, save_every, watchers))
+        _run(state, task, recipe, rows, hardware, folder, hooks)
         if main:
             _finish(state, recipe, described(recipe, whole), folder)
         hardware.wait_for_everyone()

@@ -38,7 +38,7 @@ def denoiser_of(thing: Any, options: Mapping[str, Any] | None = None) -> Denoise
 
     Args:
         thing: A diffusers pipeline or (network, scheduler), an azula, k-diffusion or EDM denoiser, a smalldiffusion model, or any network.
-        options: What the object does not tell; arguments of `NetworkDenoiser` for a network.
+        options: What the object does not tell; of a network arguments of `NetworkDenoiser`, and `clip`, what its `clipped` takes.
 
     Raises:
         InputError: Nothing that can be a model, an option that is not known, or a network whose schedule and prediction are not said.
@@ -65,7 +65,8 @@ def denoiser_of(thing: Any, options: Mapping[str, Any] | None = None) -> Denoise
         said = f"{named} is not a Denoiser: a network alone does not say {lacks}"
         words = [f"{name}=…" if name in told else example for name, example in NEEDED.items()]
         raise InputError(said, f"ss.load(net, {', '.join(words)}), or {A_DENOISER}")
-    return NetworkDenoiser(thing, told.pop("schedule"), told.pop("prediction"), **{"name": name_of(thing), **told})
+    clip = told.pop("clip", False)
+    return NetworkDenoiser(thing, told.pop("schedule"), told.pop("prediction"), **{"name": name_of(thing), **told}).clipped(clip)
 
 
 def denoisers_of(things: Any) -> Any:

@@ -39,7 +39,8 @@ def at_levels(net: nn.Module, span: tuple[float, float], options: Mapping[str, A
     """
     told = dict(options)
     low, high = (_number(told.pop(name, end), name) for name, end in zip(LEVELS, span, strict=True))
-    return NetworkDenoiser(net, VESchedule(low, high), "x", time="sigma", **{**facts, **told})
+    clip = told.pop("clip", False)
+    return NetworkDenoiser(net, VESchedule(low, high), "x", time="sigma", **{**facts, **told}).clipped(clip)
 
 
 def _number(value: Any, name: str) -> float:

@@ -39,7 +39,9 @@ def wrap(thing: Any, options: Mapping[str, Any]) -> Denoiser:
         for name in LEVELS:
             if name in options:
                 raise InputError(f"{name} means nothing for a flow, whose time runs from 0 to 1", "leaving it out")
-        return NetworkDenoiser(Flow(model), LinearSchedule(), "v", **{**facts, **options})
+        told = {**facts, **options}
+        clip = told.pop("clip", False)
+        return NetworkDenoiser(Flow(model), LinearSchedule(), "v", **told).clipped(clip)
     span = (float("nan"), float("nan"))
     if schedule is not None:
         span = (float(schedule.sigmas.min()), float(schedule.sigmas.max()))
