@@ -13,7 +13,7 @@ import torch
 
 import scorescope as ss
 from scorescope import seeds
-from scorescope.bench import chart, gaussian, judge, load, summary, synthetic, workloads
+from scorescope.bench import banks_chart, chart, gaussian, judge, load, summary, synthetic, workloads
 from scorescope.bench import measure as measuring
 from scorescope.bench.measure import Setting, measure
 from scorescope.bench.methods import all_methods
@@ -291,6 +291,94 @@ def test_the_command_prints_a_table_and_writes_the_files(tmp_path, capsys, monke
     assert json.loads((tmp_path / "out" / "bench.json").read_text())["machine"]["processor"]
 
 
+# ---- several banks ------------------------------------------------------------------------------------------------------------
+
+
+def record_of(name, plain, own, **looks):
+    """A record of one bank: seconds of plain PyTorch and of scorescope in each repeat, the same in every workload."""
+    measurements = [
+        {
+            "workload": workload, "method": method, "ours": "scorescope" in method, "repeat": repeat, "seconds": seconds,
+            "measured_seconds": seconds, "others_share": 0.0, "measured_steps": 4, "steps": 8, "measured_states": 3, "states": 3,
+            "path": "", **({"errors": [1e-6]} if not repeat else {}),
+        }
+        for workload in workloads.NAMES
+        for method, times in (("naive-float32", plain), ("scorescope-1e-4", own))
+        for repeat, seconds in enumerate(times)
+    ]  # fmt: skip
+    return {
+        "measurements": measurements, "prepare_seconds": {"naive-float32": 1.0, "scorescope-1e-4": 1.0}, "lacking": {},
+        "default": "scorescope-1e-4", "bank": {"name": name, "rows": 90, "shape": [1, 3, 4], "stored": "float32"} | looks,
+        "arguments": {"threads": 1}, "trajectories_of": None, "machine": {"processor": "abacus", "device": "cpu"},
+    }  # fmt: skip
+
+
+def test_gains_are_ratios_of_medians_within_those_of_single_repeats():
+    made = summary.gains([record_of("x", [8, 2, 10], [2, 4, 1]), record_of("y", [3], [6])])
+    assert [(line["bank"], line["workload"]) for line in made] == [(bank, name) for bank in "xy" for name in summary.WORKLOADS]
+    assert {(line["times_as_fast"], line["lowest"], line["highest"], line["repeats"]) for line in made} == {
+        (4, 0.5, 10, 3),
+        (0.5, 0.5, 0.5, 1),
+    }
+
+
+def test_the_chart_over_banks_says_what_it_shows():
+    slow, fast = record_of("[x]", [1, 1], [2, 4]), record_of("[x]", [40, 60], [2, 2], rows=1000)
+    drawn = banks_chart.chart([slow, fast])
+    assert drawn.title == (
+        "The exact empirical score of 2 training sets: scorescope is 0.33 to 25× (single states), "
+        "0.33 to 25× (supervision sweeps) and 0.33 to 25× (trajectory sweeps) as fast as plain float32 PyTorch"
+    )
+    svg = drawn.svg(alone=True)
+    for said in (
+        r"\[x\]: 90 rows of 1×3×4 \(float32\)", r"\[x\]: 1,000 rows of", "as fast as", "← slower", "faster than plain PyTorch →",
+        "0.33×", "3.0 s instead of 1.0 s", "median times of 2 repeats", "3 pairs × 8 timesteps; plain PyTorch measured on 4 of 8",
+        "Machine: abacus, 1 thread", "1e-6",
+    ):  # fmt: skip
+        assert re.search(f">[^<]*{said}", svg), said
+    assert len(drawn.csv().splitlines()) == 1 + 2 * 3
+    assert "how much these numbers vary is not known" in banks_chart.chart([record_of("x", [3], [6])]).svg(alone=True)
+    fast["measurements"][0]["others_share"] = 0.5
+    assert banks_chart.chart([slow, fast]).title.startswith("Not to be quoted")
+
+
+def test_several_banks_are_one_table_and_chart_and_a_bank_more_measures_that_bank_alone(tmp_path, capsys, monkeypatch):
+    calls, original = [], measuring._Run._measured
+
+    def counted(self, name, method, repeat, row):
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        calls.append(self.bank.name)
+        return original(self, name, method, repeat, row)
+
+    for name in "xyz":
+        make_bank(name=name).save(tmp_path / f"{name}.bank")
+    x, y, z = (tmp_path / f"{name}.bank" for name in "xyz")
+    small = ["--pairs", 2, "--times", 4, "--repeats", 1, "--threads", 1, "--workloads", "random", "--methods", *MINE[:2]]
+    words = [*small, "--out", tmp_path / "out"]
+    monkeypatch.setattr(measuring._Run, "_measured", counted)
+    assert main([*map(str, ["bench", "empirical", "--bank", x, y, *words])]) == 130
+    monkeypatch.setattr(measuring._Run, "_measured", original)
+    kept = json.loads((tmp_path / "out" / "x-90x1x3x4-float32" / "bench.json").read_text())["measurements"]
+    capsys.readouterr()
+    assert main([*map(str, ["bench", "empirical", "--bank", x, y, "--bank", z, *words])]) == 0
+    said = capsys.readouterr()
+    assert calls == ["x", "x", "y"]
+    assert json.loads((tmp_path / "out" / "x-90x1x3x4-float32" / "bench.json").read_text())["measurements"] == kept
+    assert all(len(re.findall(rf"^{name} +90 +1×3×4 float32 +single states +\d", said.out, re.MULTILINE)) == 1 for name in "xyz")
+    assert "bank 3 of 3: z" in said.err
+    folders = {f"{name}-90x1x3x4-float32" for name in "xyz"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"run.json", "banks.csv", "banks.svg", "banks.png", *folders}
+    assert [line.split(",")[0] for line in (tmp_path / "out" / "banks.csv").read_text().splitlines()] == ["bank", "x", "y", "z"]
+
+    (tmp_path / "out" / "mine.txt").write_text("kept")
+    other = ["--bank", x, y, *words, "--pairs", 3]
+    assert re.search(r"holds a benchmark of several banks with other settings \(arguments.pairs 2 → 3\)", complaint(capsys, *other))
+    assert main([*map(str, ["bench", "empirical", *other, "--force"])]) == 0
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"run.json", "banks.csv", "banks.svg", "banks.png", "mine.txt", *(folders - {"z-90x1x3x4-float32"})}
+
+
 # ---- what goes wrong ----------------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +386,11 @@ def test_the_command_prints_a_table_and_writes_the_files(tmp_path, capsys, monke
     ("words", "said"),
     [
         ([], "missing: --bank BANK"),
+        (["--bank"], "missing: --bank BANK"),
+        (["--bank", "x.bank", "--bank", "x.bank"], "two banks are called 'bank', with rows of the same kind"),
+        (["--bank", "x.bank", "synthetic:smal"], "unknown synthetic bank 'smal'.*'small'"),
+        (["--bank", "x.bank", "synthetic:small:9", "--methods", MINE[1]], "compared with naive-float32, and --methods lacks one"),
+        (["--bank", "x.bank", "synthetic:huge:9000000000"], "synthetic huge: .* hold all rows in memory.*fewer --methods"),
         (["--bank", "nowhere.bank"], r"no bank at nowhere\.bank"),
         (["--bank", "x.bank", "--methods", "naive-flaot32"], "unknown method 'naive-flaot32'.*'naive-float32'"),
         (["--bank", "x.bank", "--workloads", "supervison"], "unknown workload 'supervison'.*'supervision'"),

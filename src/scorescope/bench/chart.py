@@ -45,7 +45,7 @@ class Log:
         """What is at that many pixels from the low end."""
         return self.low * math.exp(place / self.pixels * math.log(self.high / self.low))
 
-    def ticks(self, steps: Sequence[int], most: int) -> list[float]:
+    def ticks(self, steps: Sequence[float], most: int) -> list[float]:
         """Round numbers on the axis; of powers of ten at most about `most`."""
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         found = [float(f"{step}e{power}") for power in powers[:: 1 + len(powers) // most] for step in steps]

@@ -6,6 +6,7 @@ Before its first measurement a method answers a few states, untimed: whatever it
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,13 +91,10 @@ def measure(
         InputError: Unknown or missing methods, too little memory for all of them, a folder of another run.
     """
     named = [name for name in workloads.NAMES if not setting.workloads or name in setting.workloads]
-    if model is not None and model.shape is not None and model.shape != bank.shape:
-        raise InputError(f"{model.name} takes states of shape {model.shape}, but the bank's rows have shape {bank.shape}", "its own bank")
+    able, lacking = fit(len(bank), bank.shape, setting, model)
     device = torch.device(setting.device)
-    able, lacking = _able(setting, device)
-    _fits(able, bank, device)
-    source, alone = (None, "") if model is None else identity_or_token(model)
-    identity = {"arguments": asdict(setting), "trajectories_of": source, "bank": about(bank), "machine": machine(device)}
+    shared, alone = conditions(setting, model)
+    identity = {**shared, "bank": about(bank)}
     with claimed(out, KIND, identity, force=force), _threads(setting.threads), board or Board(quiet=True) as shown:
         record = Record(out / RECORD, identity)
         record.content["lacking"] |= lacking
@@ -105,6 +103,26 @@ def measure(
             shown.say(alone)
         _Run(bank, setting, device, model, record, shown).run([method for method in able if method.name not in lacking], named)
     return record.content
+
+
+def fit(rows: int, shape: tuple[int, ...], setting: Setting, model: Denoiser | None) -> tuple[list[Method], dict[str, str]]:
+    """Methods that can run on a bank of so many rows of that shape, and why others can't.
+
+    Raises:
+        InputError: As `measure`, before there is a bank.
+    """
+    if model is not None and model.shape is not None and model.shape != shape:
+        raise InputError(f"{model.name} takes states of shape {model.shape}, but the bank's rows have shape {shape}", "its own bank")
+    device = torch.device(setting.device)
+    able, lacking = _able(setting, device)
+    _fits(able, rows * math.prod(shape), device)
+    return able, lacking
+
+
+def conditions(setting: Setting, model: Denoiser | None) -> tuple[dict[str, Any], str]:
+    """What a record depends on beside the bank, and why it can't be continued, if so."""
+    source, alone = (None, "") if model is None else identity_or_token(model)
+    return {"arguments": asdict(setting), "trajectories_of": source, "machine": machine(torch.device(setting.device))}, alone
 
 
 def _able(setting: Setting, device: torch.device) -> tuple[list[Method], dict[str, str]]:
@@ -117,9 +135,9 @@ def _able(setting: Setting, device: torch.device) -> tuple[list[Method], dict[st
     return [method for method in picked if method.name not in lacking], lacking
 
 
-def _fits(methods: list[Method], bank: Bank, device: torch.device) -> None:
+def _fits(methods: list[Method], values: int, device: torch.device) -> None:
     """Refuse to begin what would not fit: peers hold all rows, all at once."""
-    needed, free = sum(method.resident for method in methods) * len(bank) * bank.d, free_memory(device)
+    needed, free = sum(method.resident for method in methods) * values, free_memory(device)
     if needed > free:
         holding = ", ".join(method.name for method in methods if method.resident)
         raise InputError(

@@ -43,7 +43,8 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def about(bank: Bank) -> dict[str, Any]:
     """The bank in a few numbers."""
-    return {"name": bank.name, "rows": len(bank), "shape": list(bank.shape), "flips": bank.flips, "fingerprint": bank.fingerprint}
+    kept = {"name": bank.name, "rows": len(bank), "shape": list(bank.shape), "stored": str(bank.rows.dtype)}
+    return {**kept, "flips": bank.flips, "fingerprint": bank.fingerprint}
 
 
 class Record:

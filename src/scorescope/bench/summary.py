@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
 BASELINE = "naive-float32"
 DISTURBED, SHORTEST = 0.1, 0.5  # share of the processors that others may have; seconds below which the share can't be told
+WORKLOADS = {"random": "single states", "supervision": "supervision sweep", "trajectory": "trajectory sweep"}
 Line = dict[str, Any]
 
 
@@ -35,6 +36,39 @@ def lines(content: Mapping[str, Any]) -> list[Line]:
     return made
 
 
+def gains(contents: Sequence[Mapping[str, Any]]) -> list[Line]:
+    """One line for each bank and workload: how many times as fast as plain float32 PyTorch scorescope is.
+
+    `times_as_fast` is the ratio of median times; `lowest` and `highest` are the ratios within single repeats, between which it lies.
+    """
+    made = []
+    for content in contents:
+        measured, bank = lines(content), content["bank"]
+        found = {(line["workload"], line["method"]): line for line in measured}
+        own = [line["method"] for line in measured if line["ours"]]
+        method = content["default"] if content["default"] in own else own[0]
+        for workload in (name for name in WORKLOADS if (name, method) in found and (name, BASELINE) in found):
+            mine, plain = found[workload, method], found[workload, BASELINE]
+            ratios = _ratios(content, workload, method)
+            made.append(
+                {
+                    "bank": bank["name"], "rows": bank["rows"], "shape": "×".join(map(str, bank["shape"])), "stored": bank["stored"],
+                    "workload": workload, "method": method, "times_as_fast": mine["speedup"],
+                    "lowest": min(ratios), "highest": max(ratios), "repeats": len(ratios),
+                    "seconds": mine["seconds"], "plain_seconds": plain["seconds"],
+                    "worst_error": mine["worst_error"], "plain_worst_error": plain["worst_error"],
+                    "asked": size(mine), "plain_timed": measured_on(plain),
+                }
+            )  # fmt: skip
+    return made
+
+
+def _ratios(content: Mapping[str, Any], workload: str, method: str) -> list[float]:
+    """How many times as fast as the baseline a method is in each repeat."""
+    seconds = {(m["method"], m["repeat"]): m["seconds"] for m in content["measurements"] if m["workload"] == workload}
+    return [taken / seconds[method, k] for (name, k), taken in seconds.items() if name == BASELINE and (method, k) in seconds]
+
+
 def beaten(made: list[Line]) -> list[tuple[Line, Line]]:
     """(ours, other) where the other is both faster and more exact on the same workload."""
     return [
@@ -54,9 +88,9 @@ def verdict(made: list[Line]) -> str:
     return f"Both faster and more exact: {', '.join(found)}." if found else "No other method is both faster and more exact than scorescope."
 
 
-def disturbance(content: Mapping[str, Any]) -> str:
+def disturbance(*contents: Mapping[str, Any]) -> str:
     """A warning where other programs had a share of the processors while something was timed, else nothing."""
-    told = [m for m in content["measurements"] if m["measured_seconds"] >= SHORTEST]
+    told = [m for content in contents for m in content["measurements"] if m["measured_seconds"] >= SHORTEST]
     disturbed = [m["others_share"] for m in told if m["others_share"] > DISTURBED]
     if not disturbed:
         return ""

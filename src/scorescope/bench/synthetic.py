@@ -58,8 +58,8 @@ def batches(rows: int, shape: tuple[int, ...], labels: np.ndarray, seed: int) ->
         yield (centres[labels[items.start : items.stop]] + contrast[:, None, None, None] * field).astype(np.float16)
 
 
-def synthetic(name: str, seed: int = 0) -> Bank:
-    """The bank that `synthetic:KIND` or `synthetic:KIND:ROWS` names, in memory.
+def looks(name: str) -> tuple[str, int, tuple[int, ...], str]:
+    """Name, rows, shape of a row and stored type of the bank that `synthetic:KIND` or `synthetic:KIND:ROWS` names.
 
     Raises:
         InputError: No such kind, or no number of rows.
@@ -70,9 +70,14 @@ def synthetic(name: str, seed: int = 0) -> Bank:
     rows, shape, bytes_ = KINDS[kind]
     if count and (not count.isdecimal() or int(count) < 1):
         raise InputError(f"{name}: {count!r} is no number of rows", f"{PREFIX}{kind}:5000")
-    rows = int(count or rows)
+    return f"synthetic {kind}", int(count or rows), shape, "uint8" if bytes_ else "float16"
+
+
+def synthetic(name: str, seed: int = 0) -> Bank:
+    """The bank of that name, in memory; raised is as by `looks`."""
+    called, rows, shape, stored = looks(name)
     labels = np.arange(rows) * CLASSES // rows
     x = np.concatenate(list(batches(rows, shape, labels, seed)))
-    if bytes_:
+    if stored == "uint8":
         x = np.clip(128 + 40 * x.astype(np.float32), 0, 255).astype(np.uint8)
-    return Bank.from_arrays(x, labels, name=f"synthetic {kind}")
+    return Bank.from_arrays(x, labels, name=called)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import arg
+from tyro.conf import UseAppendAction, arg
 
 from scorescope.cli.parse import parse, size
 from scorescope.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from scorescope.bench.banks import Source
+    from scorescope.bench.measure import Setting
+    from scorescope.denoiser import Denoiser
 
 VERBS = {
     "empirical": "the empirical score of a bank: time and error of every method",
@@ -29,6 +34,7 @@ EMPIRICAL = """Time the exact empirical score of a bank against plain torch, fai
 
 examples:
   scorescope bench empirical --bank photos.bank
+  scorescope bench empirical --bank photos.bank synthetic:latents synthetic:huge --methods naive-float32 scorescope-1e-4
   scorescope bench empirical --bank photos.bank --workloads random --methods naive-float32 faiss-flat-64 scorescope-1e-6
 """
 
@@ -37,14 +43,15 @@ examples:
 class Empirical:
     """Arguments of `scorescope bench empirical`."""
 
-    bank: Annotated[str, arg(metavar="BANK")]
-    """The bank; digits for the demo's, synthetic:latents (photographs, small, wide, huge) for one made of noise, :5000 for so many rows."""
+    bank: Annotated[tuple[tuple[str, ...], ...], arg(metavar="BANK"), UseAppendAction]
+    """The bank, or several for one table and chart; digits for the demo's, synthetic:latents (photographs, small, wide, huge) for noise,
+    :5000 for so many rows."""
     pairs: int = 256
     """Training pairs, trajectories, and states in a random batch."""
     times: int = 100
     """Timesteps of a sweep."""
     workloads: Annotated[tuple[str, ...], arg(metavar="WORKLOAD")] = ()
-    """supervision, trajectory, random; all unless given."""
+    """supervision, trajectory, random (single states); all unless given."""
     methods: Annotated[tuple[str, ...], arg(metavar="METHOD")] = ()
     """What to compare; all that are installed unless given."""
     repeats: int = 3
@@ -62,11 +69,16 @@ class Empirical:
     device: str = "cpu"
     """cpu or cuda."""
     out: str | None = None
-    """Folder for the results; runs/bench-BANK unless given."""
+    """Folder for the results; runs/bench-BANK unless given, runs/bench-banks for several."""
     force: bool = False
     """Replace another benchmark in that folder."""
     trust: bool = False
     """Open a pickle, which runs the code inside."""
+
+    @property
+    def banks(self) -> tuple[str, ...]:
+        """All that were named, by one --bank or by several."""
+        return tuple(name for names in self.bank for name in names)
 
 
 def main(argv: list[str]) -> int:
@@ -81,29 +93,59 @@ def main(argv: list[str]) -> int:
 
 def _empirical(argv: list[str]) -> int:
     told = parse(Empirical, argv, "scorescope bench empirical", EMPIRICAL)
+    if not told.banks:
+        raise InputError("missing: --bank BANK", "scorescope bench empirical --help")
     memory = None if told.memory is None else size(told.memory)
     import torch
 
     from scorescope.adapters import load
-    from scorescope.bench import chart, table
-    from scorescope.bench.measure import Setting, measure
-    from scorescope.bench.synthetic import PREFIX, synthetic
-    from scorescope.cli.common import check_device, default_out
-    from scorescope.demo import named_bank
-    from scorescope.progress import Board
+    from scorescope.bench.measure import Setting
+    from scorescope.cli.common import check_device
 
     threads = torch.get_num_threads() if told.threads is None else told.threads
     setting = Setting(
         told.pairs, told.times, told.workloads, told.methods, told.repeats, threads, told.seed, memory, told.device, told.full
     )  # fmt: skip
-    bank = synthetic(told.bank) if told.bank.startswith(PREFIX) else named_bank(told.bank)
+    sources = [_source(name) for name in told.banks]
     check_device(told.device)
     model = None if told.model is None else load(told.model, trust=told.trust)
-    out = Path(told.out or default_out("bench-{}", bank.name))
-    content = measure(bank, setting, out, model, Board(), told.force)
+    return (_one if len(sources) == 1 else _several)(sources, setting, model, told)
+
+
+def _source(name: str) -> Source:
+    """The bank of that name; one of noise is made when its turn comes."""
+    from scorescope.bench.banks import Source
+    from scorescope.bench.synthetic import PREFIX, looks, synthetic
+    from scorescope.demo import named_bank
+
+    return Source(*looks(name), lambda: synthetic(name)) if name.startswith(PREFIX) else Source.of(named_bank(name))
+
+
+def _one(sources: list[Source], setting: Setting, model: Denoiser | None, told: Empirical) -> int:
+    from scorescope.bench import chart, table
+    from scorescope.bench.measure import measure
+    from scorescope.cli.common import default_out
+    from scorescope.progress import Board
+
+    out = Path(told.out or default_out("bench-{}", sources[0].name))
+    content = measure(sources[0].open(), setting, out, model, Board(), told.force)
     table.show(content)
     drawn = chart.save(content, out)
     print("\n".join([f"results  {out / 'bench.json'}", f"chart    {drawn[0]}, {drawn[1].name}"]))
+    return 0
+
+
+def _several(sources: list[Source], setting: Setting, model: Denoiser | None, told: Empirical) -> int:
+    from scorescope.bench import table
+    from scorescope.bench.banks import compare
+    from scorescope.cli.common import safe_name
+    from scorescope.progress import Board
+
+    out = Path(told.out or "runs/bench-banks")
+    folders = [out / f"{safe_name(source.name)}-{source.looks}" for source in sources]
+    table.show_gains(compare(sources, setting, folders, model, Board, told.force))
+    print(f"results  {out / 'banks.csv'}; of each bank: {folders[0] / 'bench.json'}, …")
+    print(f"chart    {out / 'banks.svg'}, banks.png")
     return 0
 
 

@@ -29,8 +29,13 @@ def check_device(device: str) -> None:
 
 def default_out(form: str, *names: str) -> Path:
     """The folder of a run that was given none: `default_out("{}-on-{}", model, bank)` lies in `runs/`, whatever the names hold."""
-    safe = [re.sub(r"[/\\:\x00-\x1f]", "_", name).lstrip(".").encode(errors="replace")[:LONGEST] for name in names]
-    return Path("runs") / form.format(*(name.decode(errors="ignore") or "_" for name in safe))
+    return Path("runs") / form.format(*map(safe_name, names))
+
+
+def safe_name(name: str) -> str:
+    """A name as a part of a folder's name."""
+    safe = re.sub(r"[/\\:\x00-\x1f]", "_", name).lstrip(".").encode(errors="replace")[:LONGEST]
+    return safe.decode(errors="ignore") or "_"
 
 
 def model_of(name: str, bank: Bank | None, load: tuple[str, ...] = (), trust: bool = False, device: str = "cpu") -> Denoiser:
