@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scorescope as ss
-from scorescope.empirical import engine, shelf
+from scorescope.empirical import shelf
 from scorescope.empirical.engine import ALL_DOUBLE, FEW_ROWS, SUMMED, WHOLE
 from scorescope.empirical.partial import Partial
 from tests.definition import agrees, bank_of, definition, state_of, states_of, unresolved
@@ -150,7 +150,6 @@ def test_ties_between_crowds_of_duplicates(kind):
 )
 @pytest.mark.parametrize("flips", [False, True])
 def test_every_path_is_taken_and_right_with_more_rows_than_one_product(kind, tolerance, paths, flips, monkeypatch, each_arithmetic):
-    monkeypatch.setattr(engine, "CROWD", 0)  # however few
     monkeypatch.setattr(shelf, "BLOCK", 4096 * 16)
     bank = bank_of(kind, 8500, (1, 4, 4), flips=flips, duplicates=100)
     taken = check(bank, ss.LinearSchedule(), tolerance, [0.001, 0.05, 0.15, 0.3, 0.7, 0.99], ["shell", "off", "mean"])

@@ -154,6 +154,21 @@ def test_logits_are_as_near_as_they_say(kind, look, flips):
         assert finer[0] > 20 * finer[1] > 400 * finer[2]
 
 
+@pytest.mark.parametrize(("kind", "d"), [("gauss", 1), ("bytes black and white", 2)])
+def test_bounds_of_few_values_are_nearly_reached_and_hold(kind, d):
+    bank, rng = bank_of(kind, 200, (d,)), torch.Generator().manual_seed(0)
+    truth = ss.EmpiricalScore(bank, arithmetic="integers")
+    z, t = (torch.rand(2000, n, dtype=torch.float64, generator=rng) for n in (d, 1))
+    states = truth._states(z, 0.4 + 0.6 * t[:, 0])
+    logits, rows = truth.engine.logits(alone(states), None, "fine"), bank[np.arange(200)].double()
+    (tile,) = logits.products
+    found = torch.cat([logits.of(tile, groups, torch.float64).clone() for groups, _ in logits.parts(200)])
+    exact = states.slope[:, None] * (states.centred @ rows.T) - 0.5 * states.curve[:, None] * rows.square().sum(1)
+    off = found + states.shell[:, None] - exact
+    share = 0.5 * (off.amax(1) - off.amin(1)) / logits.error(U64)
+    assert 0.6 < float(share.max()) <= 1
+
+
 def test_what_cannot_be():
     with pytest.raises(InputError, match=r"no arithmetic 'digits'.*floats or integers"):
         ss.EmpiricalScore(bank_of("bytes"), arithmetic="digits")

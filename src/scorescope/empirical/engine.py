@@ -32,7 +32,6 @@ from scorescope.empirical.sums import LOSS, PLANES, Sums
 
 FEW = 128  # rows of a state that are settled one by one: about as many as cost what all rows do
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
-CROWD = 24  # states that are worth sums in float32: those of fewer wait for memory, and float64 costs as much
 FINE = 3e-6  # a tighter tolerance than this is left to float64
 BUSY = 2  # single states, times what a transform of a row costs beside a product with it, after which outlines are made
 OUTLINED = "few rows by their outlines, float64 differences"
@@ -214,7 +213,7 @@ class Engine:
 
     def _summed(self, logits: Logits, which: Tensor, summed: Tensor, double: bool = False) -> Partial:
         """Partials of the states `which` of a family from all rows, with their r*; those that are not `summed` have r* alone."""
-        double = double or self.tolerance < FINE or len(which) < CROWD
+        double = double or self.tolerance < FINE
         sums = Sums(logits, which, summed, double, None if double else self.grid)
         part = sums.run(self.ranks, self.rows(logits.products.label))
         state, row = sums.nearest.pairs(torch.arange(len(which), device=which.device))

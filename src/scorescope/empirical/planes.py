@@ -155,7 +155,8 @@ class IntegerProducts(Products):
 
     def weights(self, family: Family) -> Tensor:
         """Coefficients times units."""
-        unit = self._placed(family, self._unit)[..., None] * self.rows.unit * BASE ** -torch.arange(self.levels, device=family.rest.device)
+        finer = BASE ** -torch.arange(self.levels, dtype=torch.float64, device=family.rest.device)
+        unit = self._placed(family, self._unit)[..., None] * (self.rows.unit * finer)
         return (family.coefficients[..., None] * unit[:, None]).flatten(2)
 
     def constant(self, family: Family) -> Tensor:
