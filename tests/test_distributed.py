@@ -69,13 +69,7 @@ def states_of(bank: ss.Bank) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
 
 
 def answers(truth: ss.EmpiricalScore) -> dict[str, Posterior]:
-    """All kinds of questions; however few states there are, sums are in float32 where that is tight enough."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "CROWD", 0)
-        return asked(truth)
-
-
-def asked(truth: ss.EmpiricalScore) -> dict[str, Posterior]:
+    """All kinds of questions."""
     bank, found = truth.bank, {}
     for name, (z, t, labels) in states_of(bank).items():
         found[name] = truth.posterior(z, t)

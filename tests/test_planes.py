@@ -15,16 +15,12 @@ from scorescope.errors import InputError
 from scorescope.search.products import U32, U64
 from tests.definition import bank_of
 
-WITHOUT = "the processor has no products of 8-bit integers"
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(params=["int8", "float32", "CUDA"])
+@pytest.fixture(params=["CPU", "CUDA"])
 def hardware(request, monkeypatch):
-    """What the machine has, one without such products, and what CUDA asks of them."""
-    if request.param == "int8" and not integers.has_int8(CPU):
-        pytest.skip(WITHOUT)
-    monkeypatch.setattr(integers, "has_int8", lambda device: request.param != "float32")
+    """This processor, and what CUDA asks of products."""
     if request.param == "CUDA":
         monkeypatch.setattr(integers, "_product", integers._padded)
         monkeypatch.setattr(torch, "_int_mm", as_cuda_does)
@@ -56,12 +52,18 @@ def test_integer_products_are_exact(d, hardware):
     np.testing.assert_array_equal(transposed, a @ b.T)
 
 
-def test_costs_are_measured_where_there_is_a_choice(monkeypatch):
-    assert (integers.costs_of(CPU, 48, 1).integer < torch.inf) == integers.has_int8(CPU)
-    monkeypatch.setattr(integers, "has_int8", lambda device: True)
-    monkeypatch.setattr(integers, "_product", lambda a, b: a.float() @ b.float().T)
-    found = integers.costs_of.__wrapped__(CPU, 48, 1)
-    assert all(0 < value < 1 for value in (found.single, found.double, found.integer))
+@pytest.mark.parametrize("wrong", [None, "saturates", "is missing"])
+def test_costs_are_measured_and_only_exact_products_have_one(wrong, monkeypatch):
+    def product(a, b):
+        if wrong == "is missing":
+            raise RuntimeError("not implemented")
+        return (a.int() @ b.int()).clamp(-(2**15), 2**15 - 1)
+
+    if wrong:
+        monkeypatch.setattr(torch, "_int_mm", product)
+    found = integers.costs_of.__wrapped__(CPU, 1)
+    assert all(0 < value < 10 for value in (found.single, found.double))
+    assert (found.integer == torch.inf) == bool(wrong)
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e6])

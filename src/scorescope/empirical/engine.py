@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,7 +59,8 @@ class Engine:
     @cached_property
     def planes(self) -> Rows | None:
         """The rows as integers, where products of these are the faster ones and memory holds them; so in all processes, or in none."""
-        fits = self.shelf.resident and MOST * len(self.shelf.own) * self.shelf.bank.d <= self.shelf.memory // 2
+        each = 4 + (1 if self.shelf.bank.rows.dtype == np.uint8 else MOST)  # bytes of a value, with those of float32
+        fits = self.shelf.resident and each * len(self.shelf.own) * self.shelf.bank.d <= self.shelf.memory * 3 // 4
         slower = not fits or self.costs.integer >= self.costs.single
         return None if bool(self.ranks.any(torch.tensor(slower, device=self.shelf.device))) else Rows.of(self.shelf)
 

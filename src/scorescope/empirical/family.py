@@ -34,11 +34,6 @@ class Family:
     rest: Tensor
     place: Tensor | None = None
 
-    def of_vectors(self, values: Tensor) -> Tensor:
-        """(B,) Σ_r |C_r| times values (P, R) of the vectors, of all groups."""
-        values = values if self.place is None else values[self.place]
-        return (self.coefficients.abs() * values[:, None]).sum(2).flatten() * (1 + 1e-5)
-
 
 def alone(states: States) -> Family:
     """States as groups of one."""

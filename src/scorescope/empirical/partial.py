@@ -70,9 +70,8 @@ class Partial:
         peak = torch.maximum(self.peak, other.peak)
         mine, mine_down = self.factor(peak)
         its, its_down = other.factor(peak)
-        top = torch.where(
-            self.peak == other.peak, torch.minimum(self.top, other.top), torch.where(self.peak > other.peak, self.top, other.top)
-        )
+        best = torch.where(self.peak > other.peak, self.top, other.top)
+        top = torch.where(self.peak == other.peak, torch.minimum(self.top, other.top), best)
         mass = mine * self.mass + its * other.mass
         moment = mine[:, None] * self.moment + its[:, None] * other.moment
         mean = moment / mass.clamp(min=1e-300)[:, None]

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.empirical.family import Family
 from scorescope.empirical.integers import integer_products
-from scorescope.empirical.products import Products
+from scorescope.empirical.products import Known, Products
 from scorescope.empirical.shelf import OUTWARD, Block, Shelf
 
 BASE = 254.0
@@ -118,55 +117,26 @@ class IntegerProducts(Products):
     """Products of `levels` planes: one number for each vector and level."""
 
     def __init__(self, vectors: Tensor, levels: int, rows: Rows, shelf: Shelf, label: int | None, memory: int) -> None:
-        p, r, self.fine, self.rows, self.levels = *vectors.shape[:2], levels == MOST, rows, levels
-        self.shape = (p, r * levels)
-        super().__init__(shelf, label, memory, 4)
-        flat = vectors.flatten(0, 1)
+        flat, shape = vectors.flatten(0, 1), vectors.shape[:2]
         unit = flat.abs().amax(1, keepdim=True) / 127
         unit = torch.where(unit > 0, unit, 1.0)
         planes, left = split(flat, unit, levels)
-        stack = torch.stack(planes, 1)  # (P·R, K, d)
+        off, size = left[levels] * rows.left[0], left[0] * rows.base.norm()
+        for a in range(levels):
+            norm = left[a] + left[a + 1]  # of plane a, at most
+            off = off + norm * rows.left[min(levels - a, len(rows.planes))]
+            size = size + norm * (rows.left[0] + rows.left[1])
+        scale = unit * rows.unit * BASE ** -torch.arange(levels, dtype=torch.float64, device=flat.device)
+        known = Known(scale.view(*shape, levels), *(v.view(shape) for v in (flat @ rows.base, size, off)))
+        super().__init__(known, levels == MOST, shelf, label, memory)
+        self.rows, self.levels, stack = rows, levels, torch.stack(planes, 1)  # (P·R, L, d)
         self._planes = [shelf.mirror(stack) if mirrored else stack for mirrored in shelf.sides]
-        # ‖v_a‖ is no more than what a and a + 1 planes leave.
-        norms = [left[a] + left[a + 1] for a in range(levels)]
-        lost = left[levels] * rows.left[0]
-        for a, norm in enumerate(norms):
-            lost = lost + norm * rows.left[min(levels - a, len(rows.planes))]
-        base = rows.base.norm()
-        self._unit, self._off = (unit.view(p, r), lost.view(p, r))
-        self._common = (flat @ rows.base).view(p, r)
-        self._size = (torch.stack(norms).sum(0) * (rows.left[0] + rows.left[1]) + left[0] * base).view(p, r)
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:
         assert block.part is not None, "planes are those of rows that stay in memory"
-        vectors, total = self._planes[mirrored], None
-        for b, plane in enumerate(self.rows.planes[: self.levels]):
-            some = vectors[:, : self.levels - b]
-            found = integer_products(some.flatten(0, 1), plane[block.part]).view(*some.shape[:2], -1)
-            if total is None:
-                total = found
-            else:
-                total[:, b:] += found
-        assert total is not None
+        vectors, levels, planes = self._planes[mirrored], self.levels, self.rows.planes[: self.levels]
+        total = integer_products(vectors.flatten(0, 1), planes[0][block.part]).view(*vectors.shape[:2], -1)
+        for b, plane in enumerate(planes[1:], 1):
+            some = vectors[:, : levels - b]
+            total[:, b:] += integer_products(some.flatten(0, 1), plane[block.part]).view(*some.shape[:2], -1)
         return total
-
-    def _placed(self, family: Family, values: Tensor) -> Tensor:
-        return values if family.place is None else values[family.place]
-
-    def weights(self, family: Family) -> Tensor:
-        """Coefficients times units."""
-        finer = BASE ** -torch.arange(self.levels, dtype=torch.float64, device=family.rest.device)
-        unit = self._placed(family, self._unit)[..., None] * (self.rows.unit * finer)
-        return (family.coefficients[..., None] * unit[:, None]).flatten(2)
-
-    def constant(self, family: Family) -> Tensor:
-        """Σ_r C_r⟨v_r, base − centre⟩."""
-        return (family.coefficients * self._placed(family, self._common)[:, None]).sum(2).flatten()
-
-    def size(self, family: Family) -> Tensor:
-        """Σ_r |C_r| times all that is added for v_r."""
-        return family.of_vectors(self._size)
-
-    def off(self, family: Family) -> Tensor:
-        """As above."""
-        return family.of_vectors(self._off)

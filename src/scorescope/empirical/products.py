@@ -35,20 +35,34 @@ class Tile:
     products: Tensor
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of ⟨v, x⟩ of vectors (P, R): Σ_l scale_l·product_l + common, off by `off` at most, of parts of `size` in all.
+
+    Attributes:
+        scale: (P, R, L) of the L products that are made for each vector.
+        common: (P, R) what all rows have in common.
+        size: (P, R) bound on the sum of the sizes of what is added.
+        off: (P, R) bound on what the products miss.
+    """
+
+    scale: Tensor
+    common: Tensor
+    size: Tensor
+    off: Tensor
+
+
 class Products(ABC):
     """Tiles of one's own rows of a class, or of all, with vectors (P, R, d); kept for the next pass where `memory` bytes hold them.
 
     Attributes:
-        shape: (P, K) groups, and the products that each row has with the vectors of a group.
         fine: They are exact enough for the weights of sums.
     """
 
-    shape: tuple[int, int]
-    fine: bool
-
-    def __init__(self, shelf: Shelf, label: int | None, memory: int, size: int) -> None:
-        self.shelf, self.label = shelf, label
-        size *= self.shape[0] * self.shape[1] * len(shelf.indices(label)) * len(shelf.sides)
+    def __init__(self, known: Known, fine: bool, shelf: Shelf, label: int | None, memory: int) -> None:
+        self.known, self.fine, self.shelf, self.label = known, fine, shelf, label
+        self.shape = len(known.scale), known.scale[0].numel()
+        size = known.scale.numel() * (8 if fine else 4) * len(shelf.indices(label)) * len(shelf.sides)
         self.keeps, self._kept = shelf.resident and size <= memory, list[Tile]()
 
     def __iter__(self) -> Iterator[Tile]:
@@ -67,35 +81,18 @@ class Products(ABC):
 
     @abstractmethod
     def _of(self, block: Block, mirrored: bool) -> Tensor:
-        """(P·K, n) of a block: in memory of their own if they are kept, else until the next."""
-
-    @abstractmethod
-    def weights(self, family: Family) -> Tensor:
-        """(P, T, K) what the products are multiplied with to make ⟨z − α·centre, x⟩, but for `constant`."""
-
-    @abstractmethod
-    def constant(self, family: Family) -> Tensor:
-        """(B,) of ⟨z − α·centre, x⟩, what all rows have in common."""
-
-    @abstractmethod
-    def size(self, family: Family) -> Tensor:
-        """(B,) bound on the sum of the sizes of all that `weights` and `constant` put together."""
-
-    @abstractmethod
-    def off(self, family: Family) -> Tensor:
-        """(B,) bound on the error of ⟨z − α·centre, x⟩ that the products have, whoever puts them together."""
+        """The products (P·R·L, n) with a block: in memory of their own if they are kept, else until the next."""
 
 
 class FloatProducts(Products):
     """Products in float64, which are fine, or in float32."""
 
     def __init__(self, vectors: Tensor, fine: bool, shelf: Shelf, label: int | None, memory: int) -> None:
-        self.shape, self.fine = (vectors.shape[0], vectors.shape[1]), fine
-        self.type = torch.float64 if fine else torch.float32
-        super().__init__(shelf, label, memory, self.type.itemsize)
-        flat = vectors.flatten(0, 1)
+        size = vectors.norm(dim=2) * shelf.reach
+        off = (vectors.shape[2] + 4) * (U64 if fine else U32) * size
+        super().__init__(Known(torch.ones_like(size)[..., None], torch.zeros_like(size), size, off), fine, shelf, label, memory)
+        self.type, flat = torch.float64 if fine else torch.float32, vectors.flatten(0, 1)
         self._vectors = [(shelf.mirror(flat) if mirrored else flat).to(self.type) for mirrored in shelf.sides]
-        self._norms = vectors.norm(dim=2)
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:
         x, flat = self.shelf.double(block) if self.fine else block.x, self._vectors[mirrored]
@@ -103,33 +100,20 @@ class FloatProducts(Products):
         room = torch.empty(shape, dtype=self.type, device=x.device) if self.keeps else self.shelf.buffers.take("products", shape, self.type)
         return torch.mm(flat, x.T, out=room)
 
-    def weights(self, family: Family) -> Tensor:
-        """The coefficients themselves."""
-        return family.coefficients
-
-    def constant(self, family: Family) -> Tensor:
-        """Nothing."""
-        return torch.zeros_like(family.rest)
-
-    def size(self, family: Family) -> Tensor:
-        """Σ_r |C_r|‖v_r‖ times the reach."""
-        return family.of_vectors(self._norms) * self.shelf.reach
-
-    def off(self, family: Family) -> Tensor:
-        """As above."""
-        return (family.states.d + 4) * (U64 if self.fine else U32) * self.size(family)
-
 
 class Logits:
     """The logits of a family's states, relative to the shell's, from `products` with its vectors."""
 
     def __init__(self, family: Family, products: Products) -> None:
         self.family, self.products, self.buffers = family, products, products.shelf.buffers
-        states, weights = family.states, products.weights(family)
-        shape = weights.shape[:2]
-        fixed = torch.stack([-0.5 * states.curve, states.slope * products.constant(family) - states.shell], 1)
+        states, known, c = family.states, products.known, family.coefficients
+        scale, common, self._size, self._off = (
+            v if family.place is None else v[family.place] for v in (known.scale, known.common, known.size, known.off)
+        )
+        fixed = torch.stack([-0.5 * states.curve, states.slope * (c * common[:, None]).sum(2).flatten() - states.shell], 1)
         # What the products, ‖x‖² and 1 are multiplied with.
-        self.columns = torch.cat([states.slope.view(*shape, 1) * weights, fixed.view(*shape, 2)], 2)
+        weights = states.slope.view(*c.shape[:2], 1) * (c[..., None] * scale[:, None]).flatten(2)
+        self.columns = torch.cat([weights, fixed.view(*c.shape[:2], 2)], 2)
 
     def of(self, tile: Tile, groups: slice, dtype: torch.dtype) -> Tensor:
         """(P'·T, n) those of some groups with a tile's rows, until the next such call."""
@@ -165,8 +149,9 @@ class Logits:
         return self.family.states.slope * self.family.rest
 
     def _rounding(self, unit: float) -> Tensor:
-        states, reach = self.family.states, self.products.shelf.reach
-        size, far = states.slope * self.products.size(self.family), states.curve * reach**2
-        products = states.slope * self.products.off(self.family) + (states.d + 4) * U64 * far
+        states, coefficients = self.family.states, self.family.coefficients.abs()
+        size, off = (states.slope * (coefficients * v[:, None]).sum(2).flatten() for v in (self._size, self._off))
+        far = states.curve * self.products.shelf.reach**2
+        products = off + (states.d + 4) * U64 * far
         together = (self.columns.shape[2] + 6) * unit * (size + far + states.shell.abs())
         return (products + together) * (1 + 1e-5)

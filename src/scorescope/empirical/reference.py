@@ -44,14 +44,6 @@ def reference_posterior(bank: Bank, schedule: Schedule, z: Tensor, t: Time, labe
         top = int(logit.argmax())
         entropy = -torch.special.xlogy(weight, weight).sum()
         nearest_to_one = ratio[(ratio - 1).abs().argmin()]
-        values = (
-            density,
-            entropy,
-            1 / weight.square().sum(),
-            index[top],
-            weight[top],
-            nearest_to_one,
-            torch.zeros((), dtype=torch.float64),
-        )
+        values = (density, entropy, 1 / weight.square().sum(), index[top], weight[top], nearest_to_one, weight.new_zeros(()))
         parts.append(Posterior(torch.as_tensor(mean).reshape(1, *bank.shape), *(value.reshape(1) for value in values)))
     return Posterior.cat(parts)

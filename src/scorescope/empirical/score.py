@@ -40,6 +40,7 @@ QUERIES = 256  # states that share one pass over the rows
 LEAST = 1e-100  # σ below which σ² leaves float64
 MOST = 1e50  # values of states beyond which squares do
 WIDEST = 1e18  # distances of rows from their mean beyond which squares leave float32
+Make = Callable[[Tensor, int | None], Sweep]  # of some of the pairs or trajectories and their class
 
 
 def free_memory(device: torch.device) -> int:
@@ -58,7 +59,8 @@ class EmpiricalScore(Denoiser):
         device: Where to compute.
         memory: Bytes that may hold rows; a quarter of what is free unless given. A bank that does not fit is read from disk in order.
         ranks: Processes among which the rows are shared: see `scorescope.distributed`.
-        arithmetic: "floats", or "integers" for products of 8-bit integers; which is faster is measured unless given. Both are as exact.
+        arithmetic: "floats", or "integers" for products of 8-bit integers where rows stay in memory; the faster one, by measurement,
+            unless given. Both are as exact.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class EmpiricalScore(Denoiser):
             raise InputError(f"tolerance {tolerance!r} must lie between 0 and 1", "1e-5")
         if memory is not None and not isinstance(memory, int):
             raise InputError(f"a memory of {memory!r} is not a number of bytes", "2**30")
+        if arithmetic not in (None, *COSTS):
+            raise InputError(f"there is no arithmetic {arithmetic!r}", " or ".join(COSTS))
         if not bank.radius * len(bank) ** 0.5 < WIDEST:
             raise InputError(f"rows {bank.radius:.2g} from their mean have squares beyond float32", "rows divided by their largest value")
         self.bank, self.schedule, self.tolerance = bank, as_schedule(schedule), tolerance
@@ -86,17 +90,10 @@ class EmpiricalScore(Denoiser):
         self.ranks = ranks or Alone()
         room = free_memory(self.device) // 4 if memory is None else memory
         self.arithmetic, self.shelf = arithmetic, Shelf(bank, self.device, room, self.ranks)
-        self.engine = Engine(self.shelf, tolerance, self.ranks, self._costs())
+        costs = COSTS[arithmetic] if arithmetic else costs_of(self.device, torch.get_num_threads())
+        self.engine = Engine(self.shelf, tolerance, self.ranks, costs)
 
     NOT_IDENTITY = (*Denoiser.NOT_IDENTITY, "device", "memory", "ranks", "arithmetic", "shelf", "engine")
-
-    def _costs(self) -> Costs:
-        """What products cost here, or as if the arithmetic that was asked for were the faster one."""
-        if self.arithmetic is None:
-            return costs_of(self.device, self.bank.d, torch.get_num_threads())
-        if self.arithmetic not in COSTS:
-            raise InputError(f"there is no arithmetic {self.arithmetic!r}", " or ".join(COSTS))
-        return COSTS[self.arithmetic]
 
     def _states(self, flat: Tensor, times: Tensor) -> States:
         """States (B, d) at times (B,) as the engine takes them."""
@@ -218,9 +215,7 @@ class EmpiricalScore(Denoiser):
         self.ranks.refuse_different("states or times", flat, ordered)
         return self._sweep(len(z), label, order, lambda which, tag: TrajectorySweep(self.engine, self.schedule, flat[which], ordered, tag))
 
-    def _sweep(
-        self, count: int, label: Label, order: Tensor, make: Callable[[Tensor, int | None], Sweep]
-    ) -> Iterator[tuple[int, Posterior]]:
+    def _sweep(self, count: int, label: Label, order: Tensor, make: Make) -> Iterator[tuple[int, Posterior]]:
         """The sweeps of all classes side by side; what is wrong is said here, before the first step is asked for."""
         if not count or not len(order):
             return iter(())
@@ -230,9 +225,7 @@ class EmpiricalScore(Denoiser):
             self.bank.indices(tag)
         return self._steps(count, tags, order, make)
 
-    def _steps(
-        self, count: int, tags: Tensor | None, order: Tensor, make: Callable[[Tensor, int | None], Sweep]
-    ) -> Iterator[tuple[int, Posterior]]:
+    def _steps(self, count: int, tags: Tensor | None, order: Tensor, make: Make) -> Iterator[tuple[int, Posterior]]:
         """The steps of a sweep whose input is sound."""
         with full_precision(self.device):
             steps = sweep(self.engine, [(which, make(which, tag)) for tag, which in _groups(tags, count, self.device)], count, order)

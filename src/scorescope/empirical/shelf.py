@@ -61,7 +61,6 @@ class Shelf:
             )
         self.resident = 4 * len(self.own) * bank.d + numbers <= memory // 2
         self.block = int(max(LEAST, min(BLOCK // bank.d, (memory // 4) // (bank.d * 16))))
-        self.count = len(bank)
         self.exact = float(bank.mean.norm()) <= bank.radius
         mean = bank.mean.flatten().float().double().to(self.device)
         self.centre = torch.zeros_like(mean) if self.exact else mean

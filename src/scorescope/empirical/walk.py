@@ -43,10 +43,7 @@ class Walk:
 
     def own(self, pair: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """D and c of (pair, row) pairs, from direct differences, and (P,) whether a pair's x is one of its rows."""
-        far, lean = (
-            torch.empty(len(pair), dtype=torch.float64, device=pair.device),
-            torch.empty(len(pair), dtype=torch.float64, device=pair.device),
-        )
+        far, lean = (torch.empty(len(pair), dtype=torch.float64, device=pair.device) for _ in range(2))
         for part in torch.arange(len(pair), device=pair.device).split(max(1, VALUES // self.x.shape[1])):
             apart = self.x[pair[part]] - self.shelf.fetch(row[part])
             far[part], lean[part] = apart.square().sum(1), torch.linalg.vecdot(self.eps[pair[part]], apart)
@@ -95,9 +92,8 @@ class Walk:
         if not len(self.pair):
             return result
         u = ratio.expand(len(self.pair), -1)
-        gap = torch.where(
-            u.isfinite(), u * (u * self.far[:, None] / 2 + self.lean[:, None]), torch.where(self.far == 0, 0.0, torch.inf)[:, None]
-        )
+        at_data = torch.where(self.far == 0, 0.0, torch.inf)[:, None]
+        gap = torch.where(u.isfinite(), u * (u * self.far[:, None] / 2 + self.lean[:, None]), at_data)
         doubt = u * ((d + 8) * U64) * (u * self.far[:, None] + (self.size[self.pair] * self.far).sqrt()[:, None])
         index = self.pair[:, None].expand(-1, t)
         lowest = torch.full((p, t), torch.inf, dtype=torch.float64, device=u.device).scatter_reduce(0, index, gap, "amin")
