@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 COLUMNS = 1 << 15  # products of so many int8 add up to 2²⁹ at most: four such sums fit an int32
-TRIED, AMONG, VALUES, TIMES = 32, 256, 1024, 3  # vectors, rows, their values, and how often: of the products that are timed
+VALUES, TIMES = 1024, 3  # of the vectors whose products are timed, and how often these are
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Costs:
 @cache
 def costs_of(device: torch.device, threads: int) -> Costs:
     """Measured once in a process, with so many threads: the best of three. Only what is the faster way hangs on them, no answer."""
-    found = []
+    found, sizes = [], (32, 256) if device.type == "cpu" else (256, 1 << 14)
     for dtype in (torch.float32, torch.float64, torch.int8) if _exact(device) else (torch.float32, torch.float64):
-        a, b = (torch.ones(n, VALUES, device=device, dtype=dtype) for n in (TRIED, AMONG))
+        a, b = (torch.ones(n, VALUES, device=device, dtype=dtype) for n in sizes)
         taken = []
         for _ in range(TIMES):
             begin = time.perf_counter()
