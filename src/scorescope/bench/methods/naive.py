@@ -5,6 +5,7 @@ logit = (α⟨z, x⟩ − α²‖x‖²/2)/σ², with squared norms made once, e
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 import torch
@@ -26,20 +27,20 @@ def prepare(bank: Bank, device: torch.device, memory: int | None, *, dtype: torc
 
     def means(z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         with torch.no_grad():
-            return _means(z, alpha, sigma, rows, half)
+            return means_of(z, alpha, sigma, zip(rows.split(CHUNK), half.split(CHUNK), strict=True))
 
     return stepwise(means)
 
 
-def _means(z: Tensor, alpha: Tensor, sigma: Tensor, rows: Tensor, half: Tensor) -> Tensor:
+def means_of(z: Tensor, alpha: Tensor, sigma: Tensor, chunks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Posterior means of states (B, d) from rows (n, d) and half their squared norms (n,), a chunk at a time."""
     gain, weight_of_norm = (alpha / sigma**2).float()[:, None], ((alpha / sigma) ** 2).float()[:, None]
-    low = rows.dtype != torch.float32
-    # The scale of the logits goes into the states, but not where a narrow type would round the product.
-    states = z.to(rows.dtype) if low else z.float() * gain
-    peak = torch.full((len(z), 1), -torch.inf, device=rows.device)
-    mass = torch.zeros_like(peak)
-    total = torch.zeros(len(z), rows.shape[1], device=rows.device)
-    for x, norm in zip(rows.split(CHUNK), half.split(CHUNK), strict=True):
+    peak = torch.full((len(z), 1), -torch.inf, device=z.device)
+    mass, total = torch.zeros_like(peak), torch.zeros_like(z, dtype=torch.float32)
+    for x, norm in chunks:
+        low = x.dtype != torch.float32
+        # The scale of the logits goes into the states, but not where a narrow type would round the product.
+        states = z.to(x.dtype) if low else z.float() * gain
         logit = (states @ x.T).float().mul_(gain) if low else states @ x.T
         logit.addcmul_(weight_of_norm, norm[None], value=-1)
         higher = torch.maximum(peak, logit.amax(1, keepdim=True))
@@ -48,7 +49,7 @@ def _means(z: Tensor, alpha: Tensor, sigma: Tensor, rows: Tensor, half: Tensor) 
         mass.mul_(kept).add_(weight.sum(1, keepdim=True))
         total.mul_(kept)
         if low:
-            total.add_(weight.to(rows.dtype) @ x)
+            total.add_(weight.to(x.dtype) @ x)
         else:
             total.addmm_(weight, x)
         peak = higher
