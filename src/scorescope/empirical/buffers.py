@@ -15,6 +15,7 @@ class Buffers(threading.local):
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.pieces: dict[tuple[str, torch.dtype], Tensor] = {}
+        self.held: object = None  # whose rows "single" are
 
     def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Room for a tensor, with whatever was in it; the piece of that name is not to be used any more."""

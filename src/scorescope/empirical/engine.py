@@ -110,7 +110,8 @@ class Engine:
 
     def products(self, family: Family, label: int | None, kind: str) -> Products:
         """Of a family's vectors with the rows: the fastest that are "quick", "coarse" or "fine" (`LEVELS`), or "double" ones."""
-        memory, planes = self.shelf.memory // 4, self.planes
+        # What a class may keep is its share: sweeps of all classes go side by side.
+        memory, planes = self.shelf.memory // 4 * self.rows(label) // self.rows(None), self.planes
         if kind in LEVELS and planes and not (kind == "fine" and self.tolerance < FINE):
             faster = self.costs.double if kind == "fine" else self.costs.single
             if planes.count(LEVELS[kind]) * self.costs.integer < faster:

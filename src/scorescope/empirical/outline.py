@@ -74,7 +74,7 @@ class Outlines:
             kept = self.axes.kept
             for block in shelf.blocks(None):
                 place = block.index - shelf.own.start
-                for index, x, square in zip(place.split(LOT), block.x.split(LOT), block.square.split(LOT), strict=True):
+                for index, x, square in zip(place.split(LOT), shelf.single(block).split(LOT), block.square.split(LOT), strict=True):
                     first, bands = self.axes.outline(x).split([kept, BANDS], 1)
                     self.table[index] = torch.cat([first, square[:, None].float() / 2, bands], 1)
             self.least = self._worth()

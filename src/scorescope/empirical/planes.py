@@ -23,9 +23,8 @@ from scorescope.empirical.shelf import OUTWARD, Block, Shelf
 
 BASE = 254.0
 MOST = 4  # planes: beyond, float64 products are as soon made
-STEPS = 255  # of a grid
+STEPS, ON_GRID = 255, 1e-3  # of a grid, and what of a step values on it may be off
 SAMPLED = 1 << 20  # values that tell whether there is one
-ON_GRID = 1e-3  # of a step, that values on it may be off
 
 
 def split(x: Tensor, unit: Tensor, count: int) -> tuple[list[Tensor], list[Tensor]]:

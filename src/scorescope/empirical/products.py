@@ -63,7 +63,7 @@ class Products(ABC):
         self.known, self.fine, self.shelf, self.label = known, fine, shelf, label
         self.shape = len(known.scale), known.scale[0].numel()
         size = known.scale.numel() * (8 if fine else 4) * len(shelf.indices(label)) * len(shelf.sides)
-        self.keeps, self._kept = shelf.resident and size <= memory, list[Tile]()
+        self.keeps, self._kept = size <= memory, list[Tile]()
 
     def __iter__(self) -> Iterator[Tile]:
         if self._kept:
@@ -95,7 +95,7 @@ class FloatProducts(Products):
         self._vectors = [(shelf.mirror(flat) if mirrored else flat).to(self.type) for mirrored in shelf.sides]
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:
-        x, flat = self.shelf.double(block) if self.fine else block.x, self._vectors[mirrored]
+        x, flat = self.shelf.double(block) if self.fine else self.shelf.single(block), self._vectors[mirrored]
         shape = (len(flat), len(x))
         room = torch.empty(shape, dtype=self.type, device=x.device) if self.keeps else self.shelf.buffers.take("products", shape, self.type)
         return torch.mm(flat, x.T, out=room)

@@ -44,14 +44,9 @@ def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Rank
 
 
 def _parts(counts: Tensor, room: int) -> list[slice]:
-    """Consecutive states whose pairs number at most `room` together."""
-    parts, start, held = [], 0, 0
-    for k, count in enumerate(counts.tolist()):
-        if held and held + count > room:
-            parts.append(slice(start, k))
-            start, held = k, 0
-        held += count
-    return [*parts, slice(start, len(counts))] if held else parts
+    """Consecutive states whose pairs number about `room` together, or one with more."""
+    sizes = ((counts.cumsum(0) - 1) // room).unique_consecutive(return_counts=True)[1]
+    return [slice(stop - size, stop) for size, stop in zip(sizes.tolist(), sizes.cumsum(0).tolist(), strict=True)]
 
 
 def _shared(states: States, shelf: Shelf, shared: Tensor, state: Tensor, row: Tensor, result: Partial, ranks: Ranks) -> None:

@@ -26,13 +26,12 @@ OUTWARD = 1 + 2.0**-40  # covers the rounding of a float64 norm of millions of v
 
 @dataclass(frozen=True)
 class Block:
-    """Some stored rows: x (n, d) float32 = row − centre, rounded once; square (n,) float64 = ‖row − centre‖²; index (n,) int64.
+    """Some stored rows: square (n,) float64 = ‖row − centre‖²; index (n,) int64.
 
     Attributes:
-        part: Where they are among the rows that are kept; None if they were read from disk.
+        part: Where they are among the rows that are kept; None if they are on the disk.
     """
 
-    x: Tensor
     square: Tensor
     index: Tensor
     part: slice | None = None
@@ -83,8 +82,10 @@ class Shelf:
         found = torch.empty(len(self.own), dtype=torch.float64, device=self.device)
         for start in range(0, len(found), self.block):
             part = slice(start, min(start + self.block, len(found)))
-            index = np.arange(self.own.start + part.start, self.own.start + part.stop)
-            found[part] = self._centred(self._read(index)).square_().sum(1)
+            rows = self._read(np.arange(self.own.start + part.start, self.own.start + part.stop))
+            for some, square in zip(rows.split(LEAST), found[part].split(LEAST), strict=True):  # as many as a cache holds
+                x = self._centred(some)
+                torch.linalg.vecdot(x, x, out=square)
         return found
 
     @cached_property
@@ -94,16 +95,17 @@ class Shelf:
         return float(self.ranks.largest(own)) ** 0.5 * OUTWARD
 
     def _read(self, index: np.ndarray) -> Tensor:
-        """Rows as they are (n, d) float32, by stored indices."""
+        """Rows as they are (n, d), float32 or what float32 holds, by stored indices."""
         whole = len(index) > 0 and bool((np.diff(index) == 1).all())
         stored = self.bank.stored(int(index[0]), int(index[-1]) + 1) if whole else self.bank.stored_at(index)
         if stored.dtype.kind == "f" and stored.flags.writeable:  # fresh from the disk
-            return torch.from_numpy(stored).view(len(index), self.bank.d).to(self.device).float()
+            return torch.from_numpy(stored).view(len(index), self.bank.d).to(self.device)
         return torch.from_numpy(self.bank.decode(stored).reshape(len(index), self.bank.d)).to(self.device)
 
     def _centred(self, x: Tensor) -> Tensor:
         """Rows − centre in float64, in memory that lasts until the next such call."""
-        return self.buffers.filled("double", x).sub_(self.centre)
+        double = self.buffers.filled("double", x)
+        return double if self.exact else double.sub_(self.centre)
 
     @cached_property
     def _kept(self) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -125,24 +127,33 @@ class Shelf:
         return torch.empty_like(index).scatter_(0, index, torch.arange(len(index), device=self.device))
 
     def blocks(self, label: int | None) -> Iterator[Block]:
-        """One's own stored rows of one class, or all, in blocks; a block read from disk lasts until the next."""
+        """One's own stored rows of one class, or all, in blocks."""
         if not self.resident:
             every = self.indices(label)
             for start in range(0, len(every), self.block):
-                some = every[start : start + self.block]
-                x, index = self._read(some), torch.from_numpy(some).to(self.device)
-                yield Block(x if self.exact else self._centred(x).float(), self._squares[index - self.own.start], index)
+                index = torch.from_numpy(every[start : start + self.block]).to(self.device)
+                yield Block(self._squares[index - self.own.start], index)
             return
         kept, every_index, begins = self._kept
         first, last = (0, len(kept)) if label is None else (int(begins[label]), int(begins[label + 1]))
         for start in range(first, last, self.block):
             part = slice(start, min(start + self.block, last))
-            yield Block(kept[part], self._squares[every_index[part] - self.own.start], every_index[part], part)
+            yield Block(self._squares[every_index[part] - self.own.start], every_index[part], part)
+
+    def single(self, block: Block) -> Tensor:
+        """The centred rows of a block in float32 (n, d), rounded once; those from the disk last until another block is asked for."""
+        if block.part is not None:
+            return self._kept[0][block.part]
+        if self.buffers.held is not block:
+            x = self._read(block.index.cpu().numpy())
+            self.buffers.held = block
+            self.buffers.filled("single", x if self.exact else self._centred(x), torch.float32)
+        return self.buffers.take("single", (len(block.index), self.bank.d), torch.float32)
 
     def double(self, block: Block) -> Tensor:
         """The centred rows of a block in float64 (n, d), not rounded before, until the next such call."""
         if self.exact:
-            return self.buffers.filled("double", block.x)
+            return self.buffers.filled("double", self.single(block))
         return self._centred(self._read(block.index.cpu().numpy()))
 
     def mirror(self, flat: Tensor) -> Tensor:

@@ -101,7 +101,8 @@ class Sums:
             below = self.shelf.buffers.filled("below", below, torch.float32)
         torch.exp(below, out=weight)
         self.mass[mine] += weight.sum(1, dtype=torch.float64)
-        self.square[mine] += (weight @ tile.block.square.to(self.type)).double()
+        far = max(self.shelf.reach, 1e-150) ** 2  # by which squares stay within float32
+        self.square[mine] += (weight @ (tile.block.square / far).to(self.type)).double() * far
         self.mass2[mine] += torch.linalg.vecdot(weight, weight).double()
         self.tilt[mine] += torch.linalg.vecdot(weight, below.nan_to_num_(neginf=0.0)).double()
 
@@ -130,7 +131,7 @@ class Sums:
             return
         shape, buffers = tuple(moment.shape), self.shelf.buffers
         room, more = (buffers.take(name, shape, torch.float32) for name in ("moment", "more"))
-        for some, rows in zip(weight.split(RUN * RUNS, 1), tile.block.x.split(RUN * RUNS), strict=True):
+        for some, rows in zip(weight.split(RUN * RUNS, 1), self.shelf.single(tile.block).split(RUN * RUNS), strict=True):
             (first, *others), (x, *rest) = some.split(RUN, 1), rows.split(RUN)
             torch.mm(first, x, out=room)
             for w, x in zip(others, rest, strict=True):

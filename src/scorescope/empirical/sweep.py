@@ -6,7 +6,6 @@ Memory does not grow with the number of timesteps: a few are answered at a time,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,13 +22,6 @@ from scorescope.schedule import Schedule
 TOGETHER = 16  # timesteps of one chunk, unless the rows come from disk
 SETTLED = 96  # rows with which a pair enters its walk
 SHARE = 0.2  # of the states to which many rows must matter for as many to be expected of the next ones
-
-
-class Sweep(Protocol):
-    """Posteriors of pairs or trajectories of one class, or of all, chunk by chunk."""
-
-    def run(self, part: slice, /) -> Posterior:
-        """Posteriors of one chunk of timesteps, flat (P·T); chunks must come in the order of falling σ."""
 
 
 def chunk(engine: Engine, count: int, times: int) -> int:
@@ -116,6 +108,9 @@ class TrajectorySweep:
         for some in index.flatten().split(256):  # they have little in common
             self.engine.alone(states[some], self.label).scatter_to(result, some)
         return result
+
+
+Sweep = PairSweep | TrajectorySweep
 
 
 def sweep(engine: Engine, runs: list[tuple[Tensor, Sweep]], count: int, order: Tensor) -> Iterator[tuple[int, Posterior]]:

@@ -106,7 +106,8 @@ class Walk:
         off = torch.where(u.isfinite() & (weight > 0), weight * torch.expm1(2 * doubt.clamp(max=25)), 0.0)
         moment, square, wrong = self._moments(weight, off, mass)
         seen = self.here[:, None] & (mass > 0)
-        peak = torch.where(sigma == 0, -0.5 * self._stray(lowest), -0.5 * self.size[:, None] - lowest)
+        at_row = torch.where(lowest == 0, 0.0, -torch.inf)  # at σ = 0 the state is x itself
+        peak = torch.where(sigma == 0, at_row, -0.5 * self.size[:, None] - lowest)
         result.peak.copy_(torch.where(seen, peak, -torch.inf).flatten())
         result.mass.copy_(mass.flatten())
         result.moment.copy_(moment.flatten(0, 1))
@@ -122,10 +123,6 @@ class Walk:
         found = torch.full((p, t), torch.inf, dtype=torch.float64, device=u.device).scatter_reduce(0, index, hit, "amin")
         result.ratio.copy_(found.flatten())
         return result
-
-    def _stray(self, lowest: Tensor) -> Tensor:
-        """At σ = 0 the state is x itself: 0 where that is a row."""
-        return torch.where(lowest == 0, 0.0, torch.inf)
 
     def _moments(self, weight: Tensor, off: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Σ w x, Σ w ‖x‖² and the bound on Σ (error of w)(x − mean), (P, T, ...)."""

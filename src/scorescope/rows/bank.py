@@ -259,10 +259,18 @@ class Bank:
             return np.arange(len(self.rows))
         if self.labels is None:
             raise InputError("the bank has no labels, so it has no classes", "label=None, or a bank built with labels")
-        found = np.flatnonzero(self.labels == label)
-        if not len(found):
+        order, tags = self._by_class
+        first, last = np.searchsorted(tags, [label, label + 1])
+        if first == last:
             raise InputError(f"no row of the bank has label {label}; it has classes 0 to {self.classes - 1}", "a label with rows")
-        return found
+        return order[first:last].copy()
+
+    @cached_property
+    def _by_class(self) -> tuple[np.ndarray, np.ndarray]:
+        """Stored rows sorted by class, in order within each, and their labels."""
+        assert self.labels is not None, "asked of banks with labels alone"
+        order = np.argsort(self.labels, kind="stable")
+        return order, self.labels[order]
 
     def blocks(self, size: int, label: int | None = None, mirrored: bool = True) -> Iterator[Block]:
         """All rows once and in order, `size` stored rows at a time, then their mirror images if `mirrored`; of one class, or all."""
