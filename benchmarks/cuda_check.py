@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from scorescope.bench import gaussian, training, workloads
 from scorescope.bench.methods.naive import METHODS
 from scorescope.bench.record import machine
 from scorescope.bench.synthetic import synthetic
+from scorescope.empirical.integers import costs_of
+from scorescope.empirical.score import COSTS
 
 JUDGED = 48  # states of a workload
 
@@ -71,11 +74,12 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - begun
 
 
-def scores(kind: str, told: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row of the table for each workload on a bank."""
+def scores(kind: str, arithmetic: str, told: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row of the table for each workload on a bank, by products of floats or of integers."""
     device = torch.device(told.device)
     bank = synthetic(f"synthetic:{kind}:{told.rows}")
-    truth, rows = ss.EmpiricalScore(bank, device=device), []
+    truth, rows = ss.EmpiricalScore(bank, device=device, arithmetic=arithmetic), []
+    named = {"bank": kind, "arithmetic": arithmetic}
     plain = next(method for method in METHODS if method.name == "naive-float32").prepare(bank, device, None)
     for work in (
         workloads.pairs(bank, told.pairs, told.times, 0, device),
@@ -99,10 +103,10 @@ def scores(kind: str, told: argparse.Namespace) -> list[dict[str, Any]]:
         for allowed in (False, True):
             with tf32(allowed):
                 naive[allowed] = share * seconds(lambda some=some: list(plain.answers(some)), device)  # type: ignore[misc]
-        rows.append({"bank": kind, "what": work.name, "error": error, "seconds": ours, "plain": naive[False], "plain TF32": naive[True]})
+        rows.append({**named, "what": work.name, "error": error, "seconds": ours, "plain": naive[False], "plain TF32": naive[True]})
     z, t = work.step(0)
     same = torch.equal(truth.sample(z, t, seed=1)[1].cpu(), ss.EmpiricalScore(bank, arithmetic="floats").sample(z.cpu(), t, seed=1)[1])
-    rows.append({"bank": kind, "what": "draws are those of the CPU", "same": same})
+    rows.append({**named, "what": "draws are those of the CPU", "same": same})
     return rows
 
 
@@ -118,18 +122,19 @@ def main() -> None:
     told = parser.parse_args()
     if told.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("there is no GPU here; --device cpu runs the same code")
-    found: dict[str, Any] = {"machine": machine(torch.device(told.device)), "torch": torch.__version__, "scores": []}
-    for kind in ("latents", "photographs"):
-        for row in scores(kind, told):
+    device = torch.device(told.device)
+    costs = costs_of(device, torch.get_num_threads())
+    found: dict[str, Any] = {"machine": machine(device), "torch": torch.__version__, "costs": vars(costs), "scores": []}
+    print(f"products, times a float32 one: float64 {costs.double / costs.single:.2f}, 8-bit integers {costs.integer / costs.single:.2f}")
+    for kind, arithmetic in product(("latents", "photographs"), COSTS):
+        for row in scores(kind, arithmetic, told):
             found["scores"].append(row)
             if "same" in row:
-                print(f"{row['bank']:<12} {row['what']}: {'yes' if row['same'] else 'NO'}", flush=True)
+                print(f"{row['bank']:<12} {row['arithmetic']:<9} {row['what']}: {'yes' if row['same'] else 'NO'}", flush=True)
                 continue
             ratios = " ".join(f"{row[name] / row['seconds']:6.1f}×" for name in ("plain", "plain TF32"))
-            print(
-                f"{row['bank']:<12} {row['what']:<12} error {row['error']:.1e}  {row['seconds']:8.3f} s  {ratios} (TF32 off, on)",
-                flush=True,
-            )
+            named = f"{row['bank']:<12} {row['arithmetic']:<9} {row['what']:<12}"
+            print(f"{named} error {row['error']:.1e}  {row['seconds']:8.3f} s  {ratios} (TF32 off, on)", flush=True)
     if told.device.startswith("cuda"):
         found["peak bytes of scores"] = torch.cuda.max_memory_allocated()
         print(f"peak memory of scores: {found['peak bytes of scores'] / 1e9:.2f} GB")

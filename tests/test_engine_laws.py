@@ -317,7 +317,12 @@ def setting(owner, value):
     def change():
         before = owner.fp32_precision
         owner.fp32_precision = value
-        return lambda: setattr(owner, "fp32_precision", before), lambda: owner.fp32_precision
+
+        def undo():
+            owner.fp32_precision = before
+            torch.set_float32_matmul_precision("highest")  # else torch finds that old and new switches are mixed
+
+        return undo, lambda: owner.fp32_precision
 
     return change
 

@@ -13,6 +13,7 @@ import scorescope as ss
 
 TIMES = [0.0, 1e-100, 1e-60, 1e-30, 1e-20, 1e-10, 1e-3, 0.5, 1 - 1e-6, 1.0]
 BEYOND = [1e-300, 1e-160, 1e-154]
+pytestmark = pytest.mark.usefixtures("each_arithmetic")
 
 
 def definition(rows, z, t):
@@ -42,6 +43,22 @@ def test_every_answer_is_finite_and_within_its_bound(scale, n, equal):
                 error = np.linalg.norm(found.mean[0].numpy() - expected)
                 assert error <= float(found.error_bound[0]) + 1e-12 * abs(expected).max(), t
                 assert not any(bool(value.isnan().any()) for value in (found.entropy, found.log_density, found.r_star, found.ess)), t
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 1e-6, 1e12])
+@pytest.mark.parametrize("away", [1e20, 1e38, 1e45])
+def test_states_beyond_float32_are_answered(away, scale):
+    """The row that lies farthest on the way to a state takes all; draws are that row."""
+    truth = ss.EmpiricalScore(ss.Bank.from_arrays((scale * np.eye(3, 4)).astype(np.float32)))
+    z = away * torch.eye(4, dtype=torch.float64)[:3] + 0.1 * away
+    for t in (1e-3, 0.5, 0.999):
+        found = truth.posterior(z, t)
+        assert torch.equal(found.top_index, torch.arange(3))
+        torch.testing.assert_close(found.mean, truth.rows(torch.arange(3)), rtol=1e-6, atol=0)
+        assert bool((found.error_bound <= 1e-4 * scale).all())
+        assert torch.equal(truth.sample(z, t)[1], torch.arange(3))
+    if away < 3e38:
+        assert bool(truth.posterior(torch.full((1, 4), away), 0.5).mean.isfinite().all())
 
 
 @pytest.mark.parametrize("t", BEYOND)

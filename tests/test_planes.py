@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import scorescope as ss
-from scorescope.empirical import integers
+from scorescope.empirical import integers, score
 from scorescope.empirical.family import alone, pairs, trajectories
 from scorescope.empirical.planes import BASE, MOST, split
 from scorescope.empirical.states import States
 from scorescope.errors import InputError
 from scorescope.search.products import U32, U64
-from tests.definition import bank_of
+from tests.definition import agrees, bank_of, definition, states_of
 
 CPU = torch.device("cpu")
 
@@ -61,7 +61,9 @@ def test_costs_are_measured_and_only_exact_products_have_one(wrong, monkeypatch)
 
     if wrong:
         monkeypatch.setattr(torch, "_int_mm", product)
+    integers.exact.cache_clear()
     found = integers.costs_of.__wrapped__(CPU, 1)
+    integers.exact.cache_clear()
     assert all(0 < value < 10 for value in (found.single, found.double))
     assert (found.integer == torch.inf) == bool(wrong)
 
@@ -107,6 +109,15 @@ def test_pictures_are_on_their_grid_however_they_are_stored(kind, flips):
     rows = ss.EmpiricalScore(bank, arithmetic="integers").engine.planes
     assert len(rows.planes) == 1
     assert rows.left[1] <= 1e-5 * bank.radius
+
+
+def test_grids_of_any_step_are_found():
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        low, step = rng.normal(0, 10), 10 ** rng.uniform(-2, 1)
+        x = (low + step * np.append(rng.integers(0, 256, 62), [0, 255]).reshape(4, 16)).astype(np.float32)
+        rows = ss.EmpiricalScore(ss.Bank.from_arrays(x), arithmetic="integers").engine.planes
+        assert len(rows.planes) == 1, (low, step)
 
 
 def test_8_bit_rows_are_on_their_grid_and_noise_is_not():
@@ -171,6 +182,26 @@ def test_bounds_of_few_values_are_nearly_reached_and_hold(kind, d):
     assert 0.6 < float(share.max()) <= 1
 
 
-def test_what_cannot_be():
+@pytest.mark.parametrize("kind", ["bytes noise", "gauss"])
+def test_kinds_of_products_may_be_mixed(kind, monkeypatch):
+    """Where integers are somewhat faster than floats, some products are made of these and some of those."""
+    monkeypatch.setattr(score, "costs_of", lambda *given: integers.Costs(1.0, 2.0, 0.3))
+    bank = bank_of(kind, 300, duplicates=3)
+    truth, times = ss.EmpiricalScore(bank), torch.tensor([0.02, 0.3, 0.6, 0.8, 0.9, 0.97], dtype=torch.float64)
+    z, t, names = states_of(bank, truth.schedule, times.tolist(), ["shell", "tie", "off", "mean"])
+    agrees(truth.posterior(z, t), definition(bank, truth.schedule, z, t), bank, 1e-4, names)
+    x, eps = bank[np.arange(3)], torch.randn(3, *bank.shape, generator=torch.Generator().manual_seed(0))
+    path = (1 - times).view(-1, 1, 1, 1) * x[:, None] + times.view(-1, 1, 1, 1) * eps[:, None]
+    for sweep in (truth.supervision_sweep(x, eps, times), truth.trajectory_sweep(path, times)):
+        for k, post in sweep:
+            agrees(post, definition(bank, truth.schedule, path[:, k].double(), times[k]), bank, 1e-4)
+    made = {type(truth.engine.products(alone(truth._states(z.flatten(1), t)), None, look)) for look in ("quick", "coarse", "fine")}
+    assert len(made) == 1 + (kind == "gauss")
+
+
+def test_what_cannot_be(monkeypatch):
+    monkeypatch.setattr(score, "exact", lambda device: False)
+    with pytest.raises(InputError, match="no exact products of 8-bit integers here"):
+        ss.EmpiricalScore(bank_of("bytes"), arithmetic="integers")
     with pytest.raises(InputError, match=r"no arithmetic 'digits'.*floats or integers"):
         ss.EmpiricalScore(bank_of("bytes"), arithmetic="digits")

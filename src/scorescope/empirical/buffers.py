@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from math import prod
 
 import torch
@@ -15,7 +16,7 @@ class Buffers(threading.local):
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.pieces: dict[tuple[str, torch.dtype], Tensor] = {}
-        self.held: object = None  # whose rows "single" are
+        self.owned: dict[str, tuple[object, Tensor]] = {}
 
     def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Room for a tensor, with whatever was in it; the piece of that name is not to be used any more."""
@@ -29,3 +30,10 @@ class Buffers(threading.local):
     def filled(self, name: str, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """`x` in another type."""
         return self.take(name, tuple(x.shape), dtype).copy_(x)
+
+    def once(self, name: str, owner: object, make: Callable[[], Tensor]) -> Tensor:
+        """What is made for an owner, until another asks under that name."""
+        if name not in self.owned or self.owned[name][0] is not owner:
+            self.owned.pop(name, None)
+            self.owned[name] = owner, make()
+        return self.owned[name][1]

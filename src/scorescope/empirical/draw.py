@@ -2,7 +2,7 @@
 
 The row that is largest in logit_j + G_j, with independent standard Gumbel numbers G_j, is such a draw (the Gumbel-max trick). It asks
 for one maximum over the rows: blocks, memory and ranks change nothing. G_j belongs to the item and the row: a hash of the item's key
-and of the row's index, to 53 bits, between −4 and 38. One pass of float32 logits, whose error is bounded, leaves a few rows that may be
+and of the row's index, to 53 bits, between −4 and 38. One pass of logits in float32, whose error is bounded, leaves a few rows that may be
 the largest; direct differences in float64 choose among them.
 """
 
@@ -33,7 +33,7 @@ class Candidates:
 
     def __init__(self, logits: Logits, key: Tensor) -> None:
         states = logits.family.states
-        self.key, self.sheer = key, states.steep
+        self.key, self.flat = key, states.steep
         self.steep = states.steep & ~states.at_data  # near rows take all, by their distances more than by their G
         self.wide = 2 * logits.error(U32) + SPREAD * self.steep
         self.top = torch.full_like(self.wide, -torch.inf)
@@ -48,7 +48,7 @@ class Candidates:
         least = least - 1e-6 * least.abs()
         state, column = (above >= least[:, None].float()).nonzero(as_tuple=True)
         value, state, row = above[state, column].double(), state + part.start, tile.index[column]
-        value += torch.where(self.sheer[state], 0.0, gumbel(self.key[state], row))
+        value += torch.where(self.flat[state], 0.0, gumbel(self.key[state], row))
         self.best.scatter_reduce_(0, state, value, "amax")
         kept = value >= self.least[state]
         self.found.append((state[kept], row[kept], value[kept]))
@@ -102,7 +102,7 @@ def _of_class(engine: Engine, states: States, key: Tensor, label: int | None) ->
 
 def _by_products(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
     """As `_of_class`, by products with all rows."""
-    logits = engine.logits(alone(states), label, "coarse")
+    logits = engine.logits(alone(states), label, "coarse", once=True)
     candidates = Candidates(logits, key)
     for tile in logits.products:
         for groups, part in logits.parts(len(tile.index)):
@@ -133,7 +133,7 @@ def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tens
 
 def _of_all(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
     """Draws among all rows in float64: (value relative to what is common to all rows, row)."""
-    logits = engine.logits(alone(states), label, "double")
+    logits = engine.logits(alone(states), label, "double", once=True)
     best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
     row = torch.full_like(key, LAST)
     for tile in logits.products:

@@ -2,9 +2,8 @@
 
     screen   all logits with a bound on their error: lists the rows that can matter, or names states to which many do
     settle   few rows: direct differences in float64
-    sums     many rows: logits put together in float64, sums whose rounding is bounded; all in float64 where that is not tight enough
-
-See `EmpiricalScore` for why the answer is exact.
+    sums     many rows: logits put together in float64, sums whose rounding is bounded
+All in float64 where that is not tight enough.
 """
 
 from __future__ import annotations
@@ -67,11 +66,10 @@ class Engine:
     @cached_property
     def grid(self) -> Rows | None:
         """The rows, where they lie on a grid and sums by integers are the faster ones, and can't leave the rows' own region."""
-        planes = self.planes
-        if not planes or len(planes.planes) > 1 or PLANES * self.costs.integer >= self.costs.single:
+        rows, faster = self.planes, PLANES * self.costs.integer < self.costs.single
+        if not rows or len(rows.planes) > 1 or not faster:
             return None
-        whole, left = planes.left
-        return planes if self.rows(None) * LOSS * whole + left + 1e-6 * whole <= self.shelf.reach else None
+        return rows if (self.rows(None) * LOSS + 1e-6) * rows.left[0] + rows.left[1] <= self.shelf.reach else None
 
     def outlines(self, count: int) -> Outlines | None:
         """Outlines of the rows, for `count` single states more; made when so many were asked that they cost less than they spare."""
@@ -108,19 +106,19 @@ class Engine:
         """(B,) whether rows are closer to each other, on average, than what matters: nearly all do. The same in all processes."""
         return self.ranks.any((self.apart(states) < self.margin(label)[0]) & ~states.steep)
 
-    def products(self, family: Family, label: int | None, kind: str) -> Products:
+    def products(self, family: Family, label: int | None, kind: str, once: bool = False) -> Products:
         """Of a family's vectors with the rows: the fastest that are "quick", "coarse" or "fine" (`LEVELS`), or "double" ones."""
         # What a class may keep is its share: sweeps of all classes go side by side.
-        memory, planes = self.shelf.memory // 4 * self.rows(label) // self.rows(None), self.planes
+        memory, planes = 0 if once else self.shelf.memory // 4 * self.rows(label) // self.rows(None), self.planes
         if kind in LEVELS and planes and not (kind == "fine" and self.tolerance < FINE):
             faster = self.costs.double if kind == "fine" else self.costs.single
             if planes.count(LEVELS[kind]) * self.costs.integer < faster:
                 return IntegerProducts(family.vectors, LEVELS[kind], planes, self.shelf, label, memory)
         return FloatProducts(family.vectors, kind in ("fine", "double"), self.shelf, label, memory)
 
-    def logits(self, family: Family, label: int | None, kind: str) -> Logits:
-        """Of a family, by such products."""
-        return Logits(family, self.products(family, label, kind))
+    def logits(self, family: Family, label: int | None, kind: str, once: bool = False) -> Logits:
+        """Of a family, by such products, of which none is kept if they are looked at `once`."""
+        return Logits(family, self.products(family, label, kind, once))
 
     def posterior(self, logits: Logits) -> tuple[Posterior, Tensor]:
         """Posteriors of a family's states (B,), and to which of them many rows matter."""
@@ -139,10 +137,12 @@ class Engine:
         total = Partial.nothing(len(states), states.d, states.z.device)
         which = self._close(states, (~many).nonzero().flatten(), label, total)
         for kind in ("quick", "coarse") if self.planes else ("coarse",):
-            if len(which):
-                part, many[which], many_near[which] = self._few(self.logits(alone(states[which]), label, kind))
-                total.put(which, part)
-                which = which[(many | many_near)[which]]
+            # Steep states to which many rows matter are asked row by row: only the closer look may find them so.
+            some = which[~states.steep[which]] if kind == "quick" else which
+            if len(some):
+                part, many[some], many_near[some] = self._few(self.logits(alone(states[some]), label, kind))
+                total.put(some, part)
+                which = which[(many | many_near | states.steep)[which]]
         self._many_alone(states, label, total, many, many_near)
         return self.checked(self.merged(total, states), states, label)
 
@@ -235,7 +235,7 @@ class Engine:
         for some in which.split(256) if len(which) else ():
             self.work["again, all rows, float64"] += len(some)
             own, every = states[some], torch.arange(len(some), device=some.device)
-            part = self._summed(self.logits(alone(own), label, "double"), every, every >= 0, double=True)
+            part = self._summed(self.logits(alone(own), label, "double", once=True), every, every >= 0, double=True)
             part.ratio = torch.where((part.ratio - 1).abs() < (total.ratio[some] - 1).abs(), part.ratio, total.ratio[some])
             better = self.merged(part, own).posterior(own, count, shape)
             keep = better.error_bound < result.error_bound[some]

@@ -9,7 +9,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-COLUMNS = 1 << 15  # products of so many int8 add up to 2²⁹ at most: four such sums fit an int32
+from scorescope.search.products import full_precision
+
+COLUMNS = (1 << 15) - 8  # products of so many int8 add up to less than 2²⁹: four such sums fit an int32
 VALUES, TIMES = 1024, 3  # of the vectors whose products are timed, and how often these are
 
 
@@ -25,19 +27,21 @@ class Costs:
 @cache
 def costs_of(device: torch.device, threads: int) -> Costs:
     """Measured once in a process, with so many threads: the best of three. Only what is the faster way hangs on them, no answer."""
-    found, sizes = [], (32, 256) if device.type == "cpu" else (256, 1 << 14)
-    for dtype in (torch.float32, torch.float64, torch.int8) if _exact(device) else (torch.float32, torch.float64):
+    found, sizes = list[float](), (32, 256) if device.type == "cpu" else (256, 1 << 14)
+    for dtype in (torch.float32, torch.float64, torch.int8) if exact(device) else (torch.float32, torch.float64):
         a, b = (torch.ones(n, VALUES, device=device, dtype=dtype) for n in sizes)
         taken = []
         for _ in range(TIMES):
             begin = time.perf_counter()
-            (integer_products(a, b) if dtype == torch.int8 else a @ b.T)[0, 0].item()
+            with full_precision(device):
+                (integer_products(a, b) if dtype == torch.int8 else a @ b.T)[0, 0].item()
             taken.append(time.perf_counter() - begin)
         found.append(min(taken))
     return Costs(*found, *[torch.inf] * (3 - len(found)))
 
 
-def _exact(device: torch.device) -> bool:
+@cache
+def exact(device: torch.device) -> bool:
     """Whether PyTorch multiplies 8-bit integers here, and does not saturate."""
     try:
         for x, y in ((-128, -128), (-128, 127), (127, 127)):
@@ -50,7 +54,7 @@ def _exact(device: torch.device) -> bool:
 
 
 def integer_products(a: Tensor, b: Tensor) -> Tensor:
-    """⟨a_i, b_j⟩ (m, n) of int8 vectors a (m, d) and b (n, d), exact: int32 for up to 32,768 columns, int64 beyond."""
+    """⟨a_i, b_j⟩ (m, n) of int8 vectors a (m, d) and b (n, d), exact: int32 for up to 32,760 columns, int64 beyond."""
     if a.shape[1] <= COLUMNS:
         return _product(a, b)
     parts = zip(a.split(COLUMNS, 1), b.split(COLUMNS, 1), strict=True)
@@ -67,7 +71,6 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 def _padded(a: Tensor, b: Tensor) -> Tensor:
     """As CUDA wants it: more than 16 rows, and multiples of 8."""
-    (m, d), n = a.shape, len(b)
-    wide = torch.nn.functional.pad(a, (0, -d % 8, 0, max(24 - m, -m % 8)))
-    tall = torch.nn.functional.pad(b, (0, -d % 8, 0, max(24 - n, -n % 8)))
-    return torch._int_mm(wide.contiguous(), tall.contiguous().T)[:m, :n]
+    more = [(0, -x.shape[1] % 8, 0, max(24 - len(x), -len(x) % 8)) for x in (a, b)]
+    wide, tall = (torch.nn.functional.pad(x, by).contiguous() if any(by) else x.contiguous() for x, by in zip((a, b), more, strict=True))
+    return torch._int_mm(wide, tall.T)[: len(a), : len(b)]

@@ -2,9 +2,9 @@
 
     v = unit·(q_0 + q_1/254 + q_2/254² + …) + rest      q_k int8; half a unit of one plane is 127 of the next
 
-A vector has its own unit, its largest value is 127 of it. The rows of a bank share one, around a `base`: rows that lie on a grid of 256
-steps, as pictures do whatever they are stored as, are one plane that leaves nothing but rounding. Of K planes, products of planes a and b
-with a + b < K are made; those with the same a + b are one number. What that leaves of ⟨v, x − base⟩ is, by Cauchy–Schwarz, no more than
+A vector has its own unit, its largest value is 127 of it. The rows of a bank share one, around a `base`: rows on a grid of 256 values,
+as pictures are whether stored as bytes or as floats, are one plane that leaves nothing but rounding. Of K planes, products of planes a
+and b with a + b < K are made; those with the same a + b are one number. What is left of ⟨v, x − base⟩ is, by Cauchy–Schwarz, at most
 
     Σ_a ‖v_a‖·(what K − a planes leave of the rows) + ‖rest‖·‖x − base‖
 """
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.empirical.integers import integer_products
+from scorescope.empirical.integers import COLUMNS, integer_products
 from scorescope.empirical.products import Known, Products
 from scorescope.empirical.shelf import OUTWARD, Block, Shelf
 
@@ -37,7 +37,7 @@ def split(x: Tensor, unit: Tensor, count: int) -> tuple[list[Tensor], list[Tenso
         rest.sub_(whole)
         left.append(torch.linalg.vector_norm(rest, dim=1) * (unit[:, 0] * OUTWARD * BASE**-k))
         rest.mul_(BASE)
-    # Dividing by the unit was rounded.
+    # Dividing by the unit was rounded, and so were multiplying by the base and what the caller subtracted.
     return planes, [left[0] * OUTWARD, *(some + 2.0**-51 * left[0] for some in left[1:])]
 
 
@@ -90,7 +90,7 @@ class Rows:
 
 
 def _grid(shelf: Shelf) -> tuple[Tensor, float] | None:
-    """The value of 128 and the step of a grid of 256 values on which a sample of the rows lies."""
+    """The middle and the step of a grid of 256 values on which a sample of the rows lies; of bytes, 128 is the middle."""
     rows, d = shelf.bank.rows, shelf.bank.d
     some = np.linspace(0, len(rows) - 1, max(1, min(len(rows), SAMPLED // d))).astype(np.int64)
     values = np.unique(shelf.bank.decode(shelf.bank.stored_at(some)).astype(np.float64))
@@ -107,8 +107,7 @@ def _grid(shelf: Shelf) -> tuple[Tensor, float] | None:
     away = (values - low) / step
     if away.max() > STEPS + ON_GRID or np.abs(away - np.round(away)).max() > ON_GRID:
         return None
-    # A sample may miss the ends: the grid's middle is that of what was seen.
-    middle = low + step * (128 if shelf.bank.rows.dtype == np.uint8 else round(float(away.max()) / 2))
+    middle = low + step * (128 if shelf.bank.rows.dtype == np.uint8 else (round(float(away.max())) + 1) // 2)
     return torch.full((d,), middle, dtype=torch.float64, device=shelf.device) - shelf.centre, step
 
 
@@ -124,11 +123,11 @@ class IntegerProducts(Products):
         for a in range(levels):
             norm = left[a] + left[a + 1]  # of plane a, at most
             off = off + norm * rows.left[min(levels - a, len(rows.planes))]
-            size = size + norm * (rows.left[0] + rows.left[1])
+            size = size + norm * (rows.left[0] + 2 * sum(rows.left[1:]))
         scale = unit * rows.unit * BASE ** -torch.arange(levels, dtype=torch.float64, device=flat.device)
         known = Known(scale.view(*shape, levels), *(v.view(shape) for v in (flat @ rows.base, size, off)))
-        super().__init__(known, levels == MOST, shelf, label, memory)
-        self.rows, self.levels, stack = rows, levels, torch.stack(planes, 1)  # (P·R, L, d)
+        super().__init__(known, 4 if flat.shape[1] <= COLUMNS else 8, shelf, label, memory)
+        self.fine, self.rows, self.levels, stack = levels == MOST, rows, levels, torch.stack(planes, 1)  # (P·R, L, d)
         self._planes = [shelf.mirror(stack) if mirrored else stack for mirrored in shelf.sides]
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:

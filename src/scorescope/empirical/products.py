@@ -1,8 +1,6 @@
-"""Products of vectors with all rows, block by block, and the logits that they make.
+"""Products of vectors with all rows, block by block, and the logits that they make; planes of integers are in `planes`.
 
-|⟨v, x⟩ as computed − ⟨v, x⟩| ≤ (d + 4)·u·‖v‖‖x‖      u = 2⁻²⁴ in float32, 2⁻⁵³ in float64 (Higham, Accuracy and Stability, 3.1)
-
-and those of planes of integers by what the planes leave out (`planes`).
+A product of floats misses (d + 4)·u·‖v‖‖x‖ at most, u = 2⁻²⁴ in float32, 2⁻⁵³ in float64 (Higham, Accuracy and Stability, 3.1).
 """
 
 from __future__ import annotations
@@ -53,16 +51,14 @@ class Known:
 
 
 class Products(ABC):
-    """Tiles of one's own rows of a class, or of all, with vectors (P, R, d); kept for the next pass where `memory` bytes hold them.
+    """Tiles of one's own rows of a class, or of all, and vectors; kept for the next pass where `memory` bytes hold them."""
 
-    Attributes:
-        fine: They are exact enough for the weights of sums.
-    """
+    fine: bool  # exact enough for the weights of sums
 
-    def __init__(self, known: Known, fine: bool, shelf: Shelf, label: int | None, memory: int) -> None:
-        self.known, self.fine, self.shelf, self.label = known, fine, shelf, label
+    def __init__(self, known: Known, each: int, shelf: Shelf, label: int | None, memory: int) -> None:
+        self.known, self.shelf, self.label = known, shelf, label
         self.shape = len(known.scale), known.scale[0].numel()
-        size = known.scale.numel() * (8 if fine else 4) * len(shelf.indices(label)) * len(shelf.sides)
+        size = known.scale.numel() * each * len(shelf.indices(label)) * len(shelf.sides)  # `each` bytes a number
         self.keeps, self._kept = size <= memory, list[Tile]()
 
     def __iter__(self) -> Iterator[Tile]:
@@ -85,13 +81,14 @@ class Products(ABC):
 
 
 class FloatProducts(Products):
-    """Products in float64, which are fine, or in float32."""
+    """Products in float64, which are fine, or in float32; vectors are divided by powers of two, so that none leaves its type."""
 
     def __init__(self, vectors: Tensor, fine: bool, shelf: Shelf, label: int | None, memory: int) -> None:
-        size = vectors.norm(dim=2) * shelf.reach
+        size, unit = vectors.norm(dim=2) * shelf.reach, torch.frexp(vectors.abs().amax(2))[1].double().exp2()
         off = (vectors.shape[2] + 4) * (U64 if fine else U32) * size
-        super().__init__(Known(torch.ones_like(size)[..., None], torch.zeros_like(size), size, off), fine, shelf, label, memory)
-        self.type, flat = torch.float64 if fine else torch.float32, vectors.flatten(0, 1)
+        self.fine, self.type = fine, torch.float64 if fine else torch.float32
+        super().__init__(Known(unit[..., None], torch.zeros_like(size), size, off), self.type.itemsize, shelf, label, memory)
+        flat = (vectors / unit[..., None]).flatten(0, 1)
         self._vectors = [(shelf.mirror(flat) if mirrored else flat).to(self.type) for mirrored in shelf.sides]
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:

@@ -94,10 +94,6 @@ class Alone(Ranks):
         """One's own."""
         return x
 
-    def any(self, x: Tensor) -> Tensor:
-        """One's own."""
-        return x
-
     def merge(self, partial: Partial) -> Partial:
         """One's own."""
         return partial

@@ -12,15 +12,6 @@ from scorescope.rows import Bank
 from scorescope.schedule import Schedule, Time, as_time
 
 
-def squared_distances(bank: Bank, z: Tensor, alpha: float, label: int | None) -> tuple[Tensor, Tensor]:
-    """‖z − α x_j‖² in float64 for one flat state z (d,), and the indices of the rows."""
-    found, index = [], []
-    for block in bank.blocks(1024, label):
-        found.append((z - alpha * block.x.double()).square().sum(1))
-        index.append(torch.from_numpy(block.index))
-    return torch.cat(found), torch.cat(index)
-
-
 def reference_posterior(bank: Bank, schedule: Schedule, z: Tensor, t: Time, label: int | None = None) -> Posterior:
     """Posterior of states z (B, *shape) at times t (a number or (B,)) among the rows of one class, or of all.
 
@@ -30,7 +21,8 @@ def reference_posterior(bank: Bank, schedule: Schedule, z: Tensor, t: Time, labe
     parts = []
     for state, time in zip(z.double().reshape(len(z), -1), times, strict=True):
         alpha, sigma = (float(value) for value in schedule(time)[:2])
-        square, index = squared_distances(bank, state, alpha, label)
+        found = [((state - alpha * part.x.double()).square().sum(1), torch.from_numpy(part.index)) for part in bank.blocks(1024, label)]
+        square, index = (torch.cat(part) for part in zip(*found, strict=True))
         if sigma > 0:
             logit = -square / (2 * sigma**2)
             density = torch.logsumexp(logit, 0) - math.log(len(square)) - 0.5 * bank.d * math.log(2 * math.pi * sigma**2)

@@ -23,7 +23,7 @@ from scorescope.convert import as_states
 from scorescope.denoiser import Denoiser, Label, as_label
 from scorescope.empirical.draw import draw
 from scorescope.empirical.engine import Engine
-from scorescope.empirical.integers import Costs, costs_of
+from scorescope.empirical.integers import Costs, costs_of, exact
 from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.ranks import Alone, Ranks
 from scorescope.empirical.shelf import Shelf
@@ -82,6 +82,8 @@ class EmpiricalScore(Denoiser):
             raise InputError(f"a memory of {memory!r} is not a number of bytes", "2**30")
         if arithmetic not in (None, *COSTS):
             raise InputError(f"there is no arithmetic {arithmetic!r}", " or ".join(COSTS))
+        if arithmetic == "integers" and not exact(torch.device(device)):
+            raise InputError("PyTorch has no exact products of 8-bit integers here", "arithmetic='floats'")
         if not bank.radius * len(bank) ** 0.5 < WIDEST:
             raise InputError(f"rows {bank.radius:.2g} from their mean have squares beyond float32", "rows divided by their largest value")
         self.bank, self.schedule, self.tolerance = bank, as_schedule(schedule), tolerance
@@ -123,7 +125,7 @@ class EmpiricalScore(Denoiser):
         result = Posterior.empty(len(z), self.bank.shape, self.device)
         with full_precision(self.device):
             for tag, wanted in _groups(tags, len(z), self.device):
-                # States of like noise together: they need digits alike.
+                # States of like noise together: they go the same way.
                 for part in wanted[torch.argsort(times[wanted], stable=True)].split(QUERIES):
                     self.engine.alone(self._states(flat[part], times[part]), tag).scatter_to(result, part)
         return result

@@ -25,7 +25,6 @@ class Found:
     """For B states: `state`, `row` (M,) pairs that can matter to the posterior; `near_state`, `near_row` to r*.
 
     Attributes:
-        peak: (B,) float64 largest logit, relative to the shell's, off by at most the error that was given.
         many: (B,) more rows matter to the posterior than are listed; none is among the pairs.
         many_near: (B,) the same for r*.
     """
@@ -34,7 +33,6 @@ class Found:
     row: Tensor
     near_state: Tensor
     near_row: Tensor
-    peak: Tensor
     many: Tensor
     many_near: Tensor
 
@@ -160,12 +158,12 @@ class Screen:
         many, state, row = self._left(self.lists, least)
         if not self.near:
             none = torch.empty(0, dtype=torch.int64, device=many.device)
-            return Found(state, row, none, none, self.peak.double(), many, torch.zeros_like(many))
+            return Found(state, row, none, none, many, torch.zeros_like(many))
         nearest = self.near_lists
         nearest.gather(-torch.maximum(self.low, self.high))
         nearest.only((nearest.value <= self.high[nearest.state]) & (nearest.value >= -self.low[nearest.state]))
         many_near, near_state, near_row = self._left(nearest, -torch.maximum(self.low, self.high))
-        return Found(state, row, near_state, near_row, self.peak.double(), many, many_near & ~self.steep)
+        return Found(state, row, near_state, near_row, many, many_near & ~self.steep)
 
     def _left(self, lists: Lists, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Which states have more than a few rows that are as good as `least`, and the (state, row) pairs of the others."""

@@ -74,21 +74,26 @@ def _few(states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tenso
     z, alpha, precision, at_data = (value[wanted] for value in own)
     count, device = len(wanted), x.device
     zero = torch.zeros(count, dtype=torch.float64, device=device)
-    last = torch.full((count,), LAST, device=device)
+    last, infinite = torch.full((count,), LAST, device=device), zero + torch.inf
     if given is None:
-        square = (z[slot] - alpha[slot, None] * x).square().sum(1)
-        closest = (zero + torch.inf).scatter_reduce(0, slot, square, "amin")
-        top = last.scatter_reduce(0, slot, torch.where(square == closest[slot], row, LAST), "amin")
-        chosen = (row == top[slot]).nonzero().flatten()
-        nearest = x[chosen[torch.argsort(slot[chosen])]]
-    else:
-        closest, nearest = given
-    gap, doubt = _gaps(x, nearest[slot], z[slot], alpha[slot], precision[slot])
-    gap = gap.masked_fill(at_data[slot], 0.0)  # all of these rows are the nearest
+        measure = (z[slot] - alpha[slot, None] * x).square().sum(1)
+        closest = infinite.scatter_reduce(0, slot, measure, "amin")
+    for _ in range(2):
+        if given is None:
+            least = infinite.scatter_reduce(0, slot, measure, "amin")
+            top = last.scatter_reduce(0, slot, torch.where(measure == least[slot], row, LAST), "amin")
+            chosen = (row == top[slot]).nonzero().flatten()
+            nearest = x[chosen[torch.argsort(slot[chosen])]]
+        else:
+            closest, nearest = given
+        gap, doubt = _gaps(x, nearest[slot], z[slot], alpha[slot], precision[slot])
+        gap = measure = gap.masked_fill(at_data[slot], 0.0)  # all of these rows are the nearest
+        if given is not None or not bool((gap < 0).any()):
+            break  # else squares did not tell which row is the nearest
     if given is not None:
         # The nearest row and its duplicates; of these the first of all processes is the first in the merge.
         top = last.scatter_reduce(0, slot, torch.where(gap == 0, row, LAST), "amin")
-    weight = (-gap).exp()
+    weight = (-gap.clamp(min=-50)).exp()
     centred = x - states.centre
     mass = zero.index_add(0, slot, weight)
     moment = torch.zeros(count, states.d, dtype=torch.float64, device=device).index_add(0, slot, weight[:, None] * centred)

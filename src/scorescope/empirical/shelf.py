@@ -144,17 +144,16 @@ class Shelf:
         """The centred rows of a block in float32 (n, d), rounded once; those from the disk last until another block is asked for."""
         if block.part is not None:
             return self._kept[0][block.part]
-        if self.buffers.held is not block:
-            x = self._read(block.index.cpu().numpy())
-            self.buffers.held = block
-            self.buffers.filled("single", x if self.exact else self._centred(x), torch.float32)
-        return self.buffers.take("single", (len(block.index), self.bank.d), torch.float32)
+        return self.buffers.once("single", block, lambda: self.buffers.filled("single", self._of(block), torch.float32))
+
+    def _of(self, block: Block) -> Tensor:
+        """The centred rows of a block as they are read, or in float64, until the next such call; no block is read twice in a row."""
+        x = self.buffers.once("read", block, lambda: self._read(block.index.cpu().numpy()))
+        return x if self.exact else self._centred(x)
 
     def double(self, block: Block) -> Tensor:
         """The centred rows of a block in float64 (n, d), not rounded before, until the next such call."""
-        if self.exact:
-            return self.buffers.filled("double", self.single(block))
-        return self._centred(self._read(block.index.cpu().numpy()))
+        return self.buffers.filled("double", self.single(block)) if self.exact else self._of(block)
 
     def mirror(self, flat: Tensor) -> Tensor:
         """Flat vectors (*, d) of the bank's shape, mirrored along the last axis."""

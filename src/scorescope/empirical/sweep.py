@@ -95,7 +95,7 @@ class TrajectorySweep:
         result = Posterior.empty(p * t, shelf.bank.shape, shelf.device)
         index = torch.arange(p * t, device=shelf.device).view(p, t)
         states = States.of(self.z[:, part].flatten(0, 1).double(), self.times[part].repeat(p), self.schedule, shelf.centre, shelf.reach)
-        # Where many rows matter all products are in float64, by directions that leave next to nothing; where few do, by fewer, in float32.
+        # Where many rows matter products are fine, with directions that leave next to nothing; where few do, coarse, with fewer.
         crowded = self.engine.crowded(states, self.label)
         self.crowd = self.crowd or bool(crowded.any())
         family = trajectories(states, p, self.engine.wanted(states, crowded | self.crowd))
