@@ -1,8 +1,8 @@
-"""Many rows: all of them are summed, with logits in float64 and sums in float32 whose rounding is known, or all in float64.
+"""Many rows: all of them are summed, with logits put together in float64 and sums whose rounding is known, or all in float64.
 
 weights    w_j = exp(logit_j − start), with a start that follows the largest logit so far, at most LAG behind
 float32    a sum of 64 products is off by at most 64·2⁻²⁴·Σ w‖x‖; eight such sums are added in float32, these in float64
-integers   of rows on a grid: a tile's weights as three planes of 8 bits, no weight off by more than 10⁻⁷ of a state's largest there
+integers   of rows on a grid: a tile's weights as three planes of 8 bits, no weight off by more than 2·10⁻⁷ of a state's largest there
 """
 
 from __future__ import annotations
