@@ -37,7 +37,7 @@ def part_of(seed, n, shift, spread=30.0, index=0):
     rng = torch.Generator().manual_seed(seed)
     logit = spread * torch.randn(3, n, generator=rng, dtype=torch.float64) + shift
     x = torch.randn(n, 2, generator=rng, dtype=torch.float64)
-    part = Partial.of_rows(logit, x, x.square().sum(1), torch.arange(index, index + n))
+    part = Partial.of_rows(logit, x, torch.arange(index, index + n))
     part.ratio = torch.rand(3, generator=rng, dtype=torch.float64) + 0.5
     return part
 
@@ -72,7 +72,7 @@ def test_the_error_of_merged_partials_is_still_a_bound(seed, n, spread):
     cut = n // 2
     whole = Partial.nothing(1, 2, "cpu")
     for rows in (slice(0, cut), slice(cut, n)):
-        part = Partial.of_rows((logit + wrong)[:, rows], x[rows], x[rows].square().sum(1), torch.arange(n)[rows])
+        part = Partial.of_rows((logit + wrong)[:, rows], x[rows], torch.arange(n)[rows])
         weight = ((logit + wrong)[:, rows] - part.peak[:, None]).exp()
         off = weight * torch.expm1(wrong[:, rows].abs())
         mean = part.moment / part.mass[:, None]

@@ -28,7 +28,7 @@ from scorescope.empirical.screen import Screen
 from scorescope.empirical.settle import ratios, settle, steep_rows
 from scorescope.empirical.shelf import Shelf
 from scorescope.empirical.states import States
-from scorescope.empirical.sums import LOSS, PLANES, Sums
+from scorescope.empirical.sums import PLANES, UNIT, Sums
 
 FEW = 128  # rows of a state that are settled one by one: about as many as cost what all rows do
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
@@ -69,12 +69,12 @@ class Engine:
         rows, faster = self.planes, PLANES * self.costs.integer < self.costs.single
         if not rows or len(rows.planes) > 1 or not faster:
             return None
-        return rows if (self.rows(None) * LOSS + 1e-6) * rows.left[0] + rows.left[1] <= self.shelf.reach else None
+        return rows if (self.rows(None) * UNIT / 2 + 1e-6) * rows.left[0] + rows.left[1] <= self.shelf.reach else None
 
     def outlines(self, count: int) -> Outlines | None:
         """Outlines of the rows, for `count` single states more; made when so many were asked that they cost less than they spare."""
         self.asked += count
-        if self._outlines is None and not self.planes and self.asked > BUSY * sum(self.shelf.bank.shape) and able(self.shelf):
+        if self._outlines is None and self.asked > BUSY * sum(self.shelf.bank.shape) and able(self.shelf):
             self._outlines = Outlines(self.shelf)
         return self._outlines
 
@@ -112,8 +112,9 @@ class Engine:
         memory, planes = 0 if once else self.shelf.memory // 4 * self.rows(label) // self.rows(None), self.planes
         if kind in LEVELS and planes and not (kind == "fine" and self.tolerance < FINE):
             faster = self.costs.double if kind == "fine" else self.costs.single
-            if planes.count(LEVELS[kind]) * self.costs.integer < faster:
-                return IntegerProducts(family.vectors, LEVELS[kind], planes, self.shelf, label, memory)
+            levels = min(LEVELS[kind], len(planes.planes) + 2)  # of what rows on a grid leave of a state the effect is small
+            if planes.count(levels) * self.costs.integer < faster:
+                return IntegerProducts(family.vectors, levels, planes, self.shelf, label, memory)
         return FloatProducts(family.vectors, kind in ("fine", "double"), self.shelf, label, memory)
 
     def logits(self, family: Family, label: int | None, kind: str, once: bool = False) -> Logits:

@@ -27,7 +27,7 @@ class Costs:
 @cache
 def costs_of(device: torch.device, threads: int) -> Costs:
     """Measured once in a process, with so many threads: the best of three. Only what is the faster way hangs on them, no answer."""
-    found, sizes = list[float](), (32, 256) if device.type == "cpu" else (256, 1 << 14)
+    found, sizes = list[float](), (128, 1024) if device.type == "cpu" else (256, 1 << 14)
     for dtype in (torch.float32, torch.float64, torch.int8) if exact(device) else (torch.float32, torch.float64):
         a, b = (torch.ones(n, VALUES, device=device, dtype=dtype) for n in sizes)
         taken = []

@@ -1,7 +1,7 @@
 """Partial: the part of a posterior that some of the rows contribute. Parts merge associatively and commutatively.
 
-Per state: a peak (the largest logit −‖z − αx‖²/(2σ²)), and sums of e^(logit − peak) weighted by 1, x, ‖x‖², (logit − peak) and the
-weight itself. The same merge serves blocks of rows on one device, a bank on disk, and a bank shared among ranks.
+Per state: a peak (the largest logit −‖z − αx‖²/(2σ²)), and sums of e^(logit − peak) weighted by 1, x, (logit − peak) and the weight
+itself. The same merge serves blocks of rows on one device, a bank on disk, and a bank shared among ranks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ class Partial:
     top: Tensor  # (B,) the row that has it, the first of equals
     mass: Tensor  # (B,) Σ e^(l − peak)
     moment: Tensor  # (B, d) Σ e^(l − peak) x
-    square: Tensor  # (B,) Σ e^(l − peak) ‖x‖²
     tilt: Tensor  # (B,) Σ e^(l − peak) (l − peak)
     mass2: Tensor  # (B,) Σ e^(2(l − peak))
     doubt: Tensor  # (B,) bound on the error of `mass`, row by row: Σ |error of a weight|
@@ -39,19 +38,19 @@ class Partial:
         zero = torch.zeros(batch, dtype=torch.float64, device=device)
         moment = torch.zeros(batch, d, dtype=torch.float64, device=device)
         top = torch.full((batch,), LAST, dtype=torch.int64, device=device)
-        none = (zero.clone() for _ in range(6))
-        mass, square, tilt, mass2, doubt, error = none
-        return Partial(zero - torch.inf, top, mass, moment, square, tilt, mass2, doubt, error, zero + torch.inf)
+        none = (zero.clone() for _ in range(5))
+        mass, tilt, mass2, doubt, error = none
+        return Partial(zero - torch.inf, top, mass, moment, tilt, mass2, doubt, error, zero + torch.inf)
 
     @staticmethod
-    def of_rows(logit: Tensor, x: Tensor, square: Tensor, index: Tensor) -> Partial:
-        """From logits (B, n) of rows x (n, d) with squared norms (n,) and indices (n,)."""
+    def of_rows(logit: Tensor, x: Tensor, index: Tensor) -> Partial:
+        """From logits (B, n) of rows x (n, d) with indices (n,)."""
         found = Partial.nothing(len(logit), x.shape[1], logit.device)
         found.peak, place = logit.max(1)
         found.top = index[place]
         below = logit - found.peak[:, None]
         weight = below.exp()
-        found.mass, found.moment, found.square = weight.sum(1), weight @ x, weight @ square
+        found.mass, found.moment = weight.sum(1), weight @ x
         # A weight of 0 times a logit of −inf counts as 0.
         found.tilt, found.mass2 = torch.where(weight > 0, weight * below, 0.0).sum(1), weight.square().sum(1)
         return found
@@ -81,7 +80,6 @@ class Partial:
             top,
             mass,
             moment,
-            mine * self.square + its * other.square,
             mine * (self.tilt + self.mass * mine_down) + its * (other.tilt + other.mass * its_down),
             mine**2 * self.mass2 + its**2 * other.mass2,
             mine * self.doubt + its * other.doubt,

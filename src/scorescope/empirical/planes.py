@@ -119,15 +119,16 @@ class IntegerProducts(Products):
         unit = flat.abs().amax(1, keepdim=True) / 127
         unit = torch.where(unit > 0, unit, 1.0)
         planes, left = split(flat, unit, levels)
-        off, size = left[levels] * rows.left[0], left[0] * rows.base.norm()
+        rest = left[levels] * max(1.0, rows.left[0] / max(shelf.reach, 1e-300))
+        off, size = torch.zeros_like(rest), left[0] * rows.base.norm()
         for a in range(levels):
             norm = left[a] + left[a + 1]  # of plane a, at most
             off = off + norm * rows.left[min(levels - a, len(rows.planes))]
             size = size + norm * (rows.left[0] + 2 * sum(rows.left[1:]))
         scale = unit * rows.unit * BASE ** -torch.arange(levels, dtype=torch.float64, device=flat.device)
-        known = Known(scale.view(*shape, levels), *(v.view(shape) for v in (flat @ rows.base, size, off)))
+        known = Known(scale.view(*shape, levels), *(v.view(shape) for v in (flat @ rows.base, size, off, rest)))
         super().__init__(known, 4 if flat.shape[1] <= COLUMNS else 8, shelf, label, memory)
-        self.fine, self.rows, self.levels, stack = levels == MOST, rows, levels, torch.stack(planes, 1)  # (P·R, L, d)
+        self.fine, self.rows, self.levels, stack = levels > 2, rows, levels, torch.stack(planes, 1)  # (P·R, L, d)
         self._planes = [shelf.mirror(stack) if mirrored else stack for mirrored in shelf.sides]
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:

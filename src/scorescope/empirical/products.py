@@ -42,12 +42,14 @@ class Known:
         common: (P, R) what all rows have in common.
         size: (P, R) bound on the sum of the sizes of what is added.
         off: (P, R) bound on what the products miss.
+        rest: (P, R) norm of what is left of v, whose product with a row they miss, too.
     """
 
     scale: Tensor
     common: Tensor
     size: Tensor
     off: Tensor
+    rest: Tensor
 
 
 class Products(ABC):
@@ -87,7 +89,7 @@ class FloatProducts(Products):
         size, unit = vectors.norm(dim=2) * shelf.reach, torch.frexp(vectors.abs().amax(2))[1].double().exp2()
         off = (vectors.shape[2] + 4) * (U64 if fine else U32) * size
         self.fine, self.type = fine, torch.float64 if fine else torch.float32
-        super().__init__(Known(unit[..., None], torch.zeros_like(size), size, off), self.type.itemsize, shelf, label, memory)
+        super().__init__(Known(unit[..., None], torch.zeros_like(size), size, off, torch.zeros_like(size)), self.type.itemsize, shelf, label, memory)
         flat = (vectors / unit[..., None]).flatten(0, 1)
         self._vectors = [(shelf.mirror(flat) if mirrored else flat).to(self.type) for mirrored in shelf.sides]
 
@@ -104,9 +106,11 @@ class Logits:
     def __init__(self, family: Family, products: Products) -> None:
         self.family, self.products, self.buffers = family, products, products.shelf.buffers
         states, known, c = family.states, products.known, family.coefficients
-        scale, common, self._size, self._off = (
-            v if family.place is None else v[family.place] for v in (known.scale, known.common, known.size, known.off)
+        scale, common, self._size, self._off, rest = (
+            v if family.place is None else v[family.place] for v in (known.scale, known.common, known.size, known.off, known.rest)
         )
+        # By how much what is left of a state tilts logits, for each unit of a row's norm: (B,) slope·‖rest‖.
+        self.tilt = states.slope * (family.rest + (c.abs() * rest[:, None]).sum(2).flatten())
         fixed = torch.stack([-0.5 * states.curve, states.slope * (c * common[:, None]).sum(2).flatten() - states.shell], 1)
         # What the products, ‖x‖² and 1 are multiplied with.
         weights = states.slope.view(*c.shape[:2], 1) * (c[..., None] * scale[:, None]).flatten(2)
@@ -139,11 +143,6 @@ class Logits:
     def rounding(self) -> Tensor:
         """(B,) the part of `error`, for float64, that is no tilt."""
         return self._rounding(U64)
-
-    @property
-    def tilt(self) -> Tensor:
-        """(B,) slope·‖rest‖: by how much what is left of a state tilts logits, for each unit of a row's norm."""
-        return self.family.states.slope * self.family.rest
 
     def _rounding(self, unit: float) -> Tensor:
         states, coefficients = self.family.states, self.family.coefficients.abs()

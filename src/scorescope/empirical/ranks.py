@@ -46,8 +46,8 @@ class Ranks(ABC):
         seen, away = partial.mass > 0, (partial.ratio - 1).abs()
         peak, near = self.largest(torch.stack([torch.where(seen, partial.peak, -torch.inf), -away]))
         factor, down = partial.factor(peak)
-        numbers = [partial.mass, partial.square, partial.tilt + partial.mass * down, factor * partial.mass2]
-        mass, square, tilt, mass2 = self.total(factor * torch.stack(numbers))
+        numbers = [partial.mass, partial.tilt + partial.mass * down, factor * partial.mass2]
+        mass, tilt, mass2 = self.total(factor * torch.stack(numbers))
         moment = self.total(factor[:, None] * partial.moment)
         # Peaks of different processes are rounded each by itself.
         uneven = torch.where(seen & (partial.peak != peak), 2.0**-50 * (partial.peak.abs() + peak.abs()), 0.0)
@@ -56,7 +56,7 @@ class Ranks(ABC):
         error, doubt = self.total(factor * torch.stack([wrong, doubt]))
         top = self.smallest(torch.where(seen & (partial.peak == peak), partial.top, LAST))
         ratio = self.smallest(torch.where(-away == near, partial.ratio, torch.inf))
-        return Partial(peak, top, mass, moment, square, tilt, mass2, doubt, error, ratio)
+        return Partial(peak, top, mass, moment, tilt, mass2, doubt, error, ratio)
 
     def refuse_different(self, what: str, *values: Tensor | None) -> None:
         """Raise `InputError` in all processes if one was given other values than the rest."""

@@ -170,7 +170,8 @@ class Screen:
         lists.gather(least)
         # What one process has given up is too many for all.
         many = self.ranks.total(lists.used + (lists.dropped >= least) * (self.few + 1)) > self.few
-        kept = ~many[lists.state]
+        kept = (~many[lists.state]).nonzero().flatten()
+        kept = kept[lists.worth(lists.value[kept]).argsort(descending=True)]  # the best first
         return many, lists.state[kept], lists.row[kept]
 
     def _least(self, part: slice) -> Tensor:

@@ -14,7 +14,7 @@ from scorescope.empirical.shelf import Shelf
 from scorescope.empirical.states import States
 from scorescope.search.products import U64
 
-VALUES = 1 << 22  # float64 values of one step
+VALUES = 1 << 19  # float64 values of one step: what a cache holds
 
 
 def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ranks) -> Partial:
@@ -64,48 +64,41 @@ def _shared(states: States, shelf: Shelf, shared: Tensor, state: Tensor, row: Te
 
 def _few(states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tensor, given: tuple[Tensor, Tensor] | None = None) -> Partial:
     """States `wanted` with several rows each, or with the nearest row `given`: its squared distance and itself."""
-    slot = torch.searchsorted(wanted, state)
+    slot, own, count = torch.searchsorted(wanted, state), states[wanted], len(wanted)
     if shelf.exact and shelf.resident:
         x = shelf.fetch(row)
     else:
         unique, place = row.unique(return_inverse=True)
         x = shelf.fetch(unique)[place]
-    own = (states.z, states.alpha, states.true_precision, states.at_data)
-    z, alpha, precision, at_data = (value[wanted] for value in own)
-    count, device = len(wanted), x.device
-    zero = torch.zeros(count, dtype=torch.float64, device=device)
-    last, infinite = torch.full((count,), LAST, device=device), zero + torch.inf
-    if given is None:
-        measure = (z[slot] - alpha[slot, None] * x).square().sum(1)
-        closest = infinite.scatter_reduce(0, slot, measure, "amin")
+    zero = torch.zeros(count, dtype=torch.float64, device=x.device)
+    last, infinite = torch.full((count,), LAST, device=x.device), zero + torch.inf
+    # A state's rows come with the one that is most likely the nearest first.
+    nearest = x[slot.diff(prepend=slot[:1] - 1).nonzero().flatten()] if given is None else given[1]
+    gap, doubt, apart, far = _gaps(own, slot, x, nearest)
     for _ in range(2):
-        if given is None:
-            least = infinite.scatter_reduce(0, slot, measure, "amin")
-            top = last.scatter_reduce(0, slot, torch.where(measure == least[slot], row, LAST), "amin")
-            chosen = (row == top[slot]).nonzero().flatten()
-            nearest = x[chosen[torch.argsort(slot[chosen])]]
-        else:
-            closest, nearest = given
-        gap, doubt = _gaps(x, nearest[slot], z[slot], alpha[slot], precision[slot])
-        gap = measure = gap.masked_fill(at_data[slot], 0.0)  # all of these rows are the nearest
         if given is not None or not bool((gap < 0).any()):
-            break  # else squares did not tell which row is the nearest
-    if given is not None:
-        # The nearest row and its duplicates; of these the first of all processes is the first in the merge.
-        top = last.scatter_reduce(0, slot, torch.where(gap == 0, row, LAST), "amin")
+            break
+        least = infinite.scatter_reduce(0, slot, gap, "amin")
+        top = last.scatter_reduce(0, slot, torch.where(gap == least[slot], row, LAST), "amin")
+        chosen = (row == top[slot]).nonzero().flatten()
+        nearest = x[chosen[torch.argsort(slot[chosen])]]
+        gap, doubt, apart, far = _gaps(own, slot, x, nearest)
+    # The nearest row and its duplicates; of these the first of all processes is the first in the merge.
+    top = last.scatter_reduce(0, slot, torch.where(gap == 0, row, LAST), "amin")
     weight = (-gap.clamp(min=-50)).exp()
-    centred = x - states.centre
     mass = zero.index_add(0, slot, weight)
-    moment = torch.zeros(count, states.d, dtype=torch.float64, device=device).index_add(0, slot, weight[:, None] * centred)
-    # Each weight is off by at most its own factor.
-    off = torch.where(at_data[slot], 0.0, weight * torch.expm1(doubt))
-    away = (centred - (moment / mass.clamp(min=1e-300)[:, None])[slot]).norm(dim=1)
+    moment = -torch.zeros_like(nearest).index_add_(0, slot, apart.mul_(weight[:, None]))  # relative to the nearest row
+    # Each weight is off by at most its own factor; ‖x − mean‖² from what both are away from the nearest row.
+    off = torch.where(own.at_data[slot], 0.0, weight * torch.expm1(doubt))
+    mean = moment / mass.clamp(min=1e-300)[:, None]
+    lean, beside = torch.linalg.vecdot(apart, mean.index_select(0, slot)) / weight.clamp(min=1e-300), mean.norm(dim=1)[slot]
+    away = (far**2 + 2 * lean + beside**2).clamp(min=0).sqrt() + 1e-7 * (far + beside)
+    closest = torch.addcmul(own.z, own.alpha[:, None], nearest, value=-1).square_().sum(1) if given is None else given[0]
     return Partial(
-        -0.5 * precision * closest,
+        -0.5 * own.true_precision * closest,
         top,
         mass,
-        moment,
-        zero.index_add(0, slot, weight * centred.square().sum(1)),
+        moment.addcmul_(mass[:, None], nearest - shelf.centre),
         zero.index_add(0, slot, -torch.where(weight > 0, weight * gap, 0.0)),
         zero.index_add(0, slot, weight.square()),
         zero.index_add(0, slot, off),
@@ -114,27 +107,30 @@ def _few(states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tenso
     )
 
 
-def _gaps(x: Tensor, nearest: Tensor, z: Tensor, alpha: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
-    """Logit of the nearest row minus that of row x, and a bound on its rounding.
+def _gaps(own: States, slot: Tensor, x: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logit of the nearest row minus that of row x (M, d), of states in `slot` (M,) with nearest rows (B, d), and a bound on its rounding.
 
-    ‖z − αx‖² − ‖z − αx_k‖² = α⟨x_k − x, 2z − α(x + x_k)⟩, in which near-ties cancel before they are squared.
+    ‖z − αx‖² − ‖z − αx_k‖² = α⟨x_k − x, 2(z − αx_k) + α(x_k − x)⟩, in which near-ties cancel before they are squared. 0 at σ = 0. With
+    them x_k − x and its norm.
     """
-    apart, middle = nearest - x, 2 * z - alpha[:, None] * (x + nearest)
-    scale = 0.5 * alpha * precision
-    entering = 4 * (2 * z.norm(dim=1) + alpha * (x.norm(dim=1) + nearest.norm(dim=1)))
-    doubt = scale * apart.norm(dim=1) * U64 * ((x.shape[1] + 8) * middle.norm(dim=1) + entering)
-    return scale * (apart * middle).sum(1), doubt.clamp(max=50)
+    alpha, apart = own.alpha[:, None], nearest.index_select(0, slot).sub_(x)
+    middle = (2 * torch.addcmul(own.z, alpha, nearest, value=-1)).index_select(0, slot).addcmul_(alpha[slot], apart)
+    far, scale = torch.linalg.vector_norm(apart, dim=1), 0.5 * own.alpha * own.true_precision
+    entering = 8 * (own.z.norm(dim=1) + own.alpha * nearest.norm(dim=1))[slot] + 4 * own.alpha[slot] * far
+    doubt = scale[slot] * far * U64 * ((x.shape[1] + 8) * torch.linalg.vector_norm(middle, dim=1) + entering)
+    gap = scale[slot] * torch.linalg.vecdot(apart, middle)
+    return gap.masked_fill_(own.at_data[slot], 0.0), doubt.clamp_(max=50), apart, far
 
 
 def gaps_of(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ranks) -> Tensor:
     """(M,) logit of the nearest row of a state's minus that of the row, of (state, row) pairs; 0 at σ = 0."""
     square, count = squares(states, shelf, state, row), len(states.z)
     nearest = _first_of(shelf, state, row, square == least_of(square, state, count, ranks)[state], count, ranks)
-    found, z, alpha = torch.zeros_like(square), states.z, states.alpha
+    found = torch.zeros_like(square)
     for part in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
-        own = state[part]
-        found[part] = _gaps(shelf.fetch(row[part]), nearest[own], z[own], alpha[own], states.true_precision[own])[0]
-    return found.masked_fill_(states.at_data[state], 0.0)
+        wanted, slot = state[part].unique(return_inverse=True)
+        found[part] = _gaps(states[wanted], slot, shelf.fetch(row[part]), nearest[wanted])[0]
+    return found
 
 
 def ratios(states: States, shelf: Shelf, state: Tensor, row: Tensor, result: Tensor) -> None:

@@ -170,7 +170,7 @@ class Shelf:
             return self.bank[index].reshape(len(index), self.bank.d).to(self.device, torch.float64)
         n = len(self.bank.rows)
         mirrored = index >= n
-        x = self._kept[0][self._place[index - mirrored * n - self.own.start]].double()
+        x = self._kept[0].index_select(0, self._place[index - mirrored * n - self.own.start]).double()
         if bool(mirrored.any()):
             x[mirrored] = self.mirror(x[mirrored])
         return x

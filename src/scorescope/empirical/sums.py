@@ -2,7 +2,7 @@
 
 weights    w_j = exp(logit_j − start), with a start that follows the largest logit so far, at most LAG behind
 float32    a sum of 64 products is off by at most 64·2⁻²⁴·Σ w‖x‖; eight such sums are added in float32, these in float64
-integers   of rows on a grid: a tile's weights as three planes of 8 bits, no weight off by more than 2·10⁻⁷ of a state's largest there
+integers   of rows on a grid: a tile's weights as three planes of 8 bits; what these leave is summed, too, and bounds the error
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scorescope.search.products import U32, U64
 RUN, RUNS = 64, 8  # rows of a product; such products that float32 adds up before float64 takes over
 DEEP = 32.0  # nats below the start beyond which weights in float32 are not vouched for one by one
 PLANES = 3  # of weights
-LOSS = 2.5 * BASE ** -(PLANES - 1) / 2 / 127  # what planes and float32 leave of a weight, of the largest
+UNIT = BASE**-PLANES / 127  # of what planes leave of weights, of the largest
 LAG = 8.0  # nats by which the largest logit may be ahead of the start
 
 
@@ -141,12 +141,12 @@ class Sums:
     def _add_whole(self, weight: Tensor, tile: Tile, moment: Tensor, grid: Rows) -> None:
         """Σ w q·unit of one tile: x = base + q·unit."""
         most = weight.amax(1, keepdim=True)
-        self.loss += LOSS * weight.shape[1] * most[:, 0].double()
         rest, planes = weight / torch.where(most > 0, most, 1.0).mul_(1 / 127), []
         for _ in range(PLANES):
             whole = rest.round()
             planes.append(whole.to(torch.int8))
             rest.sub_(whole).mul_(BASE)
+        self.loss += torch.linalg.vector_norm(rest, 1, dim=1).mul_(most[:, 0]).double() * UNIT
         found = integer_products(torch.cat(planes), grid.planes[0][tile.block.part].T).view(PLANES, *moment.shape)
         total = found[-1].float()
         for level in reversed(found[:-1]):
@@ -179,7 +179,7 @@ class Sums:
         lost = 0.0
         if self.grid:
             whole, left = self.grid.left[:2]
-            lost = ranks.total(share * self.loss) / all_mass * whole + left + 4 * U32 * whole
+            lost = ranks.total(share * self.loss) / all_mass * whole + left + 8 * U32 * whole
         tilted = tilt * spread**2 * torch.exp((4 * tilt * (shelf.reach + own)).clamp(max=100))
         bound = off * spread + tilted + summing * size + lost + (deep + rows * U64) * (shelf.reach + own)
         none = ~(self.mass > 0)
@@ -192,7 +192,6 @@ class Sums:
             self.top,
             mass,
             moment * down[:, None],
-            down * self.square,
             down * (self.tilt - high * self.mass),
             down**2 * self.mass2,
             mass * (off + deep + rows * U64 + torch.expm1((2 * tilt * shelf.reach).clamp(max=50))),

@@ -104,14 +104,13 @@ class Walk:
         row = torch.where(gap == lowest[self.pair], self.row[:, None], LAST)
         result.top.copy_(torch.full((p, t), LAST, device=u.device).scatter_reduce(0, index, row, "amin").flatten())
         off = torch.where(u.isfinite() & (weight > 0), weight * torch.expm1(2 * doubt.clamp(max=25)), 0.0)
-        moment, square, wrong = self._moments(weight, off, mass)
+        moment, wrong = self._moments(weight, off, mass)
         seen = self.here[:, None] & (mass > 0)
         at_row = torch.where(lowest == 0, 0.0, -torch.inf)  # at σ = 0 the state is x itself
         peak = torch.where(sigma == 0, at_row, -0.5 * self.size[:, None] - lowest)
         result.peak.copy_(torch.where(seen, peak, -torch.inf).flatten())
         result.mass.copy_(mass.flatten())
         result.moment.copy_(moment.flatten(0, 1))
-        result.square.copy_(square.flatten())
         result.tilt.copy_(zero.index_add(0, self.pair, torch.where(weight > 0, weight * below, 0.0)).flatten())
         result.mass2.copy_(zero.index_add(0, self.pair, weight.square()).flatten())
         result.doubt.copy_(zero.index_add(0, self.pair, off).flatten())
@@ -124,11 +123,11 @@ class Walk:
         result.ratio.copy_(found.flatten())
         return result
 
-    def _moments(self, weight: Tensor, off: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Σ w x, Σ w ‖x‖² and the bound on Σ (error of w)(x − mean), (P, T, ...)."""
+    def _moments(self, weight: Tensor, off: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ w x and the bound on Σ (error of w)(x − mean), (P, T, ...)."""
         p, t = mass.shape
         moment = torch.zeros(p, t, self.x.shape[1], dtype=torch.float64, device=mass.device)
-        square, wrong = torch.zeros_like(mass), torch.zeros_like(mass)
+        wrong = torch.zeros_like(mass)
         pairs, counts = self.pair.unique_consecutive(return_counts=True)
         start = 0
         for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
@@ -138,12 +137,10 @@ class Walk:
             w = weight[part].T
             if count == 1:
                 moment[pair] = x[0]
-                square[pair] = x[0].square().sum()
                 continue
             torch.matmul(w, x, out=moment[pair])
             size = x.square().sum(1)
-            square[pair] = w @ size
             mean = moment[pair] / mass[pair, :, None]
             away = (size + mean.square().sum(1)[:, None] - 2 * mean @ x.T).clamp(min=0).sqrt()
             wrong[pair] = (off[part].T * (away + 1e-7 * self.shelf.reach)).sum(1)
-        return moment, square, wrong
+        return moment, wrong
