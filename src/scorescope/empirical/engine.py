@@ -69,7 +69,7 @@ class Engine:
         rows, faster = self.planes, PLANES * self.costs.integer < self.costs.single
         if not rows or len(rows.planes) > 1 or not faster:
             return None
-        return rows if (self.rows(None) * UNIT / 2 + 1e-6) * rows.left[0] + rows.left[1] <= self.shelf.reach else None
+        return rows if (self.rows(None) * UNIT / 127 + 1e-6) * rows.left[0] + rows.left[1] <= self.shelf.reach else None
 
     def outlines(self, count: int) -> Outlines | None:
         """Outlines of the rows, for `count` single states more; made when so many were asked that they cost less than they spare."""
@@ -112,9 +112,8 @@ class Engine:
         memory, planes = 0 if once else self.shelf.memory // 4 * self.rows(label) // self.rows(None), self.planes
         if kind in LEVELS and planes and not (kind == "fine" and self.tolerance < FINE):
             faster = self.costs.double if kind == "fine" else self.costs.single
-            levels = min(LEVELS[kind], len(planes.planes) + 2)  # of what rows on a grid leave of a state the effect is small
-            if planes.count(levels) * self.costs.integer < faster:
-                return IntegerProducts(family.vectors, levels, planes, self.shelf, label, memory)
+            if planes.count(LEVELS[kind]) * self.costs.integer < faster:
+                return IntegerProducts(family.vectors, LEVELS[kind], planes, self.shelf, label, memory)
         return FloatProducts(family.vectors, kind in ("fine", "double"), self.shelf, label, memory)
 
     def logits(self, family: Family, label: int | None, kind: str, once: bool = False) -> Logits:
@@ -218,11 +217,14 @@ class Engine:
     def _summed(self, logits: Logits, which: Tensor, summed: Tensor, double: bool = False) -> Partial:
         """Partials of the states `which` of a family from all rows, with their r*; those that are not `summed` have r* alone."""
         double = double or self.tolerance < FINE
-        sums = Sums(logits, which, summed, double, None if double else self.grid)
-        part = sums.run(self.ranks, self.rows(logits.products.label))
+        grid = None if double else self.grid
+        far = max(2 * self.shelf.reach, grid.left[0] if grid else 0.0, 1e-30)
+        share = self.tolerance * GUESS * self.shelf.bank.radius / (4 * far)
+        sums = Sums(logits, which, summed, double, grid, share, self.rows(logits.products.label))
+        part = sums.run(self.ranks)
         state, row = sums.nearest.pairs(torch.arange(len(which), device=which.device))
         ratios(logits.family.states[which], self.shelf, state, row, part.ratio)
-        self.work[ALL_DOUBLE if double else WHOLE if self.grid else SUMMED] += int(summed.sum())
+        self.work[ALL_DOUBLE if double else WHOLE if grid else SUMMED] += int(summed.sum())
         return part
 
     def checked(self, total: Partial, states: States, label: int | None) -> Posterior:

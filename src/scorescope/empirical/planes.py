@@ -128,7 +128,7 @@ class IntegerProducts(Products):
         scale = unit * rows.unit * BASE ** -torch.arange(levels, dtype=torch.float64, device=flat.device)
         known = Known(scale.view(*shape, levels), *(v.view(shape) for v in (flat @ rows.base, size, off, rest)))
         super().__init__(known, 4 if flat.shape[1] <= COLUMNS else 8, shelf, label, memory)
-        self.fine, self.rows, self.levels, stack = levels > 2, rows, levels, torch.stack(planes, 1)  # (P·R, L, d)
+        self.fine, self.rows, self.levels, stack = levels == MOST, rows, levels, torch.stack(planes, 1)  # (P·R, L, d)
         self._planes = [shelf.mirror(stack) if mirrored else stack for mirrored in shelf.sides]
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:

@@ -2,7 +2,7 @@
 
 weights    w_j = exp(logit_j − start), with a start that follows the largest logit so far, at most LAG behind
 float32    a sum of 64 products is off by at most 64·2⁻²⁴·Σ w‖x‖; eight such sums are added in float32, these in float64
-integers   of rows on a grid: a tile's weights as three planes of 8 bits; what these leave is summed, too, and bounds the error
+integers   of rows on a grid: a tile's weights as three planes of 8 bits, or four where these leave much; what is left is summed, and bounds it
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from scorescope.empirical.integers import integer_products
 from scorescope.empirical.partial import LAST, Partial
@@ -21,8 +22,9 @@ from scorescope.search.products import U32, U64
 
 RUN, RUNS = 64, 8  # rows of a product; such products that float32 adds up before float64 takes over
 DEEP = 32.0  # nats below the start beyond which weights in float32 are not vouched for one by one
-PLANES = 3  # of weights
-UNIT = BASE**-PLANES / 127  # of what planes leave of weights, of the largest
+SPARSE, CUT = 0.125, 32.0  # share of a tile's rows that are few; weights cut off, times what each may be if all are
+PLANES = 3  # of all weights
+UNIT = BASE**-PLANES  # of what these leave, in that of the first
 LAG = 8.0  # nats by which the largest logit may be ahead of the start
 
 
@@ -56,21 +58,25 @@ class Sums:
         summed: (Q,) whether the state's posterior is asked for, beside its r*.
         double: Whether sums are in float64, too.
         grid: The rows on their grid, for sums by integers.
+        share: What sums may leave of the weights.
+        rows: How many there are in all processes.
     """
 
-    def __init__(self, logits: Logits, which: Tensor, summed: Tensor, double: bool, grid: Rows | None) -> None:
+    def __init__(
+        self, logits: Logits, which: Tensor, summed: Tensor, double: bool, grid: Rows | None, share: float, rows: int
+    ) -> None:
         self.logits, self.states, self.which, self.summed = logits, logits.family.states, which, summed
-        self.double, self.grid, self.shelf = double, grid, logits.products.shelf
+        self.double, self.grid, self.share, self.rows, self.shelf = double, grid, share, rows, logits.products.shelf
         device, count, d = which.device, len(which), self.states.d
         self.type = torch.float64 if double else torch.float32
         zero = torch.zeros(count, dtype=torch.float64, device=device)
         self.peak, self.start, self.top = zero - torch.inf, zero - torch.inf, torch.full_like(which, LAST)
-        self.mass, self.square, self.tilt, self.mass2, self.loss = (zero.clone() for _ in range(5))
+        self.mass, self.square, self.tilt, self.mass2, self.loss, self.whole = (zero.clone() for _ in range(6))
         self.moment = torch.zeros(2 if len(self.shelf.sides) > 1 else 1, count, d, dtype=torch.float64, device=device)
         self.nearest = Nearest(count, device)
 
-    def run(self, ranks: Ranks, rows: int) -> Partial:
-        """The partial of one's own rows among `rows` in all."""
+    def run(self, ranks: Ranks) -> Partial:
+        """The partial of one's own rows."""
         for tile in self.logits.products:
             weights = self.shelf.buffers.take("weights", (len(self.which), len(tile.index)), self.type)
             for groups, part in self.logits.parts(len(tile.index)):
@@ -80,7 +86,7 @@ class Sums:
                     self._see(groups, part, slice(first, last), tile, weights[first:last])
             if bool(self.summed.any()):
                 self._add(weights, tile, self.moment[int(tile.mirrored)])
-        return self._finish(ranks, rows)
+        return self._finish(ranks)
 
     def _see(self, groups: slice, part: slice, mine: slice, tile: Tile, weight: Tensor) -> None:
         """The weights (m, n) of one tile for the states `mine` among those of `which`, which are among the family's states `part`."""
@@ -118,6 +124,7 @@ class Sums:
         self.tilt[which] = down * (self.tilt[which] - by * mass)
         self.mass[which], self.square[which], self.mass2[which] = down * mass, down * self.square[which], down**2 * self.mass2[which]
         self.loss[which] *= down
+        self.whole[which] *= down
         self.moment[:, which] *= down[:, None]
         self.start[which] = new
 
@@ -126,9 +133,35 @@ class Sums:
         if self.double:
             moment.addmm_(weight, self.shelf.double(tile.block))
             return
-        if self.grid:
-            self._add_whole(weight, tile, moment, self.grid)
-            return
+        many = self._add_few(weight, tile, moment)
+        add = self._add_whole if self.grid else self._add_single
+        if len(many) == len(weight):
+            add(weight, tile, moment, many)
+        elif len(many):
+            part = moment[many]
+            add(weight[many], tile, part, many)
+            moment[many] = part
+
+    def _add_few(self, weight: Tensor, tile: Tile, moment: Tensor) -> Tensor:
+        """Σ w x of those states of which few rows of a tile hold all weight but a share that can be lost; the others are returned."""
+        n = weight.shape[1]
+        allowed = self.mass * (self.share / self.rows)
+        below = weight <= (CUT * allowed)[:, None]
+        lost = torch.where(below, weight, 0.0).sum(1).double()
+        few = (n - below.sum(1) <= SPARSE * n) & (lost <= n * allowed)
+        which = few.nonzero().flatten()
+        self.loss[which] += 1.001 * lost[which]
+        state, column = (~below if len(which) == len(few) else ~below[which]).nonzero(as_tuple=True)
+        if len(state):
+            first = torch.searchsorted(state, state)  # of the state
+            start = ((torch.arange(len(state), device=state.device) - first) % RUN == 0).nonzero().flatten()
+            own, x = which[state], self.shelf.single(tile.block)
+            found = embedding_bag(column, x, start, mode="sum", per_sample_weights=weight[own, column])
+            moment.index_add_(0, own[start], found.double())
+        return (~few).nonzero().flatten()
+
+    def _add_single(self, weight: Tensor, tile: Tile, moment: Tensor, which: Tensor) -> None:
+        """Σ w x of one tile, for the states `which`."""
         shape, buffers = tuple(moment.shape), self.shelf.buffers
         room, more = (buffers.take(name, shape, torch.float32) for name in ("moment", "more"))
         for some, rows in zip(weight.split(RUN * RUNS, 1), self.shelf.single(tile.block).split(RUN * RUNS), strict=True):
@@ -138,26 +171,32 @@ class Sums:
                 room += torch.mm(w, x, out=more)
             moment += room
 
-    def _add_whole(self, weight: Tensor, tile: Tile, moment: Tensor, grid: Rows) -> None:
-        """Σ w q·unit of one tile: x = base + q·unit."""
+    def _add_whole(self, weight: Tensor, tile: Tile, moment: Tensor, which: Tensor) -> None:
+        """Σ w q·unit of one tile, for the states `which`: x = base + q·unit."""
+        assert self.grid
         most = weight.amax(1, keepdim=True)
-        rest, planes = weight / torch.where(most > 0, most, 1.0).mul_(1 / 127), []
+        unit = torch.where(most > 0, most, 1.0) / 127
+        rest, planes = weight / unit, []
         for _ in range(PLANES):
-            whole = rest.round()
-            planes.append(whole.to(torch.int8))
-            rest.sub_(whole).mul_(BASE)
-        self.loss += torch.linalg.vector_norm(rest, 1, dim=1).mul_(most[:, 0]).double() * UNIT
-        found = integer_products(torch.cat(planes), grid.planes[0][tile.block.part].T).view(PLANES, *moment.shape)
-        total = found[-1].float()
-        for level in reversed(found[:-1]):
-            total.div_(BASE).add_(level)
-        moment.addcmul_(total.double(), most.double() * (grid.unit / 127))
+            planes.append(rest.round().to(torch.int8))
+            rest.sub_(planes[-1]).mul_(BASE)
+        lost = torch.linalg.vector_norm(rest, 1, dim=1)
+        more = (lost * unit[:, 0] * UNIT > self.share * weight.sum(1)).nonzero().flatten()
+        last = rest[more]
+        planes.append(last.round().to(torch.int8))
+        lost[more] = torch.linalg.vector_norm(last.sub_(planes[-1]), 1, dim=1)
+        self.loss[which] += (lost * unit[:, 0]).double() * UNIT
+        found = integer_products(torch.cat(planes), self.grid.planes[0][tile.block.part].T)
+        first, second, third, fourth = found.float().split([len(weight)] * PLANES + [len(more)])
+        third.index_add_(0, more, fourth, alpha=1 / BASE)
+        moment.addcmul_(first.add_(second.add_(third, alpha=1 / BASE), alpha=1 / BASE), unit.double() * self.grid.unit)
+        self.whole[which] += weight.sum(1, dtype=torch.float64)
 
-    def _finish(self, ranks: Ranks, rows: int) -> Partial:
-        shelf, states, which = self.shelf, self.states, self.which
+    def _finish(self, ranks: Ranks) -> Partial:
+        shelf, states, which, rows = self.shelf, self.states, self.which, self.rows
         moment = self.moment[0] + (shelf.mirror(self.moment[1]) if len(self.moment) > 1 else 0.0)
         if self.grid:
-            moment += self.mass[:, None] * self.grid.base  # its own mirror image
+            moment += self.whole[:, None] * self.grid.base  # its own mirror image
         # What bounds the error is known of all ranks' rows together, relative to the largest logit of all, and shared by mass.
         share = torch.where(self.mass > 0, self.start - ranks.largest(self.peak), -torch.inf).exp()
         all_mass, all_square = ranks.total(share * torch.stack([self.mass, self.square])).clamp(min=1e-300)
@@ -176,10 +215,8 @@ class Sums:
             off = off + 2.0**-22 + (DEEP + LAG) * U32
             summing += (RUN + RUNS + 2 + (not shelf.exact)) * U32
             deep = rows * math.exp(-DEEP)
-        lost = 0.0
-        if self.grid:
-            whole, left = self.grid.left[:2]
-            lost = ranks.total(share * self.loss) / all_mass * whole + left + 8 * U32 * whole
+        whole, left = self.grid.left[:2] if self.grid else (0.0, 0.0)
+        lost = ranks.total(share * self.loss) / all_mass * (shelf.reach + own).clamp(min=whole) + left + 8 * U32 * whole
         tilted = tilt * spread**2 * torch.exp((4 * tilt * (shelf.reach + own)).clamp(max=100))
         bound = off * spread + tilted + summing * size + lost + (deep + rows * U64) * (shelf.reach + own)
         none = ~(self.mass > 0)
