@@ -23,7 +23,7 @@ from scorescope.search.products import U32, U64
 RUN, RUNS = 64, 8  # rows of a product; such products that float32 adds up before float64 takes over
 DEEP = 32.0  # nats below the start beyond which weights in float32 are not vouched for one by one
 SPARSE, CUT = 0.125, 32.0  # share of a tile's rows that are few; weights cut off, times what each may be if all are
-PLANES = 3  # of all weights
+PLANES, TOGETHER = 3, 128  # of all weights, of so many states at a time
 UNIT = BASE**-PLANES  # of what these leave, in that of the first
 LAG = 8.0  # nats by which the largest logit may be ahead of the start
 
@@ -134,13 +134,14 @@ class Sums:
             moment.addmm_(weight, self.shelf.double(tile.block))
             return
         many = self._add_few(weight, tile, moment)
-        add = self._add_whole if self.grid else self._add_single
-        if len(many) == len(weight):
-            add(weight, tile, moment, many)
-        elif len(many):
-            part = moment[many]
-            add(weight[many], tile, part, many)
-            moment[many] = part
+        add, most = (self._add_whole, TOGETHER) if self.grid else (self._add_single, len(weight))
+        for some in many.split(most) if len(many) else ():
+            if len(some) == len(weight):
+                add(weight, tile, moment, some)
+            else:
+                part = moment[some]
+                add(weight[some], tile, part, some)
+                moment[some] = part
 
     def _add_few(self, weight: Tensor, tile: Tile, moment: Tensor) -> Tensor:
         """Σ w x of those states of which few rows of a tile hold all weight but a share that can be lost; the others are returned."""
@@ -189,7 +190,8 @@ class Sums:
         found = integer_products(torch.cat(planes), self.grid.planes[0][tile.block.part].T)
         first, second, third, fourth = found.float().split([len(weight)] * PLANES + [len(more)])
         third.index_add_(0, more, fourth, alpha=1 / BASE)
-        moment.addcmul_(first.add_(second.add_(third, alpha=1 / BASE), alpha=1 / BASE), unit.double() * self.grid.unit)
+        whole = first.add_(second.add_(third, alpha=1 / BASE), alpha=1 / BASE)
+        moment.addcmul_(whole.double(), unit.double() * self.grid.unit)
         self.whole[which] += weight.sum(1, dtype=torch.float64)
 
     def _finish(self, ranks: Ranks) -> Partial:
