@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import scorescope as ss
+from scorescope.empirical.partial import Partial
 from scorescope.empirical.reference import reference_posterior
 
 FIELDS = ("log_density", "entropy", "ess", "top_weight", "r_star")
@@ -108,3 +109,16 @@ def agrees(post, exact, bank, tolerance, names=None, *, met=True, rounding=None,
     # Which of two equals is first is for rounding to say.
     clear = exact.top_weight > 0.5 + close
     assert torch.equal(post.top_index[clear], exact.top_index[clear])
+
+
+def partial_of(logit, x, index):
+    """The partial of rows x (n, d) with indices (n,), from logits (B, n)."""
+    found = Partial.nothing(len(logit), x.shape[1], logit.device)
+    found.peak, place = logit.max(1)
+    found.top = index[place]
+    below = logit - found.peak[:, None]
+    weight = below.exp()
+    found.mass, found.moment, found.mass2 = weight.sum(1), weight @ x, weight.square().sum(1)
+    # A weight of 0 times a logit of −inf counts as 0.
+    found.tilt = torch.where(weight > 0, weight * below, 0.0).sum(1)
+    return found

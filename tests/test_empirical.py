@@ -14,7 +14,7 @@ import scorescope as ss
 from scorescope.empirical import shelf
 from scorescope.empirical.engine import ALL_DOUBLE, FEW_ROWS, SUMMED, WHOLE
 from scorescope.empirical.partial import Partial
-from tests.definition import agrees, bank_of, definition, state_of, states_of, unresolved
+from tests.definition import agrees, bank_of, definition, partial_of, state_of, states_of, unresolved
 from tests.problems import GaussianMixture
 
 SCHEDULES = [ss.LinearSchedule(), ss.VPSchedule(), ss.CosineSchedule(), ss.VESchedule(0.01, 50.0)]
@@ -316,7 +316,7 @@ def test_partials_merge_like_sets(seed, n, shift):
     def part(start, stop):
         if start == stop:
             return Partial.nothing(3, 2, "cpu")
-        return Partial.of_rows(logit[:, start:stop], x[start:stop], index[start:stop])
+        return partial_of(logit[:, start:stop], x[start:stop], index[start:stop])
 
     whole = part(0, n)
     pieces = [part(0, a), part(a, b), part(b, n)]

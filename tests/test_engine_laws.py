@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import embedding_bag
 
 import scorescope as ss
 from scorescope.empirical import products, screen, settle, shelf, sums
@@ -21,7 +22,7 @@ from scorescope.empirical.products import FloatProducts, Logits
 from scorescope.empirical.screen import Screen
 from scorescope.empirical.states import States
 from scorescope.empirical.walk import Walk, level
-from tests.definition import agrees, bank_of, definition, states_of
+from tests.definition import agrees, bank_of, definition, partial_of, states_of
 
 KINDS = ["shell", "tie", "near tie", "off", "mean", "outside"]
 TIMES = [0.001, 0.02, 0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0]
@@ -37,7 +38,7 @@ def part_of(seed, n, shift, spread=30.0, index=0):
     rng = torch.Generator().manual_seed(seed)
     logit = spread * torch.randn(3, n, generator=rng, dtype=torch.float64) + shift
     x = torch.randn(n, 2, generator=rng, dtype=torch.float64)
-    part = Partial.of_rows(logit, x, torch.arange(index, index + n))
+    part = partial_of(logit, x, torch.arange(index, index + n))
     part.ratio = torch.rand(3, generator=rng, dtype=torch.float64) + 0.5
     return part
 
@@ -72,7 +73,7 @@ def test_the_error_of_merged_partials_is_still_a_bound(seed, n, spread):
     cut = n // 2
     whole = Partial.nothing(1, 2, "cpu")
     for rows in (slice(0, cut), slice(cut, n)):
-        part = Partial.of_rows((logit + wrong)[:, rows], x[rows], torch.arange(n)[rows])
+        part = partial_of((logit + wrong)[:, rows], x[rows], torch.arange(n)[rows])
         weight = ((logit + wrong)[:, rows] - part.peak[:, None]).exp()
         off = weight * torch.expm1(wrong[:, rows].abs())
         mean = part.moment / part.mass[:, None]
@@ -413,3 +414,22 @@ def test_the_definition_is_the_definition():
     assert float(exact.mean) == pytest.approx(weight)
     assert float(exact.ess) == pytest.approx(1 / (weight**2 + (1 - weight) ** 2))
     assert float(exact.r_star) == pytest.approx(0.6)
+
+
+def test_of_tiles_where_few_rows_hold_the_weight_these_alone_are_gathered(monkeypatch, each_arithmetic):
+    """More rows matter than are settled one by one, and fewer than are worth a product: sums gather them, and their bound holds."""
+    gathered = []
+
+    def counted(index, rows, *args, **kwargs):
+        gathered.append(len(index))
+        return embedding_bag(index, rows, *args, **kwargs)
+
+    monkeypatch.setattr(sums, "embedding_bag", counted)
+    for kind in ("bytes", "spectrum"):
+        bank = bank_of(kind, 4000, flips=kind == "bytes")
+        t = torch.linspace(0.1, 0.9, 33, dtype=torch.float64).repeat_interleave(3)
+        z = torch.lerp(bank[torch.arange(99)].double(), torch.randn(99, *bank.shape, dtype=torch.float64), t[:, None, None, None])
+        gathered.clear()
+        truth = ss.EmpiricalScore(bank)
+        agrees(truth.posterior(z, t), definition(bank, ss.LinearSchedule(), z, t), bank, 1e-4)
+        assert sum(gathered) > 100, truth.path

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scorescope.empirical.partial import Partial
 from scorescope.empirical.ranks import Ranks
+from tests.definition import partial_of
 
 
 class Threads(Ranks):
@@ -49,7 +50,7 @@ def test_ranks_merge_as_partials_do(seed, n, count):
     def part(start: int, stop: int) -> Partial:
         if start == stop:
             return Partial.nothing(3, 2, "cpu")
-        made = Partial.of_rows(logit[:, start:stop], x[start:stop], torch.arange(start, stop))
+        made = partial_of(logit[:, start:stop], x[start:stop], torch.arange(start, stop))
         made.ratio = 1 + torch.randn(3, generator=rng, dtype=torch.float64)
         made.doubt, made.error = 1e-3 * made.mass, 1e-2 * made.mass
         return made

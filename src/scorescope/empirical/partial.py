@@ -38,22 +38,8 @@ class Partial:
         zero = torch.zeros(batch, dtype=torch.float64, device=device)
         moment = torch.zeros(batch, d, dtype=torch.float64, device=device)
         top = torch.full((batch,), LAST, dtype=torch.int64, device=device)
-        none = (zero.clone() for _ in range(5))
-        mass, tilt, mass2, doubt, error = none
+        mass, tilt, mass2, doubt, error = (zero.clone() for _ in range(5))
         return Partial(zero - torch.inf, top, mass, moment, tilt, mass2, doubt, error, zero + torch.inf)
-
-    @staticmethod
-    def of_rows(logit: Tensor, x: Tensor, index: Tensor) -> Partial:
-        """From logits (B, n) of rows x (n, d) with indices (n,)."""
-        found = Partial.nothing(len(logit), x.shape[1], logit.device)
-        found.peak, place = logit.max(1)
-        found.top = index[place]
-        below = logit - found.peak[:, None]
-        weight = below.exp()
-        found.mass, found.moment = weight.sum(1), weight @ x
-        # A weight of 0 times a logit of −inf counts as 0.
-        found.tilt, found.mass2 = torch.where(weight > 0, weight * below, 0.0).sum(1), weight.square().sum(1)
-        return found
 
     def __getitem__(self, index: Tensor) -> Partial:
         """Those of some of the states."""
@@ -75,17 +61,10 @@ class Partial:
         moment = mine[:, None] * self.moment + its[:, None] * other.moment
         mean = moment / mass.clamp(min=1e-300)[:, None]
         nearer = (self.ratio - 1).abs() <= (other.ratio - 1).abs()
-        return Partial(
-            peak,
-            top,
-            mass,
-            moment,
-            mine * (self.tilt + self.mass * mine_down) + its * (other.tilt + other.mass * its_down),
-            mine**2 * self.mass2 + its**2 * other.mass2,
-            mine * self.doubt + its * other.doubt,
-            mine * self.error_about(mean) + its * other.error_about(mean),
-            torch.where(nearer, self.ratio, other.ratio),
-        )
+        tilt = mine * (self.tilt + self.mass * mine_down) + its * (other.tilt + other.mass * its_down)
+        mass2, doubt = mine**2 * self.mass2 + its**2 * other.mass2, mine * self.doubt + its * other.doubt
+        error = mine * self.error_about(mean) + its * other.error_about(mean)
+        return Partial(peak, top, mass, moment, tilt, mass2, doubt, error, torch.where(nearer, self.ratio, other.ratio))
 
     def factor(self, peak: Tensor) -> tuple[Tensor, Tensor]:
         """e^(own peak − peak) and its logarithm, zeros where nothing was seen."""

@@ -20,10 +20,12 @@ from torch import Tensor
 from scorescope.empirical.integers import COLUMNS, integer_products
 from scorescope.empirical.products import Known, Products
 from scorescope.empirical.shelf import OUTWARD, Block, Shelf
+from scorescope.search.products import U64
 
 BASE = 254.0
 MOST = 4  # planes: beyond, float64 products are as soon made
 STEPS, ON_GRID = 255, 1e-3  # of a grid, and what of a step values on it may be off
+TOGETHER = 64  # vectors whose products the caches of a processor hold
 SAMPLED = 1 << 20  # values that tell whether there is one
 
 
@@ -112,7 +114,7 @@ def _grid(shelf: Shelf) -> tuple[Tensor, float] | None:
 
 
 class IntegerProducts(Products):
-    """Products of `levels` planes: one number for each vector and level."""
+    """Products of `levels` planes, added up to one number for each vector."""
 
     def __init__(self, vectors: Tensor, levels: int, rows: Rows, shelf: Shelf, label: int | None, memory: int) -> None:
         flat, shape = vectors.flatten(0, 1), vectors.shape[:2]
@@ -125,17 +127,23 @@ class IntegerProducts(Products):
             norm = left[a] + left[a + 1]  # of plane a, at most
             off = off + norm * rows.left[min(levels - a, len(rows.planes))]
             size = size + norm * (rows.left[0] + 2 * sum(rows.left[1:]))
-        scale = unit * rows.unit * BASE ** -torch.arange(levels, dtype=torch.float64, device=flat.device)
-        known = Known(scale.view(*shape, levels), *(v.view(shape) for v in (flat @ rows.base, size, off, rest)))
-        super().__init__(known, 4 if flat.shape[1] <= COLUMNS else 8, shelf, label, memory)
+        off = off + 8 * U64 * size  # what levels are rounded by when they become one number
+        known = Known((unit * rows.unit).view(*shape, 1), *(v.view(shape) for v in (flat @ rows.base, size, off, rest)))
+        super().__init__(known, 4 if levels == 1 and flat.shape[1] <= COLUMNS else 8, shelf, label, memory)
         self.fine, self.rows, self.levels, stack = levels == MOST, rows, levels, torch.stack(planes, 1)  # (P·R, L, d)
         self._planes = [shelf.mirror(stack) if mirrored else stack for mirrored in shelf.sides]
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:
-        assert block.part is not None, "planes are those of rows that stay in memory"
-        vectors, levels, planes = self._planes[mirrored], self.levels, self.rows.planes[: self.levels]
-        total = integer_products(vectors.flatten(0, 1), planes[0][block.part]).view(*vectors.shape[:2], -1)
-        for b, plane in enumerate(planes[1:], 1):
-            some = vectors[:, : levels - b]
-            total[:, b:] += integer_products(some.flatten(0, 1), plane[block.part]).view(*some.shape[:2], -1)
-        return total
+        rows = [plane[block.part] for plane in self.rows.planes[: self.levels]]
+        return torch.cat([self._added(some, rows) for some in self._planes[mirrored].split(TOGETHER)])
+
+    def _added(self, vectors: Tensor, rows: list[Tensor]) -> Tensor:
+        """Of some vectors (m, L, d) and all planes of the rows of a block: the levels of a product as one number."""
+        total = integer_products(vectors.flatten(0, 1), rows[0]).view(*vectors.shape[:2], -1)
+        for b, plane in enumerate(rows[1:], 1):
+            some = vectors[:, : self.levels - b]
+            total[:, b:] += integer_products(some.flatten(0, 1), plane).view(*some.shape[:2], -1)
+        one = total[:, -1] if self.levels == 1 else total[:, -1].double()
+        for level in reversed(range(self.levels - 1)):
+            one.div_(BASE).add_(total[:, level].double())
+        return one

@@ -89,7 +89,9 @@ class FloatProducts(Products):
         size, unit = vectors.norm(dim=2) * shelf.reach, torch.frexp(vectors.abs().amax(2))[1].double().exp2()
         off = (vectors.shape[2] + 4) * (U64 if fine else U32) * size
         self.fine, self.type = fine, torch.float64 if fine else torch.float32
-        super().__init__(Known(unit[..., None], torch.zeros_like(size), size, off, torch.zeros_like(size)), self.type.itemsize, shelf, label, memory)
+        super().__init__(
+            Known(unit[..., None], torch.zeros_like(size), size, off, torch.zeros_like(size)), self.type.itemsize, shelf, label, memory
+        )
         flat = (vectors / unit[..., None]).flatten(0, 1)
         self._vectors = [(shelf.mirror(flat) if mirrored else flat).to(self.type) for mirrored in shelf.sides]
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorescope.empirical.buffers import Buffers
 from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.shelf import Shelf
@@ -64,25 +65,19 @@ def _shared(states: States, shelf: Shelf, shared: Tensor, state: Tensor, row: Te
 
 def _few(states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tensor, given: tuple[Tensor, Tensor] | None = None) -> Partial:
     """States `wanted` with several rows each, or with the nearest row `given`: its squared distance and itself."""
-    slot, own, count = torch.searchsorted(wanted, state), states[wanted], len(wanted)
-    if shelf.exact and shelf.resident:
-        x = shelf.fetch(row)
-    else:
-        unique, place = row.unique(return_inverse=True)
-        x = shelf.fetch(unique)[place]
-    zero = torch.zeros(count, dtype=torch.float64, device=x.device)
-    last, infinite = torch.full((count,), LAST, device=x.device), zero + torch.inf
+    slot, own, x = torch.searchsorted(wanted, state), states[wanted], shelf.fetch(row)
+    last, zero = torch.full_like(wanted, LAST), torch.zeros(len(wanted), dtype=torch.float64, device=row.device)
     # A state's rows come with the one that is most likely the nearest first.
     nearest = x[slot.diff(prepend=slot[:1] - 1).nonzero().flatten()] if given is None else given[1]
-    gap, doubt, apart, far = _gaps(own, slot, x, nearest)
+    gap, doubt, apart, far = _gaps(own, slot, x, nearest, shelf.buffers)
     for _ in range(2):
         if given is not None or not bool((gap < 0).any()):
             break
-        least = infinite.scatter_reduce(0, slot, gap, "amin")
+        least = (zero + torch.inf).scatter_reduce(0, slot, gap, "amin")
         top = last.scatter_reduce(0, slot, torch.where(gap == least[slot], row, LAST), "amin")
         chosen = (row == top[slot]).nonzero().flatten()
         nearest = x[chosen[torch.argsort(slot[chosen])]]
-        gap, doubt, apart, far = _gaps(own, slot, x, nearest)
+        gap, doubt, apart, far = _gaps(own, slot, x, nearest, shelf.buffers)
     # The nearest row and its duplicates; of these the first of all processes is the first in the merge.
     top = last.scatter_reduce(0, slot, torch.where(gap == 0, row, LAST), "amin")
     weight = (-gap.clamp(min=-50)).exp()
@@ -91,30 +86,26 @@ def _few(states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tenso
     # Each weight is off by at most its own factor; ‖x − mean‖² from what both are away from the nearest row.
     off = torch.where(own.at_data[slot], 0.0, weight * torch.expm1(doubt))
     mean = moment / mass.clamp(min=1e-300)[:, None]
-    lean, beside = torch.linalg.vecdot(apart, mean.index_select(0, slot)) / weight.clamp(min=1e-300), mean.norm(dim=1)[slot]
+    means = torch.index_select(mean, 0, slot, out=shelf.buffers.take("middle", tuple(x.shape), x.dtype))
+    lean, beside = torch.linalg.vecdot(apart, means) / weight.clamp(min=1e-300), mean.norm(dim=1)[slot]
     away = (far**2 + 2 * lean + beside**2).clamp(min=0).sqrt() + 1e-7 * (far + beside)
     closest = torch.addcmul(own.z, own.alpha[:, None], nearest, value=-1).square_().sum(1) if given is None else given[0]
-    return Partial(
-        -0.5 * own.true_precision * closest,
-        top,
-        mass,
-        moment.addcmul_(mass[:, None], nearest - shelf.centre),
-        zero.index_add(0, slot, -torch.where(weight > 0, weight * gap, 0.0)),
-        zero.index_add(0, slot, weight.square()),
-        zero.index_add(0, slot, off),
-        2 * zero.index_add(0, slot, off * away),
-        zero + torch.inf,
-    )
+    peak, moment = -0.5 * own.true_precision * closest, moment.addcmul_(mass[:, None], nearest - shelf.centre)
+    below = torch.where(weight > 0, -weight * gap, 0.0)
+    tilt, mass2, doubt, error = (zero.index_add(0, slot, v) for v in (below, weight.square(), off, 2 * off * away))
+    return Partial(peak, top, mass, moment, tilt, mass2, doubt, error, zero + torch.inf)
 
 
-def _gaps(own: States, slot: Tensor, x: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _gaps(own: States, slot: Tensor, x: Tensor, nearest: Tensor, buffers: Buffers) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Logit of the nearest row minus that of row x (M, d), of states in `slot` (M,) with nearest rows (B, d), and a bound on its rounding.
 
     ‖z − αx‖² − ‖z − αx_k‖² = α⟨x_k − x, 2(z − αx_k) + α(x_k − x)⟩, in which near-ties cancel before they are squared. 0 at σ = 0. With
-    them x_k − x and its norm.
+    them x_k − x, until the next such call, and its norm.
     """
-    alpha, apart = own.alpha[:, None], nearest.index_select(0, slot).sub_(x)
-    middle = (2 * torch.addcmul(own.z, alpha, nearest, value=-1)).index_select(0, slot).addcmul_(alpha[slot], apart)
+    apart, middle = (buffers.take(name, tuple(x.shape), x.dtype) for name in ("apart", "middle"))
+    alpha, aside = own.alpha[:, None], 2 * torch.addcmul(own.z, own.alpha[:, None], nearest, value=-1)
+    torch.index_select(nearest, 0, slot, out=apart).sub_(x)
+    torch.index_select(aside, 0, slot, out=middle).addcmul_(alpha[slot], apart)
     far, scale = torch.linalg.vector_norm(apart, dim=1), 0.5 * own.alpha * own.true_precision
     entering = 8 * (own.z.norm(dim=1) + own.alpha * nearest.norm(dim=1))[slot] + 4 * own.alpha[slot] * far
     doubt = scale[slot] * far * U64 * ((x.shape[1] + 8) * torch.linalg.vector_norm(middle, dim=1) + entering)
@@ -129,7 +120,7 @@ def gaps_of(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ran
     found = torch.zeros_like(square)
     for part in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
         wanted, slot = state[part].unique(return_inverse=True)
-        found[part] = _gaps(states[wanted], slot, shelf.fetch(row[part]), nearest[wanted])[0]
+        found[part] = _gaps(states[wanted], slot, shelf.fetch(row[part]), nearest[wanted], shelf.buffers)[0]
     return found
 
 

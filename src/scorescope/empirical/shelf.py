@@ -167,10 +167,12 @@ class Shelf:
     def fetch(self, index: Tensor) -> Tensor:
         """Rows as they are (not centred), flat and float64, by index; exact."""
         if not (self.exact and self.resident):
-            return self.bank[index].reshape(len(index), self.bank.d).to(self.device, torch.float64)
+            unique, place = index.unique(return_inverse=True)
+            return self.bank[unique].reshape(len(unique), self.bank.d).to(self.device, torch.float64)[place]
         n = len(self.bank.rows)
         mirrored = index >= n
-        x = self._kept[0].index_select(0, self._place[index - mirrored * n - self.own.start]).double()
+        room = self.buffers.take("gathered", (len(index), self.bank.d), torch.float32)
+        x = torch.index_select(self._kept[0], 0, self._place[index - mirrored * n - self.own.start], out=room).double()
         if bool(mirrored.any()):
             x[mirrored] = self.mirror(x[mirrored])
         return x

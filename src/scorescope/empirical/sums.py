@@ -2,7 +2,8 @@
 
 weights    w_j = exp(logit_j − start), with a start that follows the largest logit so far, at most LAG behind
 float32    a sum of 64 products is off by at most 64·2⁻²⁴·Σ w‖x‖; eight such sums are added in float32, these in float64
-integers   of rows on a grid: a tile's weights as three planes of 8 bits, or four where these leave much; what is left is summed, and bounds it
+integers   of rows on a grid: a tile's weights as three planes of 8 bits, or four where these leave much; what is left bounds the error
+few        where few of a tile's rows hold all weight but a share that is known, these are gathered, 64 at a time in float32
 """
 
 from __future__ import annotations
@@ -62,9 +63,7 @@ class Sums:
         rows: How many there are in all processes.
     """
 
-    def __init__(
-        self, logits: Logits, which: Tensor, summed: Tensor, double: bool, grid: Rows | None, share: float, rows: int
-    ) -> None:
+    def __init__(self, logits: Logits, which: Tensor, summed: Tensor, double: bool, grid: Rows | None, share: float, rows: int) -> None:
         self.logits, self.states, self.which, self.summed = logits, logits.family.states, which, summed
         self.double, self.grid, self.share, self.rows, self.shelf = double, grid, share, rows, logits.products.shelf
         device, count, d = which.device, len(which), self.states.d
@@ -136,21 +135,16 @@ class Sums:
         many = self._add_few(weight, tile, moment)
         add, most = (self._add_whole, TOGETHER) if self.grid else (self._add_single, len(weight))
         for some in many.split(most) if len(many) else ():
-            if len(some) == len(weight):
-                add(weight, tile, moment, some)
-            else:
-                part = moment[some]
-                add(weight[some], tile, part, some)
-                moment[some] = part
+            part = moment[some]
+            add(weight[some], tile, part, some)
+            moment[some] = part
 
     def _add_few(self, weight: Tensor, tile: Tile, moment: Tensor) -> Tensor:
         """Σ w x of those states of which few rows of a tile hold all weight but a share that can be lost; the others are returned."""
-        n = weight.shape[1]
-        allowed = self.mass * (self.share / self.rows)
+        n, allowed = weight.shape[1], self.mass * (self.share / self.rows)
         below = weight <= (CUT * allowed)[:, None]
         lost = torch.where(below, weight, 0.0).sum(1).double()
-        few = (n - below.sum(1) <= SPARSE * n) & (lost <= n * allowed)
-        which = few.nonzero().flatten()
+        which = (few := (n - below.sum(1) <= SPARSE * n) & (lost <= n * allowed)).nonzero().flatten()
         self.loss[which] += 1.001 * lost[which]
         state, column = (~below if len(which) == len(few) else ~below[which]).nonzero(as_tuple=True)
         if len(state):
@@ -225,15 +219,7 @@ class Sums:
         down = torch.where(none, 1.0, torch.exp(self.start - self.peak))
         high = torch.where(none, 0.0, self.peak - self.start)
         constant = states.shell[which] - 0.5 * states.precision[which] * states.norm[which] ** 2
-        mass = down * self.mass
-        return Partial(
-            torch.where(none, -torch.inf, self.peak + constant),
-            self.top,
-            mass,
-            moment * down[:, None],
-            down * (self.tilt - high * self.mass),
-            down**2 * self.mass2,
-            mass * (off + deep + rows * U64 + torch.expm1((2 * tilt * shelf.reach).clamp(max=50))),
-            mass * bound,
-            torch.full_like(mass, torch.inf),
-        )
+        mass, peak = down * self.mass, torch.where(none, -torch.inf, self.peak + constant)
+        doubt = mass * (off + deep + rows * U64 + torch.expm1((2 * tilt * shelf.reach).clamp(max=50)))
+        sums = mass, moment * down[:, None], down * (self.tilt - high * self.mass), down**2 * self.mass2
+        return Partial(peak, self.top, *sums, doubt, mass * bound, torch.full_like(mass, torch.inf))

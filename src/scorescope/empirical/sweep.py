@@ -19,7 +19,7 @@ from scorescope.empirical.states import States
 from scorescope.empirical.walk import SLACK, Walk, level
 from scorescope.schedule import Schedule
 
-TOGETHER = 16  # timesteps of one chunk, unless the rows come from disk
+TOGETHER = 32  # timesteps of one chunk, unless the rows come from disk
 SETTLED = 96  # rows with which a pair enters its walk
 SHARE = 0.2  # of the states to which many rows must matter for as many to be expected of the next ones
 
