@@ -58,10 +58,11 @@ class Engine:
     @cached_property
     def planes(self) -> Rows | None:
         """The rows as integers, where products of these are the faster ones and memory holds them; so in all processes, or in none."""
-        each = 4 + (1 if self.shelf.bank.rows.dtype == np.uint8 else MOST)  # bytes of a value, with those of float32
+        most = MOST if MOST * (MOST + 1) // 2 * self.costs.integer < self.costs.double else LEVELS["coarse"]
+        each = 4 + (1 if self.shelf.bank.rows.dtype == np.uint8 else most)  # bytes of a value, with those of float32
         fits = self.shelf.resident and each * len(self.shelf.own) * self.shelf.bank.d <= self.shelf.memory * 3 // 4
         slower = not fits or self.costs.integer >= self.costs.single
-        return None if bool(self.ranks.any(torch.tensor(slower, device=self.shelf.device))) else Rows.of(self.shelf)
+        return None if bool(self.ranks.any(torch.tensor(slower, device=self.shelf.device))) else Rows.of(self.shelf, most)
 
     @cached_property
     def grid(self) -> Rows | None:

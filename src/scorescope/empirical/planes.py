@@ -60,8 +60,8 @@ class Rows:
     left: list[float]
 
     @staticmethod
-    def of(shelf: Shelf) -> Rows:
-        """On their grid, if they have one, else around their mean."""
+    def of(shelf: Shelf, most: int) -> Rows:
+        """On their grid, if they have one, else in `most` planes around their mean."""
         grid = _grid(shelf)
         found = None if grid is None else Rows._split(shelf, *grid, 1)
         # A few values may lie beside a grid that all others share.
@@ -71,7 +71,7 @@ class Rows:
             widest = max((float((shelf.double(block) - base).abs().amax()) for block in shelf.blocks(None)), default=0.0)
             # The same in all processes, so that equal rows have equal planes.
             widest = float(shelf.ranks.largest(torch.tensor(widest, dtype=torch.float64, device=shelf.device)))
-            found = Rows._split(shelf, base, widest / 127 or 1.0, MOST)
+            found = Rows._split(shelf, base, widest / 127 or 1.0, most)
         left = shelf.ranks.largest(torch.tensor(found.left, dtype=torch.float64, device=shelf.device))
         return Rows(found.base, found.unit, found.planes, left.tolist())
 
@@ -86,9 +86,9 @@ class Rows:
                 own[block.part] = plane
         return Rows(base, unit, kept, left.tolist())
 
-    def count(self, levels: int) -> int:
-        """Products of planes that `levels` take."""
-        return sum(min(levels - a, len(self.planes)) for a in range(levels))
+    def count(self, levels: int) -> float:
+        """Products of planes that `levels` take; inf where there are not as many planes, and the rows do not lie on a grid."""
+        return torch.inf if 1 < len(self.planes) < levels else sum(min(levels - a, len(self.planes)) for a in range(levels))
 
 
 def _grid(shelf: Shelf) -> tuple[Tensor, float] | None:

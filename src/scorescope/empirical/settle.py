@@ -99,8 +99,7 @@ def _few(states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tenso
 def _gaps(own: States, slot: Tensor, x: Tensor, nearest: Tensor, buffers: Buffers) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Logit of the nearest row minus that of row x (M, d), of states in `slot` (M,) with nearest rows (B, d), and a bound on its rounding.
 
-    ‖z − αx‖² − ‖z − αx_k‖² = α⟨x_k − x, 2(z − αx_k) + α(x_k − x)⟩, in which near-ties cancel before they are squared. 0 at σ = 0. With
-    them x_k − x, until the next such call, and its norm.
+    ‖z − αx‖² − ‖z − αx_k‖² = α⟨x_k − x, 2(z − αx_k) + α(x_k − x)⟩, in which near-ties cancel; with them x_k − x, for now, and its norm.
     """
     apart, middle = (buffers.take(name, tuple(x.shape), x.dtype) for name in ("apart", "middle"))
     alpha, aside = own.alpha[:, None], 2 * torch.addcmul(own.z, own.alpha[:, None], nearest, value=-1)
