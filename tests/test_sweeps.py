@@ -10,6 +10,7 @@ import torch
 
 import scorescope as ss
 from scorescope.empirical import shelf as shelves
+from scorescope.empirical import sweep as sweeps
 from scorescope.empirical.engine import FEW_ROWS, SUMMED, WHOLE
 from tests.definition import agrees, bank_of, definition, state_of, unresolved
 
@@ -104,6 +105,7 @@ def test_both_sweeps_match_the_definition(kind, options, tolerance):
 def test_every_path_is_taken(kind, n, monkeypatch, each_arithmetic):
     """With 9,000 rows, more than one block has, too."""
     monkeypatch.setattr(shelves, "BLOCK", 4096 * 48)
+    monkeypatch.setattr(sweeps, "TOGETHER", 16)
     bank = bank_of(kind, n)
     truth = ss.EmpiricalScore(bank)
     path = WHOLE if kind == "bytes noise" and each_arithmetic == "integers" else SUMMED

@@ -94,12 +94,12 @@ class Rows:
 def _grid(shelf: Shelf) -> tuple[Tensor, float] | None:
     """The middle and the step of a grid of 256 values on which a sample of the rows lies; of bytes, 128 is the middle."""
     rows, d = shelf.bank.rows, shelf.bank.d
-    some = np.linspace(0, len(rows) - 1, max(1, min(len(rows), SAMPLED // d))).astype(np.int64)
-    values = np.unique(shelf.bank.decode(shelf.bank.stored_at(some)).astype(np.float64))
-    if shelf.bank.rows.dtype == np.uint8:
-        low, high = shelf.bank.decode(np.array([0, 255], np.uint8)).astype(np.float64).tolist()
-        step = (high - low) / STEPS
+    if rows.dtype == np.uint8:
+        values = shelf.bank.decode(np.arange(STEPS + 1).astype(np.uint8)).astype(np.float64)
+        low, step = float(values[0]), float(values[-1] - values[0]) / STEPS
     else:
+        some = np.linspace(0, len(rows) - 1, max(1, min(len(rows), SAMPLED // d))).astype(np.int64)
+        values = np.unique(shelf.bank.decode(shelf.bank.stored_at(some)).astype(np.float64))
         gaps = np.diff(values)
         gaps = gaps[gaps > 1e-6 * max(np.abs(values).max(initial=0.0), 1e-30)]
         if not len(gaps) or len(values) > 2 * (STEPS + 1):
@@ -109,7 +109,7 @@ def _grid(shelf: Shelf) -> tuple[Tensor, float] | None:
     away = (values - low) / step
     if away.max() > STEPS + ON_GRID or np.abs(away - np.round(away)).max() > ON_GRID:
         return None
-    middle = low + step * (128 if shelf.bank.rows.dtype == np.uint8 else (round(float(away.max())) + 1) // 2)
+    middle = low + step * (128 if rows.dtype == np.uint8 else (round(float(away.max())) + 1) // 2)
     return torch.full((d,), middle, dtype=torch.float64, device=shelf.device) - shelf.centre, step
 
 

@@ -84,7 +84,7 @@ def _few(states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tenso
     mass = zero.index_add(0, slot, weight)
     moment = -torch.zeros_like(nearest).index_add_(0, slot, apart.mul_(weight[:, None]))  # relative to the nearest row
     # Each weight is off by at most its own factor; ‖x − mean‖² from what both are away from the nearest row.
-    off = torch.where(own.at_data[slot], 0.0, weight * torch.expm1(doubt))
+    off = torch.where(doubt < 1, weight * torch.expm1(doubt), (doubt - gap).clamp(max=50).exp()).masked_fill_(own.at_data[slot], 0.0)
     mean = moment / mass.clamp(min=1e-300)[:, None]
     means = torch.index_select(mean, 0, slot, out=shelf.buffers.take("middle", tuple(x.shape), x.dtype))
     lean, beside = torch.linalg.vecdot(apart, means) / weight.clamp(min=1e-300), mean.norm(dim=1)[slot]
@@ -109,7 +109,7 @@ def _gaps(own: States, slot: Tensor, x: Tensor, nearest: Tensor, buffers: Buffer
     entering = 8 * (own.z.norm(dim=1) + own.alpha * nearest.norm(dim=1))[slot] + 4 * own.alpha[slot] * far
     doubt = scale[slot] * far * U64 * ((x.shape[1] + 8) * torch.linalg.vector_norm(middle, dim=1) + entering)
     gap = scale[slot] * torch.linalg.vecdot(apart, middle)
-    return gap.masked_fill_(own.at_data[slot], 0.0), doubt.clamp_(max=50), apart, far
+    return gap.masked_fill_(own.at_data[slot], 0.0), doubt.clamp_(max=1e300), apart, far
 
 
 def gaps_of(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ranks) -> Tensor:
