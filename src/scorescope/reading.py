@@ -64,6 +64,7 @@ SOME_BETTER, SOME_FAR, SOME_SPILL = 1.03, 2.0, 0.01  # from where on a caution i
 TENTH = 0.1  # of the range of the rows, by which a value must lie outside to count
 LATENT = 0.18215  # by which the latents of Stable Diffusion's first autoencoder are multiplied
 SHOWN = 6  # readings in a table
+ROUNDING = 1e-4  # by which errors of one network that is read in two ways may differ
 ROUNDS = 3  # in each, one thing more is read in another way
 
 PREDICTIONS = {"x": "x", "eps": "ε", "v": "v", "score": "score"}
@@ -428,7 +429,10 @@ class _Check:
                 break
         lines = [Line(_name(*key), self._option(*key), found[key], key == present) for key in found]
         lines += [Line(option, option, value) for option, value in rivals.items()]
-        return self._judged(tuple(sorted(lines, key=lambda line: (line.quality, not line.present))), levels)
+        # Two readings can be one network said in two ways, whose errors differ by rounding: what is simpler to say comes first.
+        least = min(line.quality for line in lines) * (1 + ROUNDING)
+        lines.sort(key=lambda line: (max(line.quality, least), not line.present, line.option not in rivals, line.quality))
+        return self._judged(tuple(lines), levels)
 
     def _option(self, prediction: str, view: View) -> str:
         """What to say to read it so."""
