@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from scorescope.search.products import full_precision
+from scorescope.search.products import full_precision, product, seconds
 
 COLUMNS = (1 << 15) - 8  # products of so many int8 add up to less than 2²⁹: four such sums fit an int32
-VALUES, TIMES = 1024, 3  # of the vectors whose products are timed, and how often these are
+VALUES = 1024  # of the vectors whose products are timed
 
 
 @dataclass(frozen=True)
@@ -26,17 +25,15 @@ class Costs:
 
 @cache
 def costs_of(device: torch.device, threads: int) -> Costs:
-    """Measured once in a process, with so many threads: the best of three. Only what is the faster way hangs on them, no answer."""
-    found, sizes = list[float](), (128, 1024) if device.type == "cpu" else (256, 1 << 14)
-    for dtype in (torch.float32, torch.float64, torch.int8) if exact(device) else (torch.float32, torch.float64):
-        a, b = (torch.ones(n, VALUES, device=device, dtype=dtype) for n in sizes)
-        taken = []
-        for _ in range(TIMES):
-            begin = time.perf_counter()
-            with full_precision(device):
-                (integer_products(a, b) if dtype == torch.int8 else a @ b.T)[0, 0].item()
-            taken.append(time.perf_counter() - begin)
-        found.append(min(taken))
+    """Measured once in a process, with so many threads. Only what is the faster way hangs on them, no answer."""
+    sizes, kinds = (128, 1024) if device.type == "cpu" else (256, 1 << 14), {torch.float32: product, torch.float64: lambda a, b: a @ b.T}
+    if exact(device):
+        kinds[torch.int8] = integer_products
+    found = []
+    with full_precision(device):
+        for dtype, make in kinds.items():
+            a, b = (torch.ones(n, VALUES, device=device, dtype=dtype) for n in sizes)
+            found.append(seconds(lambda make=make, a=a, b=b: make(a, b)[0, 0].item()))
     return Costs(*found, *[torch.inf] * (3 - len(found)))
 
 
@@ -66,6 +63,8 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
         return _padded(a, b)
     if a.shape[1] <= 1:  # answered wrongly by oneDNN
         return a.int() @ b.int().T
+    if len(a) < len(b) and b.is_contiguous():  # what stands to the right is put in another order first
+        return torch._int_mm(b, a.T).T
     return torch._int_mm(a.contiguous(), b.T)
 
 

@@ -20,7 +20,7 @@ from scorescope.empirical.partial import LAST
 from scorescope.empirical.settle import squares
 from scorescope.empirical.shelf import Shelf
 from scorescope.empirical.states import States
-from scorescope.search.products import U32, full_precision
+from scorescope.search.products import U32, full_precision, product
 
 VALUES = 1 << 19  # logits of one step: what the caches of a processor hold
 LOT = 256  # rows that are outlined at a time
@@ -60,7 +60,7 @@ class Seen:
 
 
 class Outlines:
-    """Of one's own rows: the first coordinates, ‖x‖²/2, and the norms of the bands, float32, in stored order.
+    """Of one's own rows: the first coordinates with ‖x‖²/2, and the norms of the bands, float32, in stored order.
 
     Attributes:
         least: α/σ from which on it is worth looking.
@@ -70,13 +70,13 @@ class Outlines:
         self.shelf = shelf
         with full_precision(shelf.device):
             self.axes = Axes.of(shelf.bank.shape, self._energy())
-            self.table = torch.empty(len(shelf.own), self.axes.width + 1, dtype=torch.float32, device=shelf.device)
             kept = self.axes.kept
+            self.tables = [torch.empty(len(shelf.own), width, dtype=torch.float32, device=shelf.device) for width in (kept + 1, BANDS)]
             for block in shelf.blocks(None):
                 place = block.index - shelf.own.start
                 for index, x, square in zip(place.split(LOT), shelf.single(block).split(LOT), block.square.split(LOT), strict=True):
                     first, bands = self.axes.outline(x).split([kept, BANDS], 1)
-                    self.table[index] = torch.cat([first, square[:, None].float() / 2, bands], 1)
+                    self.tables[0][index], self.tables[1][index] = torch.cat([first, square[:, None].float() / 2], 1), bands
             self.least = self._worth()
 
     def _energy(self) -> Tensor:
@@ -136,7 +136,7 @@ class Outlines:
         top = torch.full((len(states),), LAST, dtype=torch.int64, device=device)
         blocks = list(self._blocks(rows, len(states)))
         for mirrored, index, logit in blocks:
-            torch.mm(sides[mirrored], self._rows(index)[:, : kept + 1].T, out=logit)
+            logit.copy_(product(sides[mirrored], self._rows(0, index)))
             most = logit.amax(1)
             better = (most > best).nonzero().flatten()
             if len(better):
@@ -150,7 +150,7 @@ class Outlines:
         found: list[tuple[Tensor, Tensor, Tensor]] = [(top[:0], top[:0], best[:0])]
         used = torch.zeros_like(top)
         for mirrored, index, logit in blocks:
-            logit.addmm_(bands, self._rows(index)[:, kept + 1 :].T)
+            logit.addmm_(bands, self._rows(1, index).T)
             hit = ((logit.amax(1) >= floor) & (used <= few)).nonzero().flatten()
             if len(hit):
                 which, column = (logit[hit] >= floor[hit, None]).nonzero(as_tuple=True)
@@ -177,13 +177,13 @@ class Outlines:
         size = states.slope * states.norm * reach
         return size * (unit + 2 * self.axes.off) + states.curve * reach**2 * unit + 1e-12 * states.precision * states.norm**2 + 1e-6
 
-    def _rows(self, index: Tensor) -> Tensor:
-        """Outlines of stored rows that follow each other, or do not."""
-        first = int(index[0]) - self.shelf.own.start
+    def _rows(self, which: int, index: Tensor) -> Tensor:
+        """One of the tables of stored rows that follow each other, or do not."""
+        table, first = self.tables[which], int(index[0]) - self.shelf.own.start
         if int(index[-1]) - int(index[0]) == len(index) - 1:
-            return self.table[first : first + len(index)]
-        room = self.shelf.buffers.take("outlines", (len(index), self.table.shape[1]), torch.float32)
-        return torch.index_select(self.table, 0, index - self.shelf.own.start, out=room)
+            return table[first : first + len(index)]
+        room = self.shelf.buffers.take("outlines", (len(index), table.shape[1]), torch.float32)
+        return torch.index_select(table, 0, index - self.shelf.own.start, out=room)
 
     def _blocks(self, rows: Tensor, states: int) -> Iterator[tuple[bool, Tensor, Tensor]]:
         """(mirrored, (n,) of the stored rows, room for their logits (states, n))."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scorescope.empirical.family import Family
 from scorescope.empirical.shelf import Block, Shelf
-from scorescope.search.products import U32, U64
+from scorescope.search.products import U32, U64, product
 
 VALUES = 1 << 19  # logits of one step: what the caches of a processor hold
 
@@ -97,6 +97,8 @@ class FloatProducts(Products):
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:
         x, flat = self.shelf.double(block) if self.fine else self.shelf.single(block), self._vectors[mirrored]
+        if not self.fine:
+            return product(flat, x)
         shape = (len(flat), len(x))
         room = torch.empty(shape, dtype=self.type, device=x.device) if self.keeps else self.shelf.buffers.take("products", shape, self.type)
         return torch.mm(flat, x.T, out=room)

@@ -19,7 +19,7 @@ from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.planes import BASE, Rows
 from scorescope.empirical.products import Logits, Tile
 from scorescope.empirical.ranks import Ranks
-from scorescope.search.products import U32, U64
+from scorescope.search.products import U32, U64, product
 
 RUN, RUNS = 64, 8  # rows of a product; such products that float32 adds up before float64 takes over
 DEEP = 32.0  # nats below the start beyond which weights in float32 are not vouched for one by one
@@ -157,14 +157,12 @@ class Sums:
 
     def _add_single(self, weight: Tensor, tile: Tile, moment: Tensor, which: Tensor) -> None:
         """Σ w x of one tile, for the states `which`."""
-        shape, buffers = tuple(moment.shape), self.shelf.buffers
-        room, more = (buffers.take(name, shape, torch.float32) for name in ("moment", "more"))
         for some, rows in zip(weight.split(RUN * RUNS, 1), self.shelf.single(tile.block).split(RUN * RUNS), strict=True):
             (first, *others), (x, *rest) = some.split(RUN, 1), rows.split(RUN)
-            torch.mm(first, x, out=room)
+            total = product(first, x.T)
             for w, x in zip(others, rest, strict=True):
-                room += torch.mm(w, x, out=more)
-            moment += room
+                total += product(w, x.T)
+            moment += total
 
     def _add_whole(self, weight: Tensor, tile: Tile, moment: Tensor, which: Tensor) -> None:
         """Σ w q·unit of one tile, for the states `which`: x = base + q·unit."""

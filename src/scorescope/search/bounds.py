@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorescope.search.products import U32, U64
+from scorescope.search.products import U32, U64, product
 
 TINY = 1e-30  # more than what underflow takes from a sum in units of the rows
 
@@ -55,7 +55,7 @@ class Points:
 
     def products(self, rows: Tensor) -> Tensor:
         """Lower bounds (B, n) float32 of G for the `columns` of rows."""
-        return self.left @ rows.T
+        return product(self.left, rows)
 
     def limit(self, distance: Tensor) -> Tensor:
         """No row is within `distance` (B,) whose product is above this (B,) float32."""

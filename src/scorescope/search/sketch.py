@@ -23,7 +23,7 @@ from torch import Tensor
 
 from scorescope.rows.bank import Bank
 from scorescope.search.bounds import Points
-from scorescope.search.products import U32, U64
+from scorescope.search.products import U32, U64, product
 from scorescope.search.units import Units
 
 LENGTHS = (45, 64, 96, 128, 192, 256)  # axes; a sketch has a coordinate more
@@ -75,7 +75,7 @@ class Axes:
         inside = torch.zeros(len(x), self.axes.shape[1], dtype=torch.float64, device=x.device)
         square = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for piece, axes in zip(x.split(PIECE, 1), self.short.split(PIECE), strict=True):
-            inside += piece @ axes
+            inside += product(piece, axes.T)
             square += piece.norm(dim=1).double().square()
         gamma, root = (PIECE + 16) * U32 / (1 - (PIECE + 16) * U32), inside.shape[1] ** 0.5
         found = _with_rest(inside, square)
@@ -184,7 +184,7 @@ def squares(a: Tensor, b: Tensor) -> Tensor:
     """Squared distances (m, n) float32 of rows (m, w) to rows (n, w): one product."""
     one_a, one_b = torch.ones_like(a[:, :1]), torch.ones_like(b[:, :1])
     left = torch.cat([-2 * a, one_a, a.square().sum(1, keepdim=True)], 1)
-    return left @ torch.cat([b, b.square().sum(1, keepdim=True), one_b], 1).T
+    return product(left, torch.cat([b, b.square().sum(1, keepdim=True), one_b], 1))
 
 
 def limit_of(distance: float, columns: int, reach: float) -> float:
