@@ -9,7 +9,7 @@ import torch
 import scorescope as ss
 from scorescope.empirical import integers, score
 from scorescope.empirical.family import alone, pairs, trajectories
-from scorescope.empirical.planes import BASE, MOST, split
+from scorescope.empirical.planes import BASE, MOST, IntegerProducts, enough, split
 from scorescope.empirical.states import States
 from scorescope.errors import InputError
 from scorescope.search.products import U32, U64
@@ -162,9 +162,30 @@ def test_logits_are_as_near_as_they_say(kind, look, flips):
             common = 0.5 * (off.amax(1) + off.amin(1))
             error = logits.error(unit) + 1e-14 * exact.abs().amax(1)
             assert bool((off.sub(common[:, None]).abs().amax(1) <= error).all()), family.vectors.shape
-    finer = [float(truth.engine.logits(alone(states), None, one).error(U64).max()) for one in ("quick", "coarse", "fine")]
+    family = pairs(x, eps, states, everyone)  # of single states no more planes are made than these need
+    finer = [float(truth.engine.logits(family, None, one).error(U64).max()) for one in ("quick", "coarse", "fine")]
     if "white" not in kind:  # whose states are as noisy, but rows have few values
         assert finer[0] > 20 * finer[1] > 400 * finer[2]
+
+
+@pytest.mark.parametrize("kind", ["gauss", "bytes", "tiny"])
+def test_as_many_planes_are_made_as_logits_need(kind):
+    bank = bank_of(kind, 80)
+    truth = ss.EmpiricalScore(bank, arithmetic="integers")
+    t = torch.tensor([0.02, 0.4, 0.9, 0.999, 1 - 1e-7], dtype=torch.float64)
+    z = (1 - t)[:, None] * bank[np.arange(5)].flatten(1) + t[:, None] * torch.randn(5, bank.d, generator=torch.Generator().manual_seed(0))
+    family = alone(truth._states(z, t))
+    rows, allowed = truth.engine.planes, 1e-4 / family.used
+    levels = enough(family.vectors, allowed, rows)[:, 0].tolist()
+    assert levels == sorted(levels, reverse=True)
+    assert levels[-1] == 1
+    assert levels[0] == MOST or kind == "tiny"
+    for some, count in enumerate(levels):
+        one = alone(family.states[slice(some, some + 1)])
+        known = [IntegerProducts(one.vectors, torch.tensor([[n]]), True, rows, truth.shelf, None, 0).known for n in range(1, MOST + 1)]
+        missed = [float((k.off + k.rest * truth.shelf.reach) / allowed[some]) for k in known]
+        assert missed[count - 1] < 3 or count == MOST
+        assert count == 1 or missed[count - 2] > 0.3
 
 
 @pytest.mark.parametrize(("kind", "d"), [("gauss", 1), ("bytes black and white", 2)])

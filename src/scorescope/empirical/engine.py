@@ -20,7 +20,7 @@ from scorescope.empirical.family import Family, alone
 from scorescope.empirical.integers import Costs
 from scorescope.empirical.outline import Outlines, able
 from scorescope.empirical.partial import Partial
-from scorescope.empirical.planes import MOST, IntegerProducts, Rows
+from scorescope.empirical.planes import MOST, IntegerProducts, Rows, enough
 from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.products import FloatProducts, Logits, Products
 from scorescope.empirical.ranks import Ranks
@@ -35,9 +35,10 @@ GUESS = 0.1  # share of the radius that a posterior mean is assumed to have unti
 FINE = 3e-6  # a tighter tolerance than this is left to float64
 BUSY = 2  # single states, times what a transform of a row costs beside a product with it, after which outlines are made
 OUTLINED = "few rows by their outlines, float64 differences"
+MISSED = 0.05  # of what is dropped, that products of one vector may miss of a logit
 LEVELS = {"quick": 1, "coarse": 2, "fine": MOST}  # planes that tell rows apart, that do so as float32 does, and for the weights of sums
 FEW_ROWS, SUMMED, WHOLE = "few rows, float64 differences", "all rows, float32 sums", "all rows, sums of integers"
-ALL_DOUBLE = "all rows, float64"
+ALL_DOUBLE, AGAIN = "all rows, float64", {"fine": "again, each alone", "double": "again, all rows, float64"}
 
 
 class Engine:
@@ -112,9 +113,11 @@ class Engine:
         # What a class may keep is its share: sweeps of all classes go side by side.
         memory, planes = 0 if once else self.shelf.memory // 4 * self.rows(label) // self.rows(None), self.planes
         if kind in LEVELS and planes and not (kind == "fine" and self.tolerance < FINE):
-            faster = self.costs.double if kind == "fine" else self.costs.single
-            if planes.count(LEVELS[kind]) * self.costs.integer < faster:
-                return IntegerProducts(family.vectors, LEVELS[kind], planes, self.shelf, label, memory)
+            fine, levels = kind == "fine", torch.full(family.vectors.shape[:2], LEVELS[kind], device=self.shelf.device)
+            if fine and family.used is not None:  # no more planes than what is missed asks for
+                levels = self.ranks.largest(enough(family.vectors, self.tolerance * GUESS * MISSED / family.used.clamp(min=1e-300), planes))
+            if planes.count(levels) * self.costs.integer < levels.numel() * (self.costs.double if fine else self.costs.single):
+                return IntegerProducts(family.vectors, levels, fine, planes, self.shelf, label, memory)
         return FloatProducts(family.vectors, kind in ("fine", "double"), self.shelf, label, memory)
 
     def logits(self, family: Family, label: int | None, kind: str, once: bool = False) -> Logits:
@@ -145,7 +148,7 @@ class Engine:
                 total.put(some, part)
                 which = which[(many | many_near | states.steep)[which]]
         self._many_alone(states, label, total, many, many_near)
-        return self.checked(self.merged(total, states), states, label)
+        return self.checked(self.merged(total, states), states, label, shared=False)
 
     def _close(self, states: States, which: Tensor, label: int | None, total: Partial) -> Tensor:
         """Put into `total` what outlines tell of the states `which`; those to which they leave many rows are returned."""
@@ -215,9 +218,9 @@ class Engine:
         summed = many[which]
         total.put(which[summed], part[summed])
 
-    def _summed(self, logits: Logits, which: Tensor, summed: Tensor, double: bool = False) -> Partial:
+    def _summed(self, logits: Logits, which: Tensor, summed: Tensor, again: str = "") -> Partial:
         """Partials of the states `which` of a family from all rows, with their r*; those that are not `summed` have r* alone."""
-        double = double or self.tolerance < FINE
+        double = again == "double" or self.tolerance < FINE
         grid = None if double else self.grid
         far = max(2 * self.shelf.reach, grid.left[0] if grid else 0.0, 1e-30)
         share = self.tolerance * GUESS * self.shelf.bank.radius / (4 * far)
@@ -225,23 +228,27 @@ class Engine:
         part = sums.run(self.ranks)
         state, row = sums.nearest.pairs(torch.arange(len(which), device=which.device))
         ratios(logits.family.states[which], self.shelf, state, row, part.ratio)
-        self.work[ALL_DOUBLE if double else WHOLE if grid else SUMMED] += int(summed.sum())
+        self.work[AGAIN[again] if again else ALL_DOUBLE if double else WHOLE if grid else SUMMED] += int(summed.sum())
         return part
 
-    def checked(self, total: Partial, states: States, label: int | None) -> Posterior:
-        """The posterior, after another look, all in float64, at those whose bound is too wide."""
+    def checked(self, total: Partial, states: States, label: int | None, shared: bool = True) -> Posterior:
+        """The posterior, after another look at those whose bound is too wide: what is `shared` by each alone, then all in float64."""
         count, shape = self.rows(label), self.shelf.bank.shape
         result = total.posterior(states, count, shape)
-        size = torch.linalg.vector_norm(result.mean.flatten(1), dim=1)
-        size = size.clamp(max=self.shelf.bank.radius, min=1e-3 * self.shelf.bank.radius)
-        wide = (result.error_bound > self.tolerance * size) & ~states.steep  # which were asked as exactly as can be
-        which = self.ranks.any(wide).nonzero().flatten()
-        for some in which.split(256) if len(which) else ():
-            self.work["again, all rows, float64"] += len(some)
-            own, every = states[some], torch.arange(len(some), device=some.device)
-            part = self._summed(self.logits(alone(own), label, "double", once=True), every, every >= 0, double=True)
-            part.ratio = torch.where((part.ratio - 1).abs() < (total.ratio[some] - 1).abs(), part.ratio, total.ratio[some])
-            better = self.merged(part, own).posterior(own, count, shape)
-            keep = better.error_bound < result.error_bound[some]
-            better[keep.nonzero().flatten()].scatter_to(result, some[keep])
+        which = torch.arange(len(states), device=states.z.device)
+        for kind in ("fine", "double") if shared and self.tolerance >= FINE else ("double",):
+            which = which[self.ranks.any(self._wide(result, states)[which])]
+            for some in which.split(256) if len(which) else ():
+                own, every = states[some], torch.arange(len(some), device=some.device)
+                part = self._summed(self.logits(alone(own), label, kind, once=True), every, every >= 0, kind)
+                part.ratio = torch.where((part.ratio - 1).abs() < (total.ratio[some] - 1).abs(), part.ratio, total.ratio[some])
+                better = self.merged(part, own).posterior(own, count, shape)
+                keep = better.error_bound < result.error_bound[some]
+                better[keep.nonzero().flatten()].scatter_to(result, some[keep])
         return result
+
+    def _wide(self, result: Posterior, states: States) -> Tensor:
+        """(B,) whether the bound is wider than was asked for; steep states were asked as exactly as can be."""
+        radius = self.shelf.bank.radius
+        size = torch.linalg.vector_norm(result.mean.flatten(1), dim=1).clamp(max=radius, min=1e-3 * radius)
+        return (result.error_bound > self.tolerance * size) & ~states.steep

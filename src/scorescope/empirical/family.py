@@ -26,6 +26,7 @@ class Family:
         coefficients: (P, T, R) float64.
         rest: (B,) bound on the norm of what these leave of a state.
         place: (P,) where the products of a group are among those of all groups, unless in order.
+        used: (P, R) the largest slope·|C| of a vector, unless other states have the same vectors.
     """
 
     states: States
@@ -33,13 +34,14 @@ class Family:
     coefficients: Tensor
     rest: Tensor
     place: Tensor | None = None
+    used: Tensor | None = None
 
 
 def alone(states: States) -> Family:
     """States as groups of one."""
     ones = torch.ones(len(states), 1, 1, dtype=torch.float64, device=states.z.device)
     rest = 2.0**-52 * (states.norm + states.alpha * states.centre.norm())
-    return Family(states, states.centred[:, None], ones, rest)
+    return Family(states, states.centred[:, None], ones, rest, used=states.slope[:, None])
 
 
 def pairs(x: Tensor, eps: Tensor, states: States, place: Tensor) -> Family:
@@ -74,4 +76,5 @@ def trajectories(states: States, count: int, wanted: Tensor) -> Family:
     weights += torch.cat([(some - w @ own) @ own.mT for (some, own), w in zip(parts, weights.split(8), strict=True)])
     left = torch.cat([(some - w @ own).norm(dim=2) for (some, own), w in zip(parts, weights.split(8), strict=True)])
     hidden = 2.0**-48 * (states.norm + weights.norm(dim=2).flatten() * kept**0.5)
-    return Family(states, directions, weights, left.flatten() + hidden + 2.0**-52 * states.alpha * states.centre.norm())
+    rest = left.flatten() + hidden + 2.0**-52 * states.alpha * states.centre.norm()
+    return Family(states, directions, weights, rest, used=(states.slope.view(count, t, 1) * weights.abs()).amax(1))

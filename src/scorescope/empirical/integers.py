@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -26,15 +27,15 @@ class Costs:
 @cache
 def costs_of(device: torch.device, threads: int) -> Costs:
     """Measured once in a process, with so many threads. Only what is the faster way hangs on them, no answer."""
-    sizes, kinds = (128, 1024) if device.type == "cpu" else (256, 1 << 14), {torch.float32: product, torch.float64: lambda a, b: a @ b.T}
-    if exact(device):
-        kinds[torch.int8] = integer_products
-    found = []
+    sizes = (128, 1024) if device.type == "cpu" else (256, 1 << 14)
+
+    def cost(make: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype) -> float:
+        a, b = (torch.ones(n, VALUES, device=device, dtype=dtype) for n in sizes)
+        return seconds(lambda: make(a, b)[0, 0].item())
+
     with full_precision(device):
-        for dtype, make in kinds.items():
-            a, b = (torch.ones(n, VALUES, device=device, dtype=dtype) for n in sizes)
-            found.append(seconds(lambda make=make, a=a, b=b: make(a, b)[0, 0].item()))
-    return Costs(*found, *[torch.inf] * (3 - len(found)))
+        integer = cost(integer_products, torch.int8) if exact(device) else torch.inf
+        return Costs(cost(product, torch.float32), cost(torch.nn.functional.linear, torch.float64), integer)
 
 
 @cache

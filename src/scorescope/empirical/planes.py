@@ -26,6 +26,7 @@ BASE = 254.0
 MOST = 4  # planes: beyond, float64 products are as soon made
 STEPS, ON_GRID = 255, 1e-3  # of a grid, and what of a step values on it may be off
 TOGETHER = 64  # vectors whose products the caches of a processor hold
+LOT = 32  # rows that are split at a time: what the caches of a processor hold
 SAMPLED = 1 << 20  # values that tell whether there is one
 
 
@@ -68,7 +69,8 @@ class Rows:
         lost = torch.tensor(found is None or found.left[1] > ON_GRID * found.unit * shelf.bank.d**0.5, device=shelf.device)
         if found is None or bool(shelf.ranks.any(lost)):
             base = shelf.bank.mean.flatten().double().to(shelf.device) - shelf.centre
-            widest = max((float((shelf.double(block) - base).abs().amax()) for block in shelf.blocks(None)), default=0.0)
+            ends = [end - base for block in shelf.blocks(None) for end in torch.aminmax(shelf.single(block), dim=0)]
+            widest = max((float(end.abs().amax()) for end in ends), default=0.0)
             # The same in all processes, so that equal rows have equal planes.
             widest = float(shelf.ranks.largest(torch.tensor(widest, dtype=torch.float64, device=shelf.device)))
             found = Rows._split(shelf, base, widest / 127 or 1.0, most)
@@ -80,15 +82,19 @@ class Rows:
         shape, left = (len(shelf.own), shelf.bank.d), torch.zeros(count + 1, dtype=torch.float64, device=shelf.device)
         kept = [torch.empty(shape, dtype=torch.int8, device=shelf.device) for _ in range(count)]
         for block in shelf.blocks(None):
-            planes, norms = split(shelf.double(block) - base, torch.full_like(base[:1, None], unit), count)
-            left = torch.maximum(left, torch.stack([norm.amax() for norm in norms]))
-            for own, plane in zip(kept, planes, strict=True):
-                own[block.part] = plane
+            places = torch.arange(len(block.index)) + (block.part or slice(0)).start
+            for x, place in zip(shelf.double(block).split(LOT), places.split(LOT), strict=True):
+                planes, norms = split(x - base, torch.full_like(base[:1, None], unit), count)
+                left = torch.maximum(left, torch.stack([norm.amax() for norm in norms]))
+                for own, plane in zip(kept, planes, strict=True):
+                    own[place[0] : place[-1] + 1] = plane
         return Rows(base, unit, kept, left.tolist())
 
-    def count(self, levels: int) -> float:
-        """Products of planes that `levels` take; inf where there are not as many planes, and the rows do not lie on a grid."""
-        return torch.inf if 1 < len(self.planes) < levels else sum(min(levels - a, len(self.planes)) for a in range(levels))
+    def count(self, levels: Tensor) -> float:
+        """Products of planes that so many `levels` (P, R) take; inf where there are not as many planes, and rows do not lie on a grid."""
+        takes = [0.0, *(sum(min(n - a, len(self.planes)) for a in range(n)) for n in range(1, MOST + 1))]
+        few = 1 < len(self.planes) < int(levels.max())
+        return torch.inf if few else sum(n * each for n, each in zip(torch.bincount(levels.flatten()).tolist(), takes, strict=False))
 
 
 def _grid(shelf: Shelf) -> tuple[Tensor, float] | None:
@@ -113,37 +119,58 @@ def _grid(shelf: Shelf) -> tuple[Tensor, float] | None:
     return torch.full((d,), middle, dtype=torch.float64, device=shelf.device) - shelf.centre, step
 
 
-class IntegerProducts(Products):
-    """Products of `levels` planes, added up to one number for each vector."""
+def enough(vectors: Tensor, allowed: Tensor, rows: Rows) -> Tensor:
+    """(P, R) as how many planes the products of vectors (P, R, d) must be made to miss about as much as is `allowed` (P, R), or MOST."""
+    left = [vectors.norm(dim=2), *(vectors.abs().amax(2) * ((vectors.shape[2] / 12) ** 0.5 / 127 * BASE**-k) for k in range(MOST - 1))]
+    found = torch.full_like(allowed, MOST, dtype=torch.int64)
+    for levels in reversed(range(1, MOST)):
+        off = sum(some * rows.left[min(levels - a, len(rows.planes))] for a, some in enumerate(left[: levels + 1]))
+        found[off <= allowed] = levels
+    return found
 
-    def __init__(self, vectors: Tensor, levels: int, rows: Rows, shelf: Shelf, label: int | None, memory: int) -> None:
-        flat, shape = vectors.flatten(0, 1), vectors.shape[:2]
+
+class IntegerProducts(Products):
+    """Products of as many planes as `levels` (P, R) says, added up to one number for each vector."""
+
+    def __init__(self, vectors: Tensor, levels: Tensor, fine: bool, rows: Rows, shelf: Shelf, label: int | None, memory: int) -> None:
+        flat, shape, most = vectors.flatten(0, 1), vectors.shape[:2], int(levels.max())
         unit = flat.abs().amax(1, keepdim=True) / 127
         unit = torch.where(unit > 0, unit, 1.0)
-        planes, left = split(flat, unit, levels)
-        rest = left[levels] * max(1.0, rows.left[0] / max(shelf.reach, 1e-300))
-        off, size = torch.zeros_like(rest), left[0] * rows.base.norm()
-        for a in range(levels):
-            norm = left[a] + left[a + 1]  # of plane a, at most
-            off = off + norm * rows.left[min(levels - a, len(rows.planes))]
-            size = size + norm * (rows.left[0] + 2 * sum(rows.left[1:]))
-        off = off + 8 * U64 * size  # what levels are rounded by when they become one number
+        off, size, rest = (torch.zeros_like(unit[:, 0]) for _ in range(3))
+        self.fine, self.rows, self._parts = fine, rows, list[tuple[int, Tensor, list[Tensor]]]()
+        for count in range(1, most + 1):
+            which = (levels.flatten() == count).nonzero().flatten()
+            if not len(which):
+                continue
+            planes, left = split(flat[which], unit[which], count)
+            rest[which] = left[count] * max(1.0, rows.left[0] / max(shelf.reach, 1e-300))
+            size[which] = left[0] * rows.base.norm()
+            for a in range(count):
+                norm = left[a] + left[a + 1]  # of plane a, at most
+                off[which] += norm * rows.left[min(count - a, len(rows.planes))]
+                size[which] += norm * (rows.left[0] + 2 * sum(rows.left[1:]))
+            stack = torch.stack(planes, 1)  # (vectors, planes, d)
+            self._parts.append((count, which, [shelf.mirror(stack) if mirrored else stack for mirrored in shelf.sides]))
+        off += 8 * U64 * size  # what levels are rounded by when they become one number
         known = Known((unit * rows.unit).view(*shape, 1), *(v.view(shape) for v in (flat @ rows.base, size, off, rest)))
-        super().__init__(known, 4 if levels == 1 and flat.shape[1] <= COLUMNS else 8, shelf, label, memory)
-        self.fine, self.rows, self.levels, stack = levels == MOST, rows, levels, torch.stack(planes, 1)  # (P·R, L, d)
-        self._planes = [shelf.mirror(stack) if mirrored else stack for mirrored in shelf.sides]
+        self.type = torch.int32 if most == 1 and flat.shape[1] <= COLUMNS else torch.float64
+        super().__init__(known, self.type.itemsize, shelf, label, memory)
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:
-        rows = [plane[block.part] for plane in self.rows.planes[: self.levels]]
-        return torch.cat([self._added(some, rows) for some in self._planes[mirrored].split(TOGETHER)])
+        rows, room = [plane[block.part] for plane in self.rows.planes], self._room(block)
+        for count, which, sides in self._parts:
+            for place, some in zip(which.split(TOGETHER), sides[mirrored].split(TOGETHER), strict=True):
+                room[place] = self._added(some, rows[:count]).to(self.type)
+        return room
 
     def _added(self, vectors: Tensor, rows: list[Tensor]) -> Tensor:
-        """Of some vectors (m, L, d) and all planes of the rows of a block: the levels of a product as one number."""
+        """Of some vectors (m, L, d) and planes of the rows of a block: the levels of a product as one number."""
+        levels = vectors.shape[1]
         total = integer_products(vectors.flatten(0, 1), rows[0]).view(*vectors.shape[:2], -1)
         for b, plane in enumerate(rows[1:], 1):
-            some = vectors[:, : self.levels - b]
+            some = vectors[:, : levels - b]
             total[:, b:] += integer_products(some.flatten(0, 1), plane).view(*some.shape[:2], -1)
-        one = total[:, -1] if self.levels == 1 else total[:, -1].double()
-        for level in reversed(range(self.levels - 1)):
+        one = total[:, -1] if levels == 1 else total[:, -1].double()
+        for level in reversed(range(levels - 1)):
             one.div_(BASE).add_(total[:, level].double())
         return one

@@ -56,6 +56,7 @@ class Products(ABC):
     """Tiles of one's own rows of a class, or of all, and vectors; kept for the next pass where `memory` bytes hold them."""
 
     fine: bool  # exact enough for the weights of sums
+    type: torch.dtype
 
     def __init__(self, known: Known, each: int, shelf: Shelf, label: int | None, memory: int) -> None:
         self.known, self.shelf, self.label = known, shelf, label
@@ -77,9 +78,14 @@ class Products(ABC):
                 yield tile
         self._kept = kept
 
+    def _room(self, block: Block) -> Tensor:
+        """For the products with a block: memory of their own if they are kept, else until the next."""
+        shape, device = (self.shape[0] * self.shape[1], len(block.index)), block.index.device
+        return torch.empty(shape, dtype=self.type, device=device) if self.keeps else self.shelf.buffers.take("products", shape, self.type)
+
     @abstractmethod
     def _of(self, block: Block, mirrored: bool) -> Tensor:
-        """The products (P·R·L, n) with a block: in memory of their own if they are kept, else until the next."""
+        """The products (P·R·L, n) with a block, in such room."""
 
 
 class FloatProducts(Products):
@@ -97,11 +103,7 @@ class FloatProducts(Products):
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:
         x, flat = self.shelf.double(block) if self.fine else self.shelf.single(block), self._vectors[mirrored]
-        if not self.fine:
-            return product(flat, x)
-        shape = (len(flat), len(x))
-        room = torch.empty(shape, dtype=self.type, device=x.device) if self.keeps else self.shelf.buffers.take("products", shape, self.type)
-        return torch.mm(flat, x.T, out=room)
+        return torch.mm(flat, x.T, out=self._room(block)) if self.fine else product(flat, x)
 
 
 class Logits:
