@@ -46,6 +46,11 @@ def decode(stored: np.ndarray, low: float, high: float) -> np.ndarray:
     if stored.dtype == np.uint8:
         table = (low + (high - low) * np.arange(256, dtype=np.float64) / 255.0).astype(np.float32)
         return table.take(stored, mode="clip")  # no number is out of range, and numpy need not look
+    if (
+        stored.dtype == np.float16 and stored.flags.writeable and stored.flags.c_contiguous
+    ):  # PyTorch is three times as fast, but warns of what can't be written
+        found: np.ndarray = torch.from_numpy(stored).float().numpy()
+        return found
     return stored.astype(np.float32)
 
 
