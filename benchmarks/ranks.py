@@ -15,6 +15,7 @@ import time
 import torch
 
 import scorescope as ss
+from scorescope import process
 from scorescope.bench import workloads
 
 
@@ -26,6 +27,7 @@ def main() -> None:
     told.add_argument("--times", type=int, default=50)
     told.add_argument("--repeats", type=int, default=3)
     asked = told.parse_args()
+    process.keep_memory()
     torch.set_num_threads(1)  # torchrun sees to that where it launches several
     bank, device = ss.Bank.open(asked.bank), torch.device("cpu")
     truth = ss.sharded_score(bank)

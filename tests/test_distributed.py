@@ -380,6 +380,28 @@ def test_torchrun_ends_when_a_rank_is_killed(tmp_path):
     assert "SIGKILL" in done.stderr
 
 
+ENDS = """
+import sys, torch, scorescope as ss
+torch.manual_seed(0)
+truth = ss.sharded_score(ss.Bank.from_arrays(torch.randn(50, 4)), timeout=60)
+truth.posterior(torch.zeros(1, 4), 0.5)
+if "fail" in sys.argv:
+    raise ValueError("on purpose")
+"""
+
+
+@pytest.mark.parametrize("way", ["well", "fail"])
+def test_a_script_ends_as_it_would_alone(tmp_path, way):
+    """gloo's threads abort a process that ends without ending its group."""
+    (tmp_path / "script.py").write_text(ENDS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3", "--standalone", str(tmp_path / "script.py"), way]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | ENVIRONMENT)
+    assert (done.returncode == 0) == (way == "well"), done.stderr
+    assert ("ValueError: on purpose" in done.stderr) == (way == "fail")
+    assert "SIGABRT" not in done.stderr
+    assert "terminate called" not in done.stderr
+
+
 def test_without_torchrun_it_is_one_process(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)

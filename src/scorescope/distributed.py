@@ -12,8 +12,11 @@ through the CPU's memory by gloo whatever the device, because gloo raises an err
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import torch
@@ -28,6 +31,7 @@ from scorescope.rows import Bank
 from scorescope.schedule import LinearSchedule, Schedule
 
 TIMEOUT = 600.0  # seconds
+WAIT = 5.0  # seconds for the other processes at the end of a program
 
 
 def sharded_score(
@@ -82,6 +86,7 @@ def join(timeout: float = TIMEOUT) -> Ranks:
             if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
                 return Alone()
             dist.init_process_group("gloo", timeout=timedelta(seconds=timeout))
+            atexit.register(_end)
         return Processes(timeout) if dist.get_world_size() > 1 else Alone()
     except RuntimeError as problem:
         raise InputError(
@@ -93,6 +98,15 @@ def leave() -> None:
     """End the process group together, if there is one: a rank that is gone while another still talks to it takes that one down."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
+        dist.destroy_process_group()
+
+
+def _end() -> None:
+    """As `leave`, where the program ends without it: gloo aborts what ends in the middle. Others that failed are not waited for."""
+    if dist.is_initialized():
+        if not hasattr(sys, "last_type"):  # nor does one wait that failed itself
+            with suppress(RuntimeError):
+                dist.barrier(async_op=True).wait(timedelta(seconds=WAIT))
         dist.destroy_process_group()
 
 

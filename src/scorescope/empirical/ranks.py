@@ -16,6 +16,7 @@ from scorescope.empirical.partial import LAST, Partial
 from scorescope.errors import InputError
 
 VALUES = 1 << 20  # values of one step
+TOGETHER = 256  # moments that are told at a time: what the caches of a processor hold
 
 
 class Ranks(ABC):
@@ -48,7 +49,10 @@ class Ranks(ABC):
         factor, down = partial.factor(peak)
         numbers = [partial.mass, partial.tilt + partial.mass * down, factor * partial.mass2]
         mass, tilt, mass2 = self.total(factor * torch.stack(numbers))
-        moment = self.total(factor[:, None] * partial.moment)
+        moment = torch.empty_like(partial.moment)
+        for start in range(0, len(moment), TOGETHER):
+            some = slice(start, start + TOGETHER)
+            moment[some] = self.total(factor[some, None] * partial.moment[some])
         # Peaks of different processes are rounded each by itself.
         uneven = torch.where(seen & (partial.peak != peak), 2.0**-50 * (partial.peak.abs() + peak.abs()), 0.0)
         doubt = partial.doubt + partial.mass * torch.expm1(uneven.clamp(max=50))

@@ -77,14 +77,19 @@ class Sums:
     def run(self, ranks: Ranks) -> Partial:
         """The partial of one's own rows."""
         for tile in self.logits.products:
-            weights = self.shelf.buffers.take("weights", (len(self.which), len(tile.index)), self.type)
+            weights, many = self.shelf.buffers.take("weights", (len(self.which), len(tile.index)), self.type), list[Tensor]()
+            moment = self.moment[int(tile.mirrored)]
             for groups, part in self.logits.parts(len(tile.index)):
                 ends = torch.tensor([part.start, part.stop], device=self.which.device)
-                first, last = torch.searchsorted(self.which, ends).tolist()
-                if first < last:
-                    self._see(groups, part, slice(first, last), tile, weights[first:last])
-            if bool(self.summed.any()):
-                self._add(weights, tile, self.moment[int(tile.mirrored)])
+                mine = slice(*torch.searchsorted(self.which, ends).tolist())
+                if mine.start < mine.stop:
+                    self._see(groups, part, mine, tile, weights[mine])
+                    if not self.double and bool(self.summed[mine].any()):
+                        many.append(mine.start + self._add_few(weights[mine], tile, moment[mine], mine))
+            if self.double:
+                moment.addmm_(weights, self.shelf.double(tile.block))
+            elif many:
+                self._add_many(weights, tile, moment, torch.cat(many))
         return self._finish(ranks)
 
     def _see(self, groups: slice, part: slice, mine: slice, tile: Tile, weight: Tensor) -> None:
@@ -127,25 +132,13 @@ class Sums:
         self.moment[:, which] *= down[:, None]
         self.start[which] = new
 
-    def _add(self, weight: Tensor, tile: Tile, moment: Tensor) -> None:
-        """Σ w x of one tile."""
-        if self.double:
-            moment.addmm_(weight, self.shelf.double(tile.block))
-            return
-        many = self._add_few(weight, tile, moment)
-        add, most = (self._add_whole, TOGETHER) if self.grid else (self._add_single, len(weight))
-        for some in many.split(most) if len(many) else ():
-            part = moment[some]
-            add(weight[some], tile, part, some)
-            moment[some] = part
-
-    def _add_few(self, weight: Tensor, tile: Tile, moment: Tensor) -> Tensor:
+    def _add_few(self, weight: Tensor, tile: Tile, moment: Tensor, mine: slice) -> Tensor:
         """Σ w x of those states of which few rows of a tile hold all weight but a share that can be lost; the others are returned."""
-        n, allowed = weight.shape[1], self.mass * (self.share / self.rows)
+        n, allowed = weight.shape[1], self.mass[mine] * (self.share / self.rows)
         below = weight <= (CUT * allowed)[:, None]
         lost = torch.where(below, weight, 0.0).sum(1).double()
         which = (few := (n - below.sum(1) <= SPARSE * n) & (lost <= n * allowed)).nonzero().flatten()
-        self.loss[which] += 1.001 * lost[which]
+        self.loss[mine][which] += 1.001 * lost[which]
         state, column = (~below if len(which) == len(few) else ~below[which]).nonzero(as_tuple=True)
         if len(state):
             first = torch.searchsorted(state, state)  # of the state
@@ -154,6 +147,14 @@ class Sums:
             found = embedding_bag(column, x, start, mode="sum", per_sample_weights=weight[own, column])
             moment.index_add_(0, own[start], found.double())
         return (~few).nonzero().flatten()
+
+    def _add_many(self, weight: Tensor, tile: Tile, moment: Tensor, many: Tensor) -> None:
+        """Σ w x of one tile, for the states `many`."""
+        add, most = (self._add_whole, TOGETHER) if self.grid else (self._add_single, len(weight))
+        for some in many.split(most) if len(many) else ():
+            part = moment[some]
+            add(weight[some], tile, part, some)
+            moment[some] = part
 
     def _add_single(self, weight: Tensor, tile: Tile, moment: Tensor, which: Tensor) -> None:
         """Σ w x of one tile, for the states `which`."""
@@ -194,7 +195,8 @@ class Sums:
         # What bounds the error is known of all ranks' rows together, relative to the largest logit of all, and shared by mass.
         share = torch.where(self.mass > 0, self.start - ranks.largest(self.peak), -torch.inf).exp()
         all_mass, all_square = ranks.total(share * torch.stack([self.mass, self.square])).clamp(min=1e-300)
-        own = torch.cat([ranks.total(some).norm(dim=1) for some in (share[:, None] * moment).split(256)]) / all_mass
+        parts = zip(share.split(256), moment.split(256), strict=True)
+        own = torch.cat([ranks.total(part[:, None] * some).norm(dim=1) for part, some in parts]) / all_mass
         size = (all_square / all_mass).sqrt()
         # Sums know little of what is left when the mean's square is taken off that of the rows.
         unsure = 4 * (rows * U64 if self.double else (shelf.block + 8) * U32)
