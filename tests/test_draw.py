@@ -8,9 +8,9 @@ import torch
 from scipy.stats import chisquare
 
 from scorescope.empirical import EmpiricalScore, draw
-from scorescope.empirical.chance import gumbel
 from scorescope.errors import InputError
 from scorescope.rows import Bank
+from scorescope.seeds import gumbel
 
 pytestmark = pytest.mark.usefixtures("each_arithmetic")
 

@@ -31,6 +31,7 @@ from scorescope.rows import Bank
 from scorescope.schedule import LinearSchedule, Schedule
 
 TIMEOUT = 600.0  # seconds
+VALUES = 1 << 20  # of what was given, that are compared at a time
 WAIT = 5.0  # seconds for the other processes at the end of a program
 
 
@@ -110,6 +111,19 @@ def _end() -> None:
         dist.destroy_process_group()
 
 
+def digest(values: tuple[Tensor | None, ...]) -> Tensor:
+    """One int64 that differs, as good as surely, between different values."""
+    total = torch.zeros((), dtype=torch.int64, device=next(value.device for value in values if value is not None))
+    for value in values:
+        total = total * 1_000_003 + (-1 if value is None else value.numel())
+        if value is None:
+            continue
+        for part in value.flatten().split(VALUES):
+            bits = part.double().view(torch.int64)
+            total = total * 1_000_003 + (bits * torch.arange(1, 2 * len(bits), 2, device=bits.device)).sum()
+    return total
+
+
 class Processes(Ranks):
     """The processes of the default group of `torch.distributed`; each holds a range of rows."""
 
@@ -132,6 +146,13 @@ class Processes(Ranks):
     def total(self, x: Tensor) -> Tensor:
         """The sum over the processes; the same in all."""
         return self._reduced(x, dist.ReduceOp.SUM)
+
+    def refuse_different(self, what: str, *values: Tensor | None) -> None:
+        """Raise `InputError` in all processes if one was given other values than the rest."""
+        own = digest(values)
+        most, least = self.largest(torch.stack([own, ~own]))
+        if int(most) != ~int(least):
+            raise InputError(f"the ranks were given different {what}", "the same on every rank, drawn with the same seed")
 
     def _reduced(self, x: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
         if not x.numel():

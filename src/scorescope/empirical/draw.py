@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorescope.empirical.chance import HIGHEST, LOWEST, gumbel
 from scorescope.empirical.engine import Engine
 from scorescope.empirical.family import alone
 from scorescope.empirical.partial import LAST
@@ -20,6 +19,7 @@ from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import closest_alone, gaps_of, steep_rows
 from scorescope.empirical.states import States
 from scorescope.search.products import U32
+from scorescope.seeds import HIGHEST, LOWEST, gumbel
 
 LISTED = 1024  # rows among which a draw looks at direct differences
 CROWD = 16  # one in so many rows is as soon looked at by products
@@ -72,18 +72,20 @@ class Candidates:
 
 def draw(engine: Engine, states: States, key: Tensor, parts_of: Parts) -> Tensor:
     """One row (B,) of each state (B, d): for each (label, slice of states) among the rows of that class, or of all."""
-    best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
-    row = torch.full_like(key, LAST)
+    best, row = _nothing(key)
     for label, own in parts_of:
         best[own], row[own] = _of_class(engine, states[own], key[own], label)
     most = engine.ranks.largest(best)
     return engine.ranks.smallest(torch.where(best == most, row, LAST))
 
 
+def _nothing(key: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device), torch.full_like(key, LAST)
+
+
 def _of_class(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
     """Draws among the rows of a class, or all: (value relative to what is common to all rows, row) of the best of one's own."""
-    best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
-    row = torch.full_like(key, LAST)
+    best, row = _nothing(key)
     outlines, away = engine.outlines(len(key)), torch.ones_like(key, dtype=torch.bool)
     near = outlines.worth(states).nonzero().flatten() if outlines else key[:0]
     if outlines and len(near):
@@ -107,8 +109,7 @@ def _by_products(engine: Engine, states: States, key: Tensor, label: int | None)
     for tile in logits.products:
         for groups, part in logits.parts(len(tile.index)):
             candidates.see(logits.of(tile, groups, torch.float32), part, tile)
-    best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
-    row = torch.full_like(key, LAST)
+    best, row = _nothing(key)
     state, listed, many = candidates.listed(engine.ranks)
     _among(engine, states, key, state, listed, best, row)
     crowd = (many & ~states.steep).nonzero().flatten()
@@ -116,9 +117,9 @@ def _by_products(engine: Engine, states: States, key: Tensor, label: int | None)
         best[crowd], row[crowd] = _of_all(engine, states[crowd], key[crowd], label)
     for one in (many & states.steep).nonzero():
         pairs = steep_rows(states[one], engine.shelf, label, SPREAD, engine.ranks)
-        value, place = torch.full_like(best[:1], -torch.inf), torch.full_like(row[:1], LAST)
-        _among(engine, states[one], key[one], *pairs, value, place)
-        best[one], row[one] = value, place
+        found = _nothing(key[one])
+        _among(engine, states[one], key[one], *pairs, *found)
+        best[one], row[one] = found
     return best, row
 
 
@@ -134,8 +135,7 @@ def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tens
 def _of_all(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
     """Draws among all rows in float64: (value relative to what is common to all rows, row)."""
     logits = engine.logits(alone(states), label, "double", once=True)
-    best = torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device)
-    row = torch.full_like(key, LAST)
+    best, row = _nothing(key)
     for tile in logits.products:
         for groups, part in logits.parts(len(tile.index)):
             value = logits.of(tile, groups, torch.float64) + gumbel(key[part, None], tile.index)

@@ -143,14 +143,10 @@ class Logits:
 
     def error(self, unit: float) -> Tensor:
         """(B,) bound on the error of a logit that is put together with unit roundoff `unit`, but for what is common to all rows."""
-        return self._rounding(unit) + self.tilt * self.products.shelf.reach * (1 + 1e-5)
+        return self.rounding(unit) + self.tilt * self.products.shelf.reach * (1 + 1e-5)
 
-    @property
-    def rounding(self) -> Tensor:
-        """(B,) the part of `error`, for float64, that is no tilt."""
-        return self._rounding(U64)
-
-    def _rounding(self, unit: float) -> Tensor:
+    def rounding(self, unit: float) -> Tensor:
+        """(B,) the part of `error` that is no tilt."""
         states, coefficients = self.family.states, self.family.coefficients.abs()
         size, off = (states.slope * (coefficients * v[:, None]).sum(2).flatten() for v in (self._size, self._off))
         far = states.curve * self.products.shelf.reach**2

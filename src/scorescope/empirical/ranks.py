@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from scorescope.empirical.partial import LAST, Partial
-from scorescope.errors import InputError
 
-VALUES = 1 << 20  # values of one step
 TOGETHER = 256  # moments that are told at a time: what the caches of a processor hold
 
 
@@ -62,25 +60,9 @@ class Ranks(ABC):
         ratio = self.smallest(torch.where(-away == near, partial.ratio, torch.inf))
         return Partial(peak, top, mass, moment, tilt, mass2, doubt, error, ratio)
 
+    @abstractmethod
     def refuse_different(self, what: str, *values: Tensor | None) -> None:
         """Raise `InputError` in all processes if one was given other values than the rest."""
-        own = digest(values)
-        most, least = self.largest(torch.stack([own, ~own]))
-        if int(most) != ~int(least):
-            raise InputError(f"the ranks were given different {what}", "the same on every rank, drawn with the same seed")
-
-
-def digest(values: tuple[Tensor | None, ...]) -> Tensor:
-    """One int64 that differs, as good as surely, between different values."""
-    total = torch.zeros((), dtype=torch.int64, device=next(value.device for value in values if value is not None))
-    for value in values:
-        total = total * 1_000_003 + (-1 if value is None else value.numel())
-        if value is None:
-            continue
-        for part in value.flatten().split(VALUES):
-            bits = part.double().view(torch.int64)
-            total = total * 1_000_003 + (bits * torch.arange(1, 2 * len(bits), 2, device=bits.device)).sum()
-    return total
 
 
 class Alone(Ranks):

@@ -204,7 +204,7 @@ class Sums:
         tilt = self.logits.tilt[which]
         # What is left of a state tilts weights by e^δ with δ = slope⟨rest, x⟩: at first order the mean moves by slope·C·rest with the
         # covariance C, whose trace is spread². Rounding tilts them as it likes: Σ w(e^δ − 1)(x − mean)/Σ w e^δ.
-        rounding = self.logits.rounding[which].clamp(max=50)
+        rounding = self.logits.rounding(U64)[which].clamp(max=50)
         off = torch.expm1(rounding) * rounding.exp()
         summing, deep = (rows + 8) * U64, 0.0
         if not self.double:

@@ -78,19 +78,15 @@ class Walk:
         self.pair, self.row = joined[order], torch.cat([self.row, row])[order]
         self.far, self.lean = torch.cat([self.far, far])[order], torch.cat([self.lean, lean])[order]
 
-    def _drop(self, u: Tensor) -> None:
-        """Forget the rows that can't matter at u (P,) or at any larger one."""
-        kept = u[self.pair] * (u[self.pair] * self.far / 2 + self.lean) <= self.levels[self.pair]
-        self.pair, self.row, self.far, self.lean = self.pair[kept], self.row[kept], self.far[kept], self.lean[kept]
-
     def posterior(self, alpha: Tensor, sigma: Tensor) -> Partial:
         """Partials of the pairs' states at scales (T,) in the order of falling σ, flat (P·T); empty for pairs that are not here."""
         p, t, d = len(self.x), len(sigma), self.x.shape[1]
-        result = Partial.nothing(p * t, d, self.x.device)
         ratio = torch.where(sigma > 0, alpha / sigma.clamp(min=1e-300), torch.inf)
-        self._drop(ratio[0].clamp(max=1e150).expand(p))
+        first = ratio[0].clamp(max=1e150)  # what can't matter here can't at any larger one
+        kept = first * (first * self.far / 2 + self.lean) <= self.levels[self.pair]
+        self.pair, self.row, self.far, self.lean = self.pair[kept], self.row[kept], self.far[kept], self.lean[kept]
         if not len(self.pair):
-            return result
+            return Partial.nothing(p * t, d, self.x.device)
         u = ratio.expand(len(self.pair), -1)
         at_data = torch.where(self.far == 0, 0.0, torch.inf)[:, None]
         gap = torch.where(u.isfinite(), u * (u * self.far[:, None] / 2 + self.lean[:, None]), at_data)
@@ -102,26 +98,21 @@ class Walk:
         zero = torch.zeros(p, t, dtype=torch.float64, device=u.device)
         mass = zero.index_add(0, self.pair, weight)
         row = torch.where(gap == lowest[self.pair], self.row[:, None], LAST)
-        result.top.copy_(torch.full((p, t), LAST, device=u.device).scatter_reduce(0, index, row, "amin").flatten())
+        top = torch.full((p, t), LAST, device=u.device).scatter_reduce(0, index, row, "amin").flatten()
         off = torch.where(u.isfinite() & (weight > 0), weight * torch.expm1(2 * doubt.clamp(max=25)), 0.0)
         moment, wrong = self._moments(weight, off, mass)
         seen = self.here[:, None] & (mass > 0)
         at_row = torch.where(lowest == 0, 0.0, -torch.inf)  # at σ = 0 the state is x itself
         peak = torch.where(sigma == 0, at_row, -0.5 * self.size[:, None] - lowest)
-        result.peak.copy_(torch.where(seen, peak, -torch.inf).flatten())
-        result.mass.copy_(mass.flatten())
-        result.moment.copy_(moment.flatten(0, 1))
-        result.tilt.copy_(zero.index_add(0, self.pair, torch.where(weight > 0, weight * below, 0.0)).flatten())
-        result.mass2.copy_(zero.index_add(0, self.pair, weight.square()).flatten())
-        result.doubt.copy_(zero.index_add(0, self.pair, off).flatten())
-        result.error.copy_(wrong.flatten())
+        sums = (torch.where(weight > 0, weight * below, 0.0), weight.square(), off)
+        tilt, mass2, doubt = (zero.index_add(0, self.pair, v).flatten() for v in sums)
         apart = ((self.size[self.pair, None] + 2 * gap).clamp(min=0) / d).sqrt()
         away = (apart - 1).abs()
         nearest = torch.full((p, t), torch.inf, dtype=torch.float64, device=u.device).scatter_reduce(0, index, away, "amin")
         hit = torch.where(away == nearest[self.pair], apart, torch.inf)
         found = torch.full((p, t), torch.inf, dtype=torch.float64, device=u.device).scatter_reduce(0, index, hit, "amin")
-        result.ratio.copy_(found.flatten())
-        return result
+        peak = torch.where(seen, peak, -torch.inf).flatten()
+        return Partial(peak, top, mass.flatten(), moment.flatten(0, 1), tilt, mass2, doubt, wrong.flatten(), found.flatten())
 
     def _moments(self, weight: Tensor, off: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
         """Σ w x and the bound on Σ (error of w)(x − mean), (P, T, ...)."""
