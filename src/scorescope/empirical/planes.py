@@ -26,7 +26,6 @@ BASE = 254.0
 MOST = 4  # planes: beyond, float64 products are as soon made
 STEPS, ON_GRID = 255, 1e-3  # of a grid, and what of a step values on it may be off
 TOGETHER = 64  # vectors whose products the caches of a processor hold
-LOT = 32  # rows that are split at a time: what the caches of a processor hold
 SAMPLED = 1 << 20  # values that tell whether there is one
 
 
@@ -82,12 +81,11 @@ class Rows:
         shape, left = (len(shelf.own), shelf.bank.d), torch.zeros(count + 1, dtype=torch.float64, device=shelf.device)
         kept = [torch.empty(shape, dtype=torch.int8, device=shelf.device) for _ in range(count)]
         for block in shelf.blocks(None):
-            places = torch.arange(len(block.index)) + (block.part or slice(0)).start
-            for x, place in zip(shelf.double(block).split(LOT), places.split(LOT), strict=True):
+            for part, x in shelf.doubles(block):
                 planes, norms = split(x - base, torch.full_like(base[:1, None], unit), count)
                 left = torch.maximum(left, torch.stack([norm.amax() for norm in norms]))
                 for own, plane in zip(kept, planes, strict=True):
-                    own[place[0] : place[-1] + 1] = plane
+                    own[block.part][part] = plane
         return Rows(base, unit, kept, left.tolist())
 
     def count(self, levels: Tensor) -> float:

@@ -49,8 +49,8 @@ class Posterior:
     @staticmethod
     def empty(batch: int, shape: tuple[int, ...], device: torch.device | str) -> Posterior:
         """Room for `batch` posteriors, to be filled by `scatter_to`."""
-        scalars = [torch.full((batch,), torch.nan, dtype=torch.float64, device=device) for _ in range(6)]
+        numbers = (torch.full((batch,), torch.nan, dtype=torch.float64, device=device) for _ in range(6))
         index = torch.full((batch,), -1, dtype=torch.int64, device=device)
         mean = torch.full((batch, *shape), torch.nan, dtype=torch.float64, device=device)
-        density, entropy, ess, weight, r_star, bound = scalars
+        density, entropy, ess, weight, r_star, bound = numbers
         return Posterior(mean, density, entropy, ess, index, weight, r_star, bound)

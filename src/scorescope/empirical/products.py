@@ -95,15 +95,19 @@ class FloatProducts(Products):
         size, unit = vectors.norm(dim=2) * shelf.reach, torch.frexp(vectors.abs().amax(2))[1].double().exp2()
         off = (vectors.shape[2] + 4) * (U64 if fine else U32) * size
         self.fine, self.type = fine, torch.float64 if fine else torch.float32
-        super().__init__(
-            Known(unit[..., None], torch.zeros_like(size), size, off, torch.zeros_like(size)), self.type.itemsize, shelf, label, memory
-        )
+        known = Known(unit[..., None], torch.zeros_like(size), size, off, torch.zeros_like(size))
+        super().__init__(known, self.type.itemsize, shelf, label, memory)
         flat = (vectors / unit[..., None]).flatten(0, 1)
         self._vectors = [(shelf.mirror(flat) if mirrored else flat).to(self.type) for mirrored in shelf.sides]
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:
-        x, flat = self.shelf.double(block) if self.fine else self.shelf.single(block), self._vectors[mirrored]
-        return torch.mm(flat, x.T, out=self._room(block)) if self.fine else product(flat, x)
+        flat = self._vectors[mirrored]
+        if not self.fine:
+            return product(flat, self.shelf.single(block))
+        room = self._room(block)
+        for part, x in self.shelf.doubles(block):
+            torch.mm(flat, x.T, out=room[:, part])
+        return room
 
 
 class Logits:

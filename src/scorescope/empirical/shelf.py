@@ -21,6 +21,7 @@ from scorescope.rows import Bank
 
 BLOCK = 1 << 23  # values of the rows of one product
 LEAST = 64  # rows of a block, at least
+VALUES = 1 << 18  # of rows in float64 at a time: what the caches of a processor hold
 OUTWARD = 1 + 2.0**-40  # covers the rounding of a float64 norm of millions of values
 
 
@@ -151,9 +152,13 @@ class Shelf:
         x = self.buffers.once("read", block, lambda: self._read(block.index.cpu().numpy()))
         return x if self.exact else self._centred(x)
 
-    def double(self, block: Block) -> Tensor:
-        """The centred rows of a block in float64 (n, d), not rounded before, until the next such call."""
-        return self.buffers.filled("double", self.single(block)) if self.exact else self._of(block)
+    def doubles(self, block: Block) -> Iterator[tuple[slice, Tensor]]:
+        """The centred rows of a block in float64, not rounded before: (place, some of them (m, d)), as many as a cache holds."""
+        size = max(1, VALUES // self.bank.d)
+        whole = self.single(block) if self.exact else self._of(block)
+        for start in range(0, len(whole), size):
+            part = slice(start, min(start + size, len(whole)))
+            yield part, self.buffers.filled("doubles", whole[part])
 
     def mirror(self, flat: Tensor) -> Tensor:
         """Flat vectors (*, d) of the bank's shape, mirrored along the last axis."""

@@ -87,7 +87,8 @@ class Sums:
                     if not self.double and bool(self.summed[mine].any()):
                         many.append(mine.start + self._add_few(weights[mine], tile, moment[mine], mine))
             if self.double:
-                moment.addmm_(weights, self.shelf.double(tile.block))
+                for rows, x in self.shelf.doubles(tile.block):
+                    moment.addmm_(weights[:, rows], x)
             elif many:
                 self._add_many(weights, tile, moment, torch.cat(many))
         return self._finish(ranks)
