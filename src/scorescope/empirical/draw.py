@@ -21,8 +21,7 @@ from scorescope.empirical.states import States
 from scorescope.search.products import U32
 from scorescope.seeds import HIGHEST, LOWEST, gumbel
 
-LISTED = 1024  # rows among which a draw looks at direct differences
-CROWD = 16  # one in so many rows is as soon looked at by products
+COARSE, FINE, LEAST = 1024, 48, 8  # one direct difference takes about what so many rows' products do, coarse or in float64, but for a few
 SPREAD = HIGHEST - LOWEST  # how far apart two Gumbel numbers can be
 
 Parts = list[tuple[int | None, slice]]
@@ -58,14 +57,14 @@ class Candidates:
         """(B,) how large a row's number must be."""
         return self.best - self.wide - 1e-12 * self.best.abs()
 
-    def listed(self, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
-        """(state, row) pairs, and for which states (B,) there are too many to list."""
+    def listed(self, most: int, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+        """(state, row) pairs, and for which states (B,) there are more than `most`."""
         self.best = ranks.largest(self.best)
         none = torch.empty(0, dtype=torch.int64, device=self.key.device)
         state, row, value = (torch.cat(some) for some in zip((none, none, none.double()), *self.found, strict=True))
         kept = value >= self.least[state]
         state, row = state[kept], row[kept]
-        many = ranks.total(torch.bincount(state, minlength=len(self.key))) > LISTED
+        many = ranks.total(torch.bincount(state, minlength=len(self.key))) > most
         kept = ~many[state]
         return state[kept], row[kept], many
 
@@ -89,7 +88,7 @@ def _of_class(engine: Engine, states: States, key: Tensor, label: int | None) ->
     outlines, away = engine.outlines(len(key)), torch.ones_like(key, dtype=torch.bool)
     near = outlines.worth(states).nonzero().flatten() if outlines else key[:0]
     if outlines and len(near):
-        seen = outlines.look(states[near], label, SPREAD, max(LISTED, engine.rows(label) // CROWD))
+        seen = outlines.look(states[near], label, SPREAD, max(LEAST, engine.rows(label) // COARSE))
         away[near] = seen.many
         # The row that was asked is known: what can't exceed its number is not the largest.
         least = torch.where(seen.top < LAST, seen.known + gumbel(key[near], seen.top), -torch.inf)
@@ -110,7 +109,7 @@ def _by_products(engine: Engine, states: States, key: Tensor, label: int | None)
         for groups, part in logits.parts(len(tile.index)):
             candidates.see(logits.of(tile, groups, torch.float32), part, tile)
     best, row = _nothing(key)
-    state, listed, many = candidates.listed(engine.ranks)
+    state, listed, many = candidates.listed(max(LEAST, engine.rows(label) // FINE), engine.ranks)
     _among(engine, states, key, state, listed, best, row)
     crowd = (many & ~states.steep).nonzero().flatten()
     if len(crowd):
