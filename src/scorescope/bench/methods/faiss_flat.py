@@ -43,4 +43,4 @@ def prepare(bank: Bank, device: torch.device, memory: int | None) -> Ready:
     return stepwise(means)
 
 
-METHODS = (Method(f"faiss-flat-{TOP}", 2, f"exact search for the {TOP} nearest rows, softmax over those", prepare, lacking, resident=4),)
+METHODS = (Method(f"faiss-flat-{TOP}", 3, f"exact search for the {TOP} nearest rows, softmax over those", prepare, lacking, resident=4),)

@@ -56,4 +56,4 @@ def prepare(bank: Bank, device: torch.device, memory: int | None) -> Ready:
     return stepwise(means)
 
 
-METHODS = (Method("keops", 3, "a lazy softmax-weighted sum, compiled by KeOps", prepare, lacking, resident=4, steps=2, states=16),)
+METHODS = (Method("keops", 4, "a lazy softmax-weighted sum, compiled by KeOps", prepare, lacking, resident=4, steps=2, states=16),)
