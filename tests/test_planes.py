@@ -168,6 +168,19 @@ def test_logits_are_as_near_as_they_say(kind, look, flips):
         assert finer[0] > 20 * finer[1] > 400 * finer[2]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("arithmetic", ["floats", "integers"])
+def test_rows_that_are_all_one_picture_are_answered(count, arithmetic):
+    """Their distance from their mean is 0, though not from the middle of their grid."""
+    bank = ss.Bank.from_arrays(np.full((count, 1, 3, 5), 231, np.uint8))
+    truth, x = ss.EmpiricalScore(bank, arithmetic=arithmetic), bank[np.arange(1)].double()
+    for t in (0.0, 1e-9, 0.5, 1.0):
+        for z in (x, x + 0.3, -x):
+            post = truth.posterior(z, t)
+            assert torch.equal(post.mean, x)
+            assert float(post.error_bound[0]) < 1e-9
+
+
 @pytest.mark.parametrize("kind", ["gauss", "bytes", "tiny"])
 def test_as_many_planes_are_made_as_logits_need(kind):
     bank = bank_of(kind, 80)

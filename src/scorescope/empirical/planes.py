@@ -141,7 +141,7 @@ class IntegerProducts(Products):
             if not len(which):
                 continue
             planes, left = split(flat[which], unit[which], count)
-            rest[which] = left[count] * max(1.0, rows.left[0] / max(shelf.reach, 1e-300))
+            rest[which], off[which] = left[count], left[count] * max(0.0, rows.left[0] - shelf.reach)  # of rows that lie far from the base
             size[which] = left[0] * rows.base.norm()
             for a in range(count):
                 norm = left[a] + left[a + 1]  # of plane a, at most
