@@ -387,10 +387,14 @@ truth = ss.sharded_score(ss.Bank.from_arrays(torch.randn(50, 4)), timeout=60)
 truth.posterior(torch.zeros(1, 4), 0.5)
 if "fail" in sys.argv:
     raise ValueError("on purpose")
+if "exit" in sys.argv:
+    if truth.ranks.rank:
+        truth.posterior(torch.zeros(1, 4), 0.5)
+    sys.exit(3)
 """
 
 
-@pytest.mark.parametrize("way", ["well", "fail"])
+@pytest.mark.parametrize("way", ["well", "fail", "exit"])
 def test_a_script_ends_as_it_would_alone(tmp_path, way):
     """gloo's threads abort a process that ends without ending its group."""
     (tmp_path / "script.py").write_text(ENDS)

@@ -81,6 +81,20 @@ def test_more_candidates_than_can_be_listed_draw_the_same(kind, monkeypatch):
     assert ways
 
 
+@pytest.mark.parametrize("apart", [0.0, 1e-7])
+def test_copies_draw_the_same_in_any_batch_near_the_data(apart):
+    """Their logits are so large that rounding would tell them apart."""
+    rng = torch.Generator().manual_seed(0)
+    base = torch.randn(8, 1000, generator=rng).repeat(12, 1)
+    score = EmpiricalScore(Bank.from_arrays(base * (1 + apart * torch.randn(base.shape, generator=rng))))
+    noise = torch.randn(20, 1000, generator=rng, dtype=torch.float64)
+    for t in (1e-5, 1e-6, 1e-8):
+        z = (1 - t) * base[0] + t * noise
+        together = score.sample(z, t, seed=1)[1]
+        assert together.tolist() == [int(score.sample(z[k : k + 1], t, seed=1, items=[k])[1]) for k in range(20)]
+        assert len(together.unique()) > 3 or apart
+
+
 def test_at_the_data_the_nearest_rows_share_the_draws():
     x = np.zeros((4, 5), np.float32)
     x[2:] = 3.0

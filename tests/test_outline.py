@@ -10,7 +10,7 @@ import torch
 
 import scorescope as ss
 from scorescope.empirical import engine, outline
-from scorescope.empirical.axes import Axes, suits, transformed
+from scorescope.empirical.axes import BANDS, Axes, suits, transformed
 from scorescope.empirical.outline import Outlines
 from scorescope.empirical.states import States
 from tests.definition import agrees, bank_of, definition, states_of, unresolved
@@ -54,7 +54,7 @@ def test_axes_keep_products_and_bands_bound_what_is_not_multiplied(shape):
     torch.testing.assert_close(transformed(v, shape) @ transformed(x, shape).T, v @ x.T)
     axes = Axes.of(shape, torch.rand(d, generator=rng))
     a, b, kept = axes.outline(v), axes.outline(x), axes.kept
-    assert a.shape == (9, axes.width)
+    assert a.shape == (9, axes.kept + BANDS)
     missed = (v @ x.T - a[:, :kept] @ b[:, :kept].T).abs()
     assert bool((missed <= a[:, kept:] @ b[:, kept:].T).all())
     torch.testing.assert_close(a[:, kept:].square().sum(1), v.square().sum(1) - a[:, :kept].square().sum(1), rtol=1e-9, atol=0)

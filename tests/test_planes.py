@@ -10,6 +10,7 @@ import scorescope as ss
 from scorescope.empirical import integers, score
 from scorescope.empirical.family import alone, pairs, trajectories
 from scorescope.empirical.planes import BASE, MOST, IntegerProducts, enough, split
+from scorescope.empirical.reference import reference_posterior
 from scorescope.empirical.states import States
 from scorescope.errors import InputError
 from scorescope.search.products import U32, U64
@@ -168,6 +169,18 @@ def test_logits_are_as_near_as_they_say(kind, look, flips):
         assert finer[0] > 20 * finer[1] > 400 * finer[2]
 
 
+def test_the_nearest_row_is_told_where_all_weights_are_alike():
+    rng = np.random.default_rng(0)
+    for rows in (rng.integers(128, 256, (2000, 8, 8)).astype(np.uint8), rng.standard_normal((2000, 64)).astype(np.float32) + 3):
+        bank, z = (
+            ss.Bank.from_arrays(rows),
+            torch.randn(100, *rows.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
+        )
+        for t in (1 - 1e-5, 1 - 1e-7):
+            found = ss.EmpiricalScore(bank, arithmetic="integers").posterior(z, t).top_index
+            assert torch.equal(found, reference_posterior(bank, ss.LinearSchedule(), z, t).top_index)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("arithmetic", ["floats", "integers"])
 def test_rows_that_are_all_one_picture_are_answered(count, arithmetic):
@@ -188,7 +201,7 @@ def test_as_many_planes_are_made_as_logits_need(kind):
     t = torch.tensor([0.02, 0.4, 0.9, 0.999, 1 - 1e-7], dtype=torch.float64)
     z = (1 - t)[:, None] * bank[np.arange(5)].flatten(1) + t[:, None] * torch.randn(5, bank.d, generator=torch.Generator().manual_seed(0))
     family = alone(truth._states(z, t))
-    rows, allowed = truth.engine.planes, 1e-4 / family.used
+    rows, allowed = truth.engine.planes, 1e-4 / family.states.slope[:, None]
     levels = enough(family.vectors, allowed, rows)[:, 0].tolist()
     assert levels == sorted(levels, reverse=True)
     assert levels[-1] == 1

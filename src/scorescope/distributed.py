@@ -103,12 +103,17 @@ def leave() -> None:
 
 
 def _end() -> None:
-    """As `leave`, where the program ends without it: gloo aborts what ends in the middle. Others that failed are not waited for."""
-    if dist.is_initialized():
-        if not hasattr(sys, "last_type"):  # nor does one wait that failed itself
-            with suppress(RuntimeError):
-                dist.barrier(async_op=True).wait(timedelta(seconds=WAIT))
-        dist.destroy_process_group()
+    """As `leave`, where the program ends without it: gloo aborts what ends in the middle. The others are not waited for long."""
+    if not dist.is_initialized():
+        return
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    with suppress(RuntimeError):
+        store, names = _get_default_store(), [f"scorescope end {rank}" for rank in range(dist.get_world_size())]
+        store.set(names[dist.get_rank()], "")
+        if not hasattr(sys, "last_type"):  # an error of one's own is told at once
+            store.wait(names, timedelta(seconds=WAIT))
+    dist.destroy_process_group()
 
 
 def digest(values: tuple[Tensor | None, ...]) -> Tensor:

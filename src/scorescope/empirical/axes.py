@@ -51,17 +51,12 @@ class Axes:
         return Axes(shape, energy.argsort(descending=True, stable=True), math.prod(shape) // SHARE)
 
     @property
-    def width(self) -> int:
-        """Numbers that `outline` makes of a vector."""
-        return self.kept + BANDS
-
-    @property
     def signs(self) -> Tensor:
         """(kept,) float64 what the first coordinates of a mirrored vector are multiplied with."""
         return 1.0 - 2.0 * (self.order[: self.kept] % self.shape[-1] % 2)
 
     def outline(self, x: Tensor) -> Tensor:
-        """(n, width) the first coordinates of vectors (n, d), then the norms of the bands; no norm is too small by rounding sums."""
+        """(n, kept + BANDS) the first coordinates of vectors (n, d), then the norms of the bands; no norm is too small by rounding sums."""
         y = transformed(x, self.shape)
         first = y.index_select(1, self.order[: self.kept])
         bands = (y.square_() @ self._members.to(x.dtype)).sqrt_()

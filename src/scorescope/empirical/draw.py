@@ -18,10 +18,11 @@ from scorescope.empirical.products import Logits, Tile
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import closest_alone, gaps_of, steep_rows
 from scorescope.empirical.states import States
-from scorescope.search.products import U32
+from scorescope.search.products import U32, U64
 from scorescope.seeds import HIGHEST, LOWEST, gumbel
 
 COARSE, FINE, LEAST = 1024, 48, 8  # one direct difference takes about what so many rows' products do, coarse or in float64, but for a few
+LISTED, SURE = 1024, 1e-6  # rows of a state whose products in float64 may be off by more nats than this: they would not tell copies apart
 SPREAD = HIGHEST - LOWEST  # how far apart two Gumbel numbers can be
 
 Parts = list[tuple[int | None, slice]]
@@ -57,8 +58,8 @@ class Candidates:
         """(B,) how large a row's number must be."""
         return self.best - self.wide - 1e-12 * self.best.abs()
 
-    def listed(self, most: int, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
-        """(state, row) pairs, and for which states (B,) there are more than `most`."""
+    def listed(self, most: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+        """(state, row) pairs, and for which states (B,) there are more than `most` (B,)."""
         self.best = ranks.largest(self.best)
         none = torch.empty(0, dtype=torch.int64, device=self.key.device)
         state, row, value = (torch.cat(some) for some in zip((none, none, none.double()), *self.found, strict=True))
@@ -109,16 +110,17 @@ def _by_products(engine: Engine, states: States, key: Tensor, label: int | None)
         for groups, part in logits.parts(len(tile.index)):
             candidates.see(logits.of(tile, groups, torch.float32), part, tile)
     best, row = _nothing(key)
-    state, listed, many = candidates.listed(max(LEAST, engine.rows(label) // FINE), engine.ranks)
+    off = (states.d + 8) * U64 * states.slope * (states.norm + states.alpha * states.reach) * states.reach
+    unsure = states.steep | (off > SURE)
+    most = torch.where(unsure, LISTED, max(LEAST, engine.rows(label) // FINE))
+    state, listed, many = candidates.listed(most, engine.ranks)
     _among(engine, states, key, state, listed, best, row)
-    crowd = (many & ~states.steep).nonzero().flatten()
+    crowd = (many & ~unsure).nonzero().flatten()
     if len(crowd):
         best[crowd], row[crowd] = _of_all(engine, states[crowd], key[crowd], label)
-    for one in (many & states.steep).nonzero():
-        pairs = steep_rows(states[one], engine.shelf, label, SPREAD, engine.ranks)
-        found = _nothing(key[one])
-        _among(engine, states[one], key[one], *pairs, *found)
-        best[one], row[one] = found
+    for one in (many & unsure).nonzero():
+        state, listed = steep_rows(states[one], engine.shelf, label, SPREAD, engine.ranks)
+        _among(engine, states, key, one + state, listed, best, row)
     return best, row
 
 

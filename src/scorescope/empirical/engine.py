@@ -35,7 +35,7 @@ GUESS = 0.1  # share of the radius that a posterior mean is assumed to have unti
 FINE = 3e-6  # a tighter tolerance than this is left to float64
 BUSY = 2  # single states, times what a transform of a row costs beside a product with it, after which outlines are made
 OUTLINED = "few rows by their outlines, float64 differences"
-MISSED = 0.05  # of what is dropped, that products of one vector may miss of a logit
+MISSED, TOLD = 0.05, 1e-6  # share of what is dropped that products of one vector may miss of a logit, and of a logit's largest size
 LEVELS = {"quick": 1, "coarse": 2, "fine": MOST}  # planes that tell rows apart, that do so as float32 does, and for the weights of sums
 FEW_ROWS, SUMMED, WHOLE = "few rows, float64 differences", "all rows, float32 sums", "all rows, sums of integers"
 ALL_DOUBLE, AGAIN = "all rows, float64", {"fine": "again, each alone", "double": "again, all rows, float64"}
@@ -108,14 +108,21 @@ class Engine:
         """(B,) whether rows are closer to each other, on average, than what matters: nearly all do. The same in all processes."""
         return self.ranks.any((self.apart(states) < self.margin(label)[0]) & ~states.steep)
 
+    def missed(self, family: Family) -> Tensor:
+        """(P, R) what products of a vector may miss: hardly any of the mean, nor of what tells the states' rows apart."""
+        states, c = family.states, family.coefficients.abs().clamp(min=1e-300)
+        told = TOLD * states.norm * max(self.shelf.reach, 1e-300)
+        allowed = torch.minimum(self.tolerance * GUESS * MISSED / states.slope.clamp(min=1e-300), told)
+        return (allowed.view(*c.shape[:2], 1) / c).amin(1)
+
     def products(self, family: Family, label: int | None, kind: str, once: bool = False) -> Products:
         """Of a family's vectors with the rows: the fastest that are "quick", "coarse" or "fine" (`LEVELS`), or "double" ones."""
         # What a class may keep is its share: sweeps of all classes go side by side.
         memory, planes = 0 if once else self.shelf.memory // 4 * self.rows(label) // self.rows(None), self.planes
         if kind in LEVELS and planes and not (kind == "fine" and self.tolerance < FINE):
             fine, levels = kind == "fine", torch.full(family.vectors.shape[:2], LEVELS[kind], device=self.shelf.device)
-            if fine and family.used is not None:  # no more planes than what is missed asks for
-                levels = self.ranks.largest(enough(family.vectors, self.tolerance * GUESS * MISSED / family.used.clamp(min=1e-300), planes))
+            if fine and family.whole:  # no more planes than what is missed asks for
+                levels = self.ranks.largest(enough(family.vectors, self.missed(family), planes))
             if planes.count(levels) * self.costs.integer < levels.numel() * (self.costs.double if fine else self.costs.single):
                 return IntegerProducts(family.vectors, levels, fine, planes, self.shelf, label, memory)
         return FloatProducts(family.vectors, kind in ("fine", "double"), self.shelf, label, memory)

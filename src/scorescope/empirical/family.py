@@ -26,7 +26,7 @@ class Family:
         coefficients: (P, T, R) float64.
         rest: (B,) bound on the norm of what these leave of a state.
         place: (P,) where the products of a group are among those of all groups, unless in order.
-        used: (P, R) the largest slope·|C| of a vector, unless other states have the same vectors.
+        whole: These are all states of the vectors.
     """
 
     states: States
@@ -34,14 +34,14 @@ class Family:
     coefficients: Tensor
     rest: Tensor
     place: Tensor | None = None
-    used: Tensor | None = None
+    whole: bool = True
 
 
 def alone(states: States) -> Family:
     """States as groups of one."""
     ones = torch.ones(len(states), 1, 1, dtype=torch.float64, device=states.z.device)
     rest = 2.0**-52 * (states.norm + states.alpha * states.centre.norm())
-    return Family(states, states.centred[:, None], ones, rest, used=states.slope[:, None])
+    return Family(states, states.centred[:, None], ones, rest)
 
 
 def pairs(x: Tensor, eps: Tensor, states: States, place: Tensor) -> Family:
@@ -49,7 +49,7 @@ def pairs(x: Tensor, eps: Tensor, states: States, place: Tensor) -> Family:
     vectors = torch.stack([x - states.centre, eps], 1)
     weights = torch.stack([states.alpha, states.sigma], 1).view(len(x), -1, 2)
     sizes = (weights * vectors.norm(dim=2)[:, None]).sum(2).flatten()
-    return Family(states, vectors, weights, 2.0**-50 * (sizes + states.alpha * states.centre.norm()), place)
+    return Family(states, vectors, weights, 2.0**-50 * (sizes + states.alpha * states.centre.norm()), place, whole=False)
 
 
 def trajectories(states: States, count: int, wanted: Tensor) -> Family:
@@ -77,4 +77,4 @@ def trajectories(states: States, count: int, wanted: Tensor) -> Family:
     left = torch.cat([(some - w @ own).norm(dim=2) for (some, own), w in zip(parts, weights.split(8), strict=True)])
     hidden = 2.0**-48 * (states.norm + weights.norm(dim=2).flatten() * kept**0.5)
     rest = left.flatten() + hidden + 2.0**-52 * states.alpha * states.centre.norm()
-    return Family(states, directions, weights, rest, used=(states.slope.view(count, t, 1) * weights.abs()).amax(1))
+    return Family(states, directions, weights, rest)

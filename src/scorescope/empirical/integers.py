@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -42,8 +43,8 @@ def costs_of(device: torch.device, threads: int) -> Costs:
 def exact(device: torch.device) -> bool:
     """Whether PyTorch multiplies 8-bit integers here, and does not saturate."""
     try:
-        for x, y in ((-128, -128), (-128, 127), (127, 127)):
-            a, b = (torch.full((32, 96), value, dtype=torch.int8, device=device) for value in (x, y))
+        for x, y, few in itertools.product((-128, 127), (-128, 127), (4, 64)):
+            a, b = (torch.full((n, 96), value, dtype=torch.int8, device=device) for n, value in ((few, x), (64, y)))
             if not bool((integer_products(a, b) == 96 * x * y).all()):
                 return False
     except RuntimeError:

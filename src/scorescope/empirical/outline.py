@@ -134,9 +134,10 @@ class Outlines:
         sides = [torch.cat([first * self.axes.signs if mirrored else first, curve], 1).float() for mirrored in shelf.sides]
         best = torch.full((len(states),), -torch.inf, device=device)
         top = torch.full((len(states),), LAST, dtype=torch.int64, device=device)
-        blocks = list(self._blocks(rows, len(states)))
-        for mirrored, index, logit in blocks:
-            logit.copy_(product(sides[mirrored], self._rows(0, index)))
+        blocks = list[tuple[bool, Tensor, Tensor]]()
+        for mirrored, index in self._blocks(rows, len(states)):
+            logit = product(sides[mirrored], self._rows(0, index))
+            blocks.append((mirrored, index, logit))
             most = logit.amax(1)
             better = (most > best).nonzero().flatten()
             if len(better):
@@ -173,7 +174,7 @@ class Outlines:
 
     def _error(self, states: States) -> Tensor:
         """(B,) by how much a logit that is made here can be too small."""
-        unit, reach = (self.axes.width + 16) * U32, self.shelf.reach
+        unit, reach = (self.axes.kept + BANDS + 16) * U32, self.shelf.reach
         size = states.slope * states.norm * reach
         return size * (unit + 2 * self.axes.off) + states.curve * reach**2 * unit + 1e-12 * states.precision * states.norm**2 + 1e-6
 
@@ -185,11 +186,8 @@ class Outlines:
         room = self.shelf.buffers.take("outlines", (len(index), table.shape[1]), torch.float32)
         return torch.index_select(table, 0, index - self.shelf.own.start, out=room)
 
-    def _blocks(self, rows: Tensor, states: int) -> Iterator[tuple[bool, Tensor, Tensor]]:
-        """(mirrored, (n,) of the stored rows, room for their logits (states, n))."""
-        start, sides = 0, self.shelf.sides
-        room = self.shelf.buffers.take("outline", (len(sides) * states * len(rows),), torch.float32)
-        for mirrored in sides:
+    def _blocks(self, rows: Tensor, states: int) -> Iterator[tuple[bool, Tensor]]:
+        """(mirrored, (n,) of the stored rows) that are looked at together."""
+        for mirrored in self.shelf.sides:
             for index in rows.split(max(1, VALUES // states)) if len(rows) else ():
-                yield mirrored, index, room[start : start + states * len(index)].view(states, len(index))
-                start += states * len(index)
+                yield mirrored, index

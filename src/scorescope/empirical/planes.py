@@ -136,10 +136,8 @@ class IntegerProducts(Products):
         unit = torch.where(unit > 0, unit, 1.0)
         off, size, rest = (torch.zeros_like(unit[:, 0]) for _ in range(3))
         self.fine, self.rows, self._parts = fine, rows, list[tuple[int, Tensor, list[Tensor]]]()
-        for count in range(1, most + 1):
+        for count in levels.unique().tolist():
             which = (levels.flatten() == count).nonzero().flatten()
-            if not len(which):
-                continue
             planes, left = split(flat[which], unit[which], count)
             rest[which], off[which] = left[count], left[count] * max(0.0, rows.left[0] - shelf.reach)  # of rows that lie far from the base
             size[which] = left[0] * rows.base.norm()

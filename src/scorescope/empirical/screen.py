@@ -129,8 +129,7 @@ class Screen:
 
     def __init__(self, logits: Logits, margin: Tensor, few: int, ranks: Ranks, near: bool = True) -> None:
         self.logits, self.products, self.few, self.ranks, self.near = logits, logits.products, few, ranks, near
-        self.buffers, states = logits.buffers, logits.family.states
-        count, device = len(states), states.z.device
+        states, count, device = logits.family.states, len(logits.family.states), logits.family.states.z.device
         self.steep, self.d = states.steep, states.d
         self.error = ranks.largest(logits.error(U32))
         self.margin = ((margin + 2 * self.error) * (1 + 1e-5)).float()
@@ -184,15 +183,12 @@ class Screen:
         high, low = limits(high, low, self.error[part], self.d)
         self.high[part], self.low[part] = (high * (1 + SLACK)).float(), (low * (1 + SLACK)).float()
 
-    def _away(self, above: Tensor) -> Tensor:
-        return torch.abs(above, out=self.buffers.take("away", tuple(above.shape), above.dtype))
-
     def _best(self, above: Tensor, part: slice, tile: Tile) -> None:
         """Take in what is best among (m, n) logits."""
         torch.maximum(self.peak[part], above.amax(1), out=self.peak[part])
         if not self.near:
             return
-        away = self._away(above)
+        away = above.abs()
         hit = ((away.amin(1) <= torch.maximum(self.high[part], self.low[part])) & ~self.steep[part]).nonzero().flatten()
         if not len(hit):
             return
@@ -206,7 +202,7 @@ class Screen:
         self._add(self.lists, above, above.amax(1), self._least(part), part, tile)
         if self.near:
             limit = torch.maximum(self.high[part], self.low[part]).masked_fill(self.steep[part], -torch.inf)
-            self._add(self.near_lists, above, -self._away(above).amin(1), -limit, part, tile)
+            self._add(self.near_lists, above, -above.abs().amin(1), -limit, part, tile)
 
     def _add(self, lists: Lists, above: Tensor, best: Tensor, least: Tensor, part: slice, tile: Tile) -> None:
         """List the rows that are as good as `least` (m,), of states whose best row here is."""
