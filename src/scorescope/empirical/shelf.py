@@ -154,8 +154,8 @@ class Shelf:
 
     def doubles(self, block: Block) -> Iterator[tuple[slice, Tensor]]:
         """The centred rows of a block in float64, not rounded before: (place, some of them (m, d)), as many as a cache holds."""
-        size = max(1, VALUES // self.bank.d)
         whole = self.single(block) if self.exact else self._of(block)
+        size = max(1, VALUES // self.bank.d if self.device.type == "cpu" else len(whole))
         for start in range(0, len(whole), size):
             part = slice(start, min(start + size, len(whole)))
             yield part, self.buffers.filled("doubles", whole[part])
