@@ -158,7 +158,7 @@ class Shelf:
         size = max(1, VALUES // self.bank.d if self.device.type == "cpu" else len(whole))
         for start in range(0, len(whole), size):
             part = slice(start, min(start + size, len(whole)))
-            yield part, self.buffers.filled("doubles", whole[part])
+            yield part, self.buffers.filled("doubles", whole[part]) if self.exact else whole[part]
 
     def mirror(self, flat: Tensor) -> Tensor:
         """Flat vectors (*, d) of the bank's shape, mirrored along the last axis."""
