@@ -134,7 +134,7 @@ class Engine:
     def posterior(self, logits: Logits) -> tuple[Posterior, Tensor]:
         """Posteriors of a family's states (B,), and to which of them many rows matter."""
         states, label = logits.family.states, logits.products.label
-        total, many, many_near = self._few(logits)
+        total, many, many_near, _ = self._few(logits)
         if logits.products.fine:
             self._many(logits, total, many, many_near)
         else:
@@ -151,15 +151,17 @@ class Engine:
             # Steep states to which many rows matter are asked row by row: only the closer look may find them so.
             some = which[~states.steep[which]] if kind == "quick" else which
             if len(some):
-                part, many[some], many_near[some] = self._few(self.logits(alone(states[some]), label, kind))
+                part, many[some], many_near[some], certain = self._few(self.logits(alone(states[some]), label, kind))
                 total.put(some, part)
-                which = which[(many | many_near | states.steep)[which]]
+                open_ = many | many_near | states.steep
+                open_[some] &= ~certain  # no closer look finds fewer
+                which = which[open_[which]]
         self._many_alone(states, label, total, many, many_near)
         return self.checked(self.merged(total, states), states, label, shared=False)
 
     def _close(self, states: States, which: Tensor, label: int | None, total: Partial) -> Tensor:
         """Put into `total` what outlines tell of the states `which`; those to which they leave many rows are returned."""
-        outlines = self.outlines(len(which))
+        outlines = None if self.planes else self.outlines(len(which))  # one product of planes costs no more, and tells more
         near = outlines.worth(states[which]) if outlines else which < 0
         if outlines is None or not bool(near.any()):
             return which
@@ -183,8 +185,8 @@ class Engine:
         total.ratio = torch.where(at_data, torch.where(total.peak == 0, 1.0, torch.inf), total.ratio)
         return total
 
-    def _few(self, logits: Logits) -> tuple[Partial, Tensor, Tensor]:
-        """Partials of the states to which few rows matter, with their r*; to whose posteriors and to whose r* many do."""
+    def _few(self, logits: Logits) -> tuple[Partial, Tensor, Tensor, Tensor]:
+        """Partials of the states to which few rows matter, with their r*; to whose posteriors and to whose r* many do, and if surely."""
         states, label = logits.family.states, logits.products.label
         apart = self.margin(label)[0]
         # Of a steep state with its nearest row inside the shell, no row farther than 2σ√d can be nearer to the shell.
@@ -204,14 +206,14 @@ class Engine:
         near = ~(many | found.many_near)[found.near_state]  # sums of all rows look for the nearest themselves
         ratios(states, self.shelf, found.near_state[near], found.near_row[near], total.ratio)
         self.work[FEW_ROWS] += int((~found.many).sum())
-        return total, many, found.many_near
+        return total, many, found.many_near, many & found.certain
 
     def _many_alone(self, states: States, label: int | None, total: Partial, many: Tensor, many_near: Tensor) -> None:
         """As `_many`, by products of each state's own."""
         which = (many | many_near).nonzero().flatten()
         if len(which):
             part = total[which]
-            self._many(self.logits(alone(states[which]), label, "fine"), part, many[which], many_near[which])
+            self._many(self.logits(alone(states[which]), label, "fine", once=True), part, many[which], many_near[which])
             total.put(which, part)
 
     def _many(self, logits: Logits, total: Partial, many: Tensor, many_near: Tensor) -> None:

@@ -20,12 +20,12 @@ from torch import Tensor
 from scorescope.empirical.integers import COLUMNS, integer_products
 from scorescope.empirical.products import Known, Products
 from scorescope.empirical.shelf import OUTWARD, Block, Shelf
-from scorescope.search.products import U64
+from scorescope.search.products import U32, U64
 
 BASE = 254.0
 MOST = 4  # planes: beyond, float64 products are as soon made
 STEPS, ON_GRID = 255, 1e-3  # of a grid, and what of a step values on it may be off
-TOGETHER = 64  # vectors whose products the caches of a processor hold
+TOGETHER = 256  # planes of vectors whose products the caches of a processor hold
 SAMPLED = 1 << 20  # values that tell whether there is one
 
 
@@ -135,7 +135,8 @@ class IntegerProducts(Products):
         unit = flat.abs().amax(1, keepdim=True) / 127
         unit = torch.where(unit > 0, unit, 1.0)
         off, size, rest = (torch.zeros_like(unit[:, 0]) for _ in range(3))
-        self.fine, self.rows, self._parts = fine, rows, list[tuple[int, Tensor, list[Tensor]]]()
+        # Vectors that are multiplied together: which they are, and their L planes (L, m, d), mirrored or not.
+        self.fine, self.rows, self._parts = fine, rows, list[tuple[Tensor | slice, list[Tensor]]]()
         for count in levels.unique().tolist():
             which = (levels.flatten() == count).nonzero().flatten()
             planes, left = split(flat[which], unit[which], count)
@@ -145,28 +146,29 @@ class IntegerProducts(Products):
                 norm = left[a] + left[a + 1]  # of plane a, at most
                 off[which] += norm * rows.left[min(count - a, len(rows.planes))]
                 size[which] += norm * (rows.left[0] + 2 * sum(rows.left[1:]))
-            stack = torch.stack(planes, 1)  # (vectors, planes, d)
-            self._parts.append((count, which, [shelf.mirror(stack) if mirrored else stack for mirrored in shelf.sides]))
-        off += 8 * U64 * size  # what levels are rounded by when they become one number
+            for own in torch.arange(len(which), device=which.device).split(max(1, TOGETHER // count)):
+                stack = torch.stack([plane[own] for plane in planes])
+                place = which[own] if len(which) < len(flat) else slice(int(own[0]), int(own[-1]) + 1)
+                self._parts.append((place, [shelf.mirror(stack) if mirrored else stack for mirrored in shelf.sides]))
+        self.type = torch.float64 if fine else torch.float32 if most > 1 or flat.shape[1] > COLUMNS else torch.int32
+        off += 8 * (U64 if fine else U32) * size  # what levels are rounded by when they become one number
         known = Known((unit * rows.unit).view(*shape, 1), *(v.view(shape) for v in (flat @ rows.base, size, off, rest)))
-        self.type = torch.int32 if most == 1 and flat.shape[1] <= COLUMNS else torch.float64
         super().__init__(known, self.type.itemsize, shelf, label, memory)
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:
         rows, room = [plane[block.part] for plane in self.rows.planes], self._room(block)
-        for count, which, sides in self._parts:
-            for place, some in zip(which.split(TOGETHER), sides[mirrored].split(TOGETHER), strict=True):
-                room[place] = self._added(some, rows[:count]).to(self.type)
+        for place, sides in self._parts:
+            found = self._added(sides[mirrored], rows)
+            room[place] = found if isinstance(place, slice) else found.contiguous()
         return room
 
     def _added(self, vectors: Tensor, rows: list[Tensor]) -> Tensor:
-        """Of some vectors (m, L, d) and planes of the rows of a block: the levels of a product as one number."""
-        levels = vectors.shape[1]
-        total = integer_products(vectors.flatten(0, 1), rows[0]).view(*vectors.shape[:2], -1)
-        for b, plane in enumerate(rows[1:], 1):
-            some = vectors[:, : levels - b]
-            total[:, b:] += integer_products(some.flatten(0, 1), plane).view(*some.shape[:2], -1)
-        one = total[:, -1] if levels == 1 else total[:, -1].double()
+        """Of some vectors (L, m, d) and planes of the rows (n, d) of a block: the levels of a product as one number (m, n)."""
+        levels, m, _ = vectors.shape
+        total = integer_products(vectors.flatten(0, 1), rows[0]).view(levels, m, -1)
+        for b, plane in enumerate(rows[1:levels], 1):
+            total[b:] += integer_products(vectors[: levels - b].flatten(0, 1), plane).view(levels - b, m, -1)
+        one = total[-1].to(self.type)
         for level in reversed(range(levels - 1)):
-            one.div_(BASE).add_(total[:, level].double())
+            one = torch.add(total[level].to(self.type), one, alpha=1 / BASE)
         return one

@@ -16,7 +16,7 @@ from scorescope.empirical.family import Family
 from scorescope.empirical.shelf import Block, Shelf
 from scorescope.search.products import U32, U64, product
 
-VALUES = 1 << 19  # logits of one step: what the caches of a processor hold
+VALUES = 1 << 20  # logits of one step: what the caches of a processor hold
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,24 @@ class Logits:
         weights = states.slope.view(*c.shape[:2], 1) * (c[..., None] * scale[:, None]).flatten(2)
         self.columns = torch.cat([weights, fixed.view(*c.shape[:2], 2)], 2)
 
-    def of(self, tile: Tile, groups: slice, dtype: torch.dtype) -> Tensor:
+    def of_states(self, tile: Tile, which: Tensor, dtype: torch.dtype) -> Tensor:
+        """(m, n) those of the states `which` (m,), in order, with a tile's rows, until the next such call."""
+        t = self.columns.shape[1]
+        groups, place = torch.unique_consecutive(which // t, return_inverse=True)
+        every = len(groups) == int(groups[-1]) - int(groups[0]) + 1
+        found = self.of(tile, slice(int(groups[0]), int(groups[-1]) + 1) if every else groups, dtype)
+        return found if len(found) == len(which) else found[place * t + which % t]
+
+    def of(self, tile: Tile, groups: slice | Tensor, dtype: torch.dtype) -> Tensor:
         """(P'·T, n) those of some groups with a tile's rows, until the next such call."""
         place = self.family.place
         part = tile.products[groups if place is None else place[groups]]
         p, k, n = part.shape
         columns = self.columns[groups].to(dtype)
         found = self.buffers.take("logits", (p, columns.shape[1], n), dtype)
+        if k == columns.shape[1] == 1:
+            every = torch.stack([tile.block.square, torch.ones_like(tile.block.square)]).to(dtype)
+            return torch.addmm(found[:, 0].copy_(part[:, 0]).mul_(columns[:, 0, :1]), columns[:, 0, 1:], every, out=found[:, 0])
         stack = self.buffers.take("stack", (p, k + 2, n), dtype)
         stack[:, :k], stack[:, k], stack[:, k + 1] = part, tile.block.square, 1.0
         return torch.bmm(columns, stack, out=found).flatten(0, 1)

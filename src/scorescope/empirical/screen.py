@@ -27,6 +27,7 @@ class Found:
     Attributes:
         many: (B,) more rows matter to the posterior than are listed; none is among the pairs.
         many_near: (B,) the same for r*.
+        certain: (B,) whether that many matter is certain, so that no closer look can tell otherwise; not always known.
     """
 
     state: Tensor
@@ -35,6 +36,7 @@ class Found:
     near_row: Tensor
     many: Tensor
     many_near: Tensor
+    certain: Tensor
 
 
 class Lists:
@@ -45,6 +47,8 @@ class Lists:
 
     Attributes:
         dropped: (B,) the largest value, or the least distance from 0 with its sign turned, of what went.
+        surely: (B,) from which value on a row is known to matter, if that is known.
+        certain: (B,) how many such rows were seen.
     """
 
     def __init__(self, count: int, most: int, near: bool, sure: bool, device: torch.device) -> None:
@@ -53,7 +57,8 @@ class Lists:
         self.value = torch.empty(0, dtype=torch.float32, device=device)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
         self.dropped = torch.full((count,), -torch.inf, dtype=torch.float32, device=device)
-        self.added = torch.zeros(count, dtype=torch.int64, device=device)
+        self.added, self.certain = (torch.zeros(count, dtype=torch.int64, device=device) for _ in range(2))
+        self.surely = torch.full_like(self.dropped, torch.inf)
 
     def worth(self, value: Tensor) -> Tensor:
         """How good values are."""
@@ -63,8 +68,10 @@ class Lists:
         """Those of the values (m, n) of states (m,) and rows `index` (n,) that are at least as good as `least` (m,)."""
         wanted = torch.maximum(least, torch.nextafter(self.dropped[state], torch.full_like(least, torch.inf)))
         which, column = (self.worth(value) >= wanted[:, None]).nonzero(as_tuple=True)
-        self.found.append((state[which], index[column], value[which, column]))
+        found = value[which, column]
+        self.found.append((state[which], index[column], found))
         self.added += torch.bincount(state[which], minlength=len(self.added))
+        self.certain += torch.bincount(state[which[found >= self.surely[state[which]]]], minlength=len(self.added))
         if self.sure:
             self.dropped[self.added > self.most] = torch.inf
         elif int(self.added.sum()) > self.most * len(self.dropped) // 2:
@@ -133,6 +140,7 @@ class Screen:
         self.steep, self.d = states.steep, states.d
         self.error = ranks.largest(logits.error(U32))
         self.margin = ((margin + 2 * self.error) * (1 + 1e-5)).float()
+        self.narrow = ((margin - 2 * self.error) * (1 - 1e-5)).float()  # within which a row surely matters; below 0, none
         self.peak = torch.full((count,), -torch.inf, dtype=torch.float32, device=device)
         # Least distances of logits from the shell's, inside and outside; then what those of the nearest can be, above and below it.
         self.best = torch.full((2, count), torch.inf, dtype=torch.float32, device=device)
@@ -144,25 +152,34 @@ class Screen:
 
     def run(self) -> Found:
         """What can matter, of one's own rows; what is few is so in all ranks together."""
-        for looks in ((self._best,), (self._list,)) if self.twice else ((self._best, self._list),):
-            for tile in self.products:
-                for groups, part in self.logits.parts(len(tile.index)):
-                    above = self.logits.of(tile, groups, torch.float32)
-                    for look in looks:
-                        look(above, part, tile)
+        seen = list[tuple[Tensor, Tensor]]()
+        for tile in self.products:
+            for groups, part in self.logits.parts(len(tile.index)):
+                above = self.logits.of(tile, groups, torch.float32)
+                seen.append(self._best(above, part))
+                if not self.twice:
+                    self._list(*seen.pop(), part, tile, above)
+        own = self.peak.clone()
+        if self.twice:
+            self._limit(slice(None))
+            self.lists.surely = own - self.narrow + SLACK * own.abs()
+        for tile in self.products if self.twice else ():
+            for _, part in self.logits.parts(len(tile.index)):
+                self._list(*seen.pop(0), part, tile)
         self.peak, *best = self.ranks.largest(torch.stack([self.peak, *-self.best]))
         self.best = -torch.stack(best)
         self._limit(slice(None))
         least = self._least(slice(None))
         many, state, row = self._left(self.lists, least)
+        certain = self.ranks.total(self.lists.certain * (own == self.peak)) > self.few
         if not self.near:
             none = torch.empty(0, dtype=torch.int64, device=many.device)
-            return Found(state, row, none, none, many, torch.zeros_like(many))
+            return Found(state, row, none, none, many, torch.zeros_like(many), certain)
         nearest = self.near_lists
         nearest.gather(-torch.maximum(self.low, self.high))
         nearest.only((nearest.value <= self.high[nearest.state]) & (nearest.value >= -self.low[nearest.state]))
         many_near, near_state, near_row = self._left(nearest, -torch.maximum(self.low, self.high))
-        return Found(state, row, near_state, near_row, many, many_near & ~self.steep)
+        return Found(state, row, near_state, near_row, many, many_near & ~self.steep, certain)
 
     def _left(self, lists: Lists, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Which states have more than a few rows that are as good as `least`, and the (state, row) pairs of the others."""
@@ -183,29 +200,39 @@ class Screen:
         high, low = limits(high, low, self.error[part], self.d)
         self.high[part], self.low[part] = (high * (1 + SLACK)).float(), (low * (1 + SLACK)).float()
 
-    def _best(self, above: Tensor, part: slice, tile: Tile) -> None:
-        """Take in what is best among (m, n) logits."""
-        torch.maximum(self.peak[part], above.amax(1), out=self.peak[part])
+    def _best(self, above: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        """Take in what is best among (m, n) logits: (m,) the largest, and how near to the shell's the nearest is."""
+        top = above.amax(1)
+        torch.maximum(self.peak[part], top, out=self.peak[part])
+        near = -top  # where all are below the shell's
         if not self.near:
-            return
-        away = above.abs()
-        hit = ((away.amin(1) <= torch.maximum(self.high[part], self.low[part])) & ~self.steep[part]).nonzero().flatten()
-        if not len(hit):
-            return
-        above, away, state = above[hit], away[hit], hit + part.start
-        for side, outer in enumerate((above < 0, above > 0)):
-            self.best[side, state] = torch.minimum(self.best[side, state], away.masked_fill(outer, torch.inf).amin(1))
-        self._limit(part)
+            return top, near
+        inside = ((top >= 0) & ~self.steep[part]).nonzero().flatten()
+        sides = torch.stack([torch.full_like(near, torch.inf), near.masked_fill(top >= 0, torch.inf)])
+        if len(inside):
+            some = above if len(inside) == len(top) else above[inside]
+            for side, x in ((1, some), (0, some.neg())):
+                # Read as whole numbers, negative ones come first, and of these the one nearest to 0.
+                found = x.view(torch.int32).amin(1).view(torch.float32)
+                sides[side, inside] = torch.where(found.signbit(), -found, torch.inf)
+            near = sides.amin(0)
+        if self.twice or bool((near <= torch.maximum(self.high[part], self.low[part])).any()):
+            self.best[:, part] = torch.minimum(self.best[:, part], sides.masked_fill_(self.steep[part], torch.inf))
+            if not self.twice:
+                self._limit(part)
+        return top, near
 
-    def _list(self, above: Tensor, part: slice, tile: Tile) -> None:
-        """List those of (m, n) logits that can matter by what is known so far."""
-        self._add(self.lists, above, above.amax(1), self._least(part), part, tile)
-        if self.near:
-            limit = torch.maximum(self.high[part], self.low[part]).masked_fill(self.steep[part], -torch.inf)
-            self._add(self.near_lists, above, -above.abs().amin(1), -limit, part, tile)
-
-    def _add(self, lists: Lists, above: Tensor, best: Tensor, least: Tensor, part: slice, tile: Tile) -> None:
-        """List the rows that are as good as `least` (m,), of states whose best row here is."""
-        hit = ((best >= least) & (best > lists.dropped[part])).nonzero().flatten()
-        if len(hit):
-            lists.add(above[hit], least[hit], hit + part.start, tile.index)
+    def _list(self, top: Tensor, near: Tensor, part: slice, tile: Tile, above: Tensor | None = None) -> None:
+        """List those of the logits (m, n) of a tile that can matter by what is known so far; they are made for states that have such."""
+        least, limit = self._least(part), torch.maximum(self.high[part], self.low[part]).masked_fill(self.steep[part], -torch.inf)
+        wanted = [(self.lists, top, least), (self.near_lists, -near, -limit)][: 1 + self.near]
+        hits = [(best >= least) & (best > lists.dropped[part]) for lists, best, least in wanted]
+        which = torch.stack(hits).any(0).nonzero().flatten()
+        if not len(which):
+            return
+        above = self.logits.of_states(tile, part.start + which, torch.float32) if above is None else above[which]
+        for (lists, _, least), hit in zip(wanted, hits, strict=True):
+            own = hit[which].nonzero().flatten()
+            if len(own):
+                state = which[own]
+                lists.add(above if len(own) == len(which) else above[own], least[state], part.start + state, tile.index)

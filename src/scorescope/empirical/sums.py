@@ -38,10 +38,12 @@ class Nearest:
 
     def see(self, above: Tensor, part: slice, index: Tensor) -> None:
         """Take in rows `index` (n,) whose logits are `above` (m, n) the shell's, for the states of `part`."""
-        for side, outer in enumerate((above < 0, above > 0)):
-            near, place = above.abs().masked_fill_(outer, torch.inf).min(1)
-            better = near < self.best[side, part]
-            self.best[side, part] = torch.where(better, near, self.best[side, part])
+        for side in range(2):
+            # Read as whole numbers, negative ones come first, and of these the one nearest to 0.
+            near, place = above.neg_().view(torch.int64).min(1)
+            near = near.view(torch.float64)
+            better = near.signbit() & (-near < self.best[side, part])
+            self.best[side, part] = torch.where(better, -near, self.best[side, part])
             self.row[side, part] = torch.where(better, index[place], self.row[side, part])
 
     def pairs(self, which: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,7 +109,8 @@ class Sums:
         self.peak[mine] = torch.where(better, top, self.peak[mine])
         self.top[mine] = torch.where(better, tile.index[place], self.top[mine])
         self._follow(top, mine)
-        below = above.sub_(self.start[mine, None])
+        # Weights too small to count are none too small for their type: exp and what follows would be many times as slow.
+        below = above.sub_(self.start[mine, None]).clamp_(min=-700.0 if self.double else -80.0)
         if not self.double:
             below = self.shelf.buffers.filled("below", below, torch.float32)
         torch.exp(below, out=weight)
@@ -115,7 +118,7 @@ class Sums:
         far = max(self.shelf.reach, 1e-150) ** 2  # by which squares stay within float32
         self.square[mine] += (weight @ (tile.block.square / far).to(self.type)).double() * far
         self.mass2[mine] += torch.linalg.vecdot(weight, weight).double()
-        self.tilt[mine] += torch.linalg.vecdot(weight, below.nan_to_num_(neginf=0.0)).double()
+        self.tilt[mine] += torch.linalg.vecdot(weight, below).double()
 
     def _follow(self, top: Tensor, mine: slice) -> None:
         """Let the start come up with the largest logits (m,) of a tile."""
@@ -136,11 +139,16 @@ class Sums:
     def _add_few(self, weight: Tensor, tile: Tile, moment: Tensor, mine: slice) -> Tensor:
         """Σ w x of those states of which few rows of a tile hold all weight but a share that can be lost; the others are returned."""
         n, allowed = weight.shape[1], self.mass[mine] * (self.share / self.rows)
-        below = weight <= (CUT * allowed)[:, None]
-        lost = torch.where(below, weight, 0.0).sum(1).double()
-        which = (few := (n - below.sum(1) <= SPARSE * n) & (lost <= n * allowed)).nonzero().flatten()
+        cut = (CUT * allowed)[:, None].float()
+        below = torch.le(weight, cut, out=self.shelf.buffers.take("cut", tuple(weight.shape), weight.dtype))  # ones and zeros
+        few = n - below.sum(1) <= SPARSE * n
+        if not bool(few.any()):
+            return few.logical_not().nonzero().flatten()
+        lost = below.mul_(weight).sum(1).double()
+        which = (few := few & (lost <= n * allowed)).nonzero().flatten()
         self.loss[mine][which] += 1.001 * lost[which]
-        state, column = (~below if len(which) == len(few) else ~below[which]).nonzero(as_tuple=True)
+        some, cut = (weight, cut) if len(which) == len(few) else (weight[which], cut[which])
+        state, column = (some > cut).nonzero(as_tuple=True)
         if len(state):
             first = torch.searchsorted(state, state)  # of the state
             start = ((torch.arange(len(state), device=state.device) - first) % RUN == 0).nonzero().flatten()
