@@ -20,8 +20,7 @@ from torch import Tensor
 
 import scorescope as ss
 from scorescope.distributed import Processes
-from scorescope.empirical import Posterior, engine, outline, reference_posterior
-from tests.test_outline import pictures
+from scorescope.empirical import Posterior, reference_posterior
 
 N, SHAPE = 241, (1, 4, 6)
 TIMES = torch.tensor([0.0, 0.005, 0.05, 0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0], dtype=torch.float64)
@@ -248,32 +247,6 @@ def test_near_ties_are_told_apart_across_ranks(tmp_path):
     assert found.top_weight[0].item() == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-9)
     assert found.top_index[0] == 0
     assert found.error_bound[0] < 2 * single.error_bound[0]
-
-
-def outlined(rank: int, folder: Path) -> None:
-    """States near to rows of other ranks, and draws, by the outlines of each rank's own rows."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outline, "SMALL", 0)
-        patch.setattr(engine, "BUSY", 0)
-        bank = pictures(flips=True)
-        truth, rng = ss.sharded_score(bank, arithmetic="floats"), torch.Generator().manual_seed(7)
-        t = torch.tensor([0.02, 0.1, 0.2, 0.3], dtype=torch.float64).repeat(6)
-        x = bank[torch.arange(0, 240, 10)].double()
-        z = (1 - t).view(-1, 1, 1, 1) * x + t.view(-1, 1, 1, 1) * torch.randn(x.shape, generator=rng, dtype=torch.float64)
-        label = torch.arange(24) % 3
-        found = vars(truth.posterior(z, t)) | {f"{k} of a class": v for k, v in vars(truth.posterior(z, t, label)).items()}
-        assert truth.engine.work[engine.OUTLINED] >= 24
-        torch.save(found | {"drawn": truth.sample(z, t)[1]}, folder / f"outlined {rank}.pt")
-
-
-def test_outlines_tell_rows_of_all_ranks_apart(tmp_path):
-    assert launched(3, outlined, tmp_path) == [0] * 3
-    outlined(3, tmp_path)
-    *several, single = (torch.load(tmp_path / f"outlined {rank}.pt") for rank in range(4))
-    for found in several:
-        for field, value in single.items():
-            if "error_bound" not in field:
-                torch.testing.assert_close(found[field], value, rtol=1e-9, atol=1e-9)
 
 
 def read_own(rank: int, path: Path, folder: Path) -> None:

@@ -21,7 +21,7 @@ from scorescope.empirical.states import States
 from scorescope.search.products import U32, U64
 from scorescope.seeds import HIGHEST, LOWEST, gumbel
 
-COARSE, FINE, LEAST = 1024, 48, 8  # one direct difference takes about what so many rows' products do, coarse or in float64, but for a few
+FINE, LEAST = 48, 8  # one direct difference takes about what so many rows' products in float64 do, but for a few
 LISTED, SURE = 1024, 1e-6  # rows of a state whose products in float64 may be off by more nats than this: they would not tell copies apart
 SPREAD = HIGHEST - LOWEST  # how far apart two Gumbel numbers can be
 
@@ -85,25 +85,6 @@ def _nothing(key: Tensor) -> tuple[Tensor, Tensor]:
 
 def _of_class(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
     """Draws among the rows of a class, or all: (value relative to what is common to all rows, row) of the best of one's own."""
-    best, row = _nothing(key)
-    outlines, away = engine.outlines(len(key)), torch.ones_like(key, dtype=torch.bool)
-    near = outlines.worth(states).nonzero().flatten() if outlines else key[:0]
-    if outlines and len(near):
-        seen = outlines.look(states[near], label, SPREAD, max(LEAST, engine.rows(label) // COARSE))
-        away[near] = seen.many
-        # The row that was asked is known: what can't exceed its number is not the largest.
-        least = torch.where(seen.top < LAST, seen.known + gumbel(key[near], seen.top), -torch.inf)
-        least = engine.ranks.largest(least - 1e-9)
-        kept = seen.upper + gumbel(key[near[seen.state]], seen.row) >= least[seen.state]
-        _among(engine, states, key, near[seen.state[kept]], seen.row[kept], best, row)
-    which = away.nonzero().flatten()
-    if len(which):
-        best[which], row[which] = _by_products(engine, states[which], key[which], label)
-    return best, row
-
-
-def _by_products(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
-    """As `_of_class`, by products with all rows."""
     logits = engine.logits(alone(states), label, "coarse", once=True)
     candidates = Candidates(logits, key)
     for tile in logits.products:

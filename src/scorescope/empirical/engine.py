@@ -18,7 +18,6 @@ from torch import Tensor
 
 from scorescope.empirical.family import Family, alone
 from scorescope.empirical.integers import Costs
-from scorescope.empirical.outline import Outlines, able
 from scorescope.empirical.partial import Partial
 from scorescope.empirical.planes import MOST, IntegerProducts, Rows, enough
 from scorescope.empirical.posterior import Posterior
@@ -32,9 +31,8 @@ from scorescope.empirical.sums import PLANES, UNIT, Sums
 
 FEW = 128  # rows of a state that are settled one by one: about as many as cost what all rows do
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
+SHORT = 2  # times as much as other products those of a few rows cost, which sums in float32 are made of
 FINE = 3e-6  # a tighter tolerance than this is left to float64
-BUSY = 2  # single states, times what a transform of a row costs beside a product with it, after which outlines are made
-OUTLINED = "few rows by their outlines, float64 differences"
 MISSED, TOLD = 0.05, 1e-6  # share of what is dropped that products of one vector may miss of a logit, and of a logit's largest size
 LEVELS = {"quick": 1, "coarse": 2, "fine": MOST}  # planes that tell rows apart, that do so as float32 does, and for the weights of sums
 FEW_ROWS, SUMMED, WHOLE = "few rows, float64 differences", "all rows, float32 sums", "all rows, sums of integers"
@@ -53,8 +51,6 @@ class Engine:
         # Those of the slowest process, so that all go the same ways.
         self.costs = Costs(*ranks.largest(torch.tensor([costs.single, costs.double, costs.integer], dtype=torch.float64)).tolist())
         self.work: Counter[str] = Counter()
-        self.asked = 0  # single states so far
-        self._outlines: Outlines | None = None
 
     @cached_property
     def planes(self) -> Rows | None:
@@ -68,17 +64,10 @@ class Engine:
     @cached_property
     def grid(self) -> Rows | None:
         """The rows, where they lie on a grid and sums by integers are the faster ones, and can't leave the rows' own region."""
-        rows, faster = self.planes, PLANES * self.costs.integer < self.costs.single
+        rows, faster = self.planes, PLANES * self.costs.integer < SHORT * self.costs.single
         if not rows or len(rows.planes) > 1 or not faster:
             return None
         return rows if (self.rows(None) * UNIT / 127 + 1e-6) * rows.left[0] + rows.left[1] <= self.shelf.reach else None
-
-    def outlines(self, count: int) -> Outlines | None:
-        """Outlines of the rows, for `count` single states more; made when so many were asked that they cost less than they spare."""
-        self.asked += count
-        if self._outlines is None and self.asked > BUSY * sum(self.shelf.bank.shape) and able(self.shelf):
-            self._outlines = Outlines(self.shelf)
-        return self._outlines
 
     def rows(self, label: int | None) -> int:
         """Rows of a class, or all, of the whole bank."""
@@ -146,7 +135,7 @@ class Engine:
         many = self.crowded(states, label)
         many_near = many.clone()
         total = Partial.nothing(len(states), states.d, states.z.device)
-        which = self._close(states, (~many).nonzero().flatten(), label, total)
+        which = (~many).nonzero().flatten()
         for kind in ("quick", "coarse") if self.planes else ("coarse",):
             # Steep states to which many rows matter are asked row by row: only the closer look may find them so.
             some = which[~states.steep[which]] if kind == "quick" else which
@@ -158,21 +147,6 @@ class Engine:
                 which = which[open_[which]]
         self._many_alone(states, label, total, many, many_near)
         return self.checked(self.merged(total, states), states, label, shared=False)
-
-    def _close(self, states: States, which: Tensor, label: int | None, total: Partial) -> Tensor:
-        """Put into `total` what outlines tell of the states `which`; those to which they leave many rows are returned."""
-        outlines = None if self.planes else self.outlines(len(which))  # one product of planes costs no more, and tells more
-        near = outlines.worth(states[which]) if outlines else which < 0
-        if outlines is None or not bool(near.any()):
-            return which
-        some = which[near]
-        asked = states[some]
-        seen = outlines.look(asked, label, self.margin(label)[0], FEW)
-        part = self.without(settle(asked, self.shelf, seen.state, seen.row, self.ranks), asked, label)
-        ratios(asked, self.shelf, seen.state, seen.row, part.ratio)
-        total.put(some[~seen.many], part[~seen.many])
-        self.work[OUTLINED] += int((~seen.many).sum())
-        return torch.cat([some[seen.many], which[~near]]).sort().values
 
     def without(self, total: Partial, states: States, label: int | None) -> Partial:
         """Partials of the rows within the margin, whose error knows that the others are missing."""

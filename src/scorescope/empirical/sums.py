@@ -24,7 +24,7 @@ from scorescope.search.products import U32, U64, product
 RUN, RUNS = 64, 8  # rows of a product; such products that float32 adds up before float64 takes over
 DEEP = 32.0  # nats below the start beyond which weights in float32 are not vouched for one by one
 SPARSE, CUT = 0.25, 32.0  # share of a tile's rows that are few; weights cut off, times what each may be if all are
-PLANES, TOGETHER = 3, 128  # of all weights, of so many states at a time
+PLANES, TOGETHER = 3, 256  # of all weights, of so many states at a time
 UNIT = BASE**-PLANES  # of what these leave, in that of the first
 LAG = 8.0  # nats by which the largest logit may be ahead of the start
 
