@@ -14,7 +14,7 @@ from torch import Tensor
 from scorescope.empirical.engine import Engine
 from scorescope.empirical.family import alone
 from scorescope.empirical.partial import LAST
-from scorescope.empirical.products import Logits, Tile
+from scorescope.empirical.products import Logits
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.settle import closest_alone, gaps_of, steep_rows
 from scorescope.empirical.states import States
@@ -29,26 +29,30 @@ Parts = list[tuple[int | None, slice]]
 
 
 class Candidates:
-    """Of each state of a family of single states, the rows that may be largest in logit + G by what has been seen."""
+    """Of each of some states, the rows that may be largest in logit + G by what has been seen."""
 
-    def __init__(self, logits: Logits, key: Tensor) -> None:
-        states = logits.family.states
-        self.key, self.flat = key, states.steep
+    def __init__(self, states: States, key: Tensor) -> None:
+        self.states, self.key = states, key
         self.steep = states.steep & ~states.at_data  # near rows take all, by their distances more than by their G
-        self.wide = 2 * logits.error(U32) + SPREAD * self.steep
-        self.top = torch.full_like(self.wide, -torch.inf)
-        self.best = torch.full_like(self.wide, -torch.inf)
+        self.wide, self.top, self.best = (torch.full_like(states.sigma, value) for value in (0.0, -torch.inf, -torch.inf))
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def see(self, above: Tensor, part: slice, tile: Tile) -> None:
-        """Take in the logits (m, n) of a tile's rows for the states of `part`."""
+    def look(self, logits: Logits, own: slice) -> None:
+        """Take in the logits of a family of the states `own`, each by itself."""
+        self.wide[own] = 2 * logits.error(U32) + SPREAD * self.steep[own]
+        for tile in logits.products:
+            for groups, part in logits.parts(len(tile.index)):
+                self._see(logits.of(tile, groups, torch.float32), slice(own.start + part.start, own.start + part.stop), tile.index)
+
+    def _see(self, above: Tensor, part: slice, index: Tensor) -> None:
+        """Take in the logits (m, n) of rows `index` (n,) for the states of `part`."""
         self.top[part] = torch.maximum(self.top[part], above.amax(1).double())
         # Rows that no number between the lowest and the highest makes the largest.
         least = torch.maximum(self.top[part] - SPREAD - self.wide[part], self.best[part] - self.wide[part] - HIGHEST)
         least = least - 1e-6 * least.abs()
         state, column = (above >= least[:, None].float()).nonzero(as_tuple=True)
-        value, state, row = above[state, column].double(), state + part.start, tile.index[column]
-        value += torch.where(self.flat[state], 0.0, gumbel(self.key[state], row))
+        value, state, row = above[state, column].double(), state + part.start, index[column]
+        value += torch.where(self.states.steep[state], 0.0, gumbel(self.key[state], row))
         self.best.scatter_reduce_(0, state, value, "amax")
         kept = value >= self.least[state]
         self.found.append((state[kept], row[kept], value[kept]))
@@ -60,7 +64,7 @@ class Candidates:
 
     def listed(self, most: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
         """(state, row) pairs, and for which states (B,) there are more than `most` (B,)."""
-        self.best = ranks.largest(self.best)
+        self.best, self.wide = ranks.largest(torch.stack([self.best, self.wide]))
         none = torch.empty(0, dtype=torch.int64, device=self.key.device)
         state, row, value = (torch.cat(some) for some in zip((none, none, none.double()), *self.found, strict=True))
         kept = value >= self.least[state]
@@ -72,37 +76,25 @@ class Candidates:
 
 def draw(engine: Engine, states: States, key: Tensor, parts_of: Parts) -> Tensor:
     """One row (B,) of each state (B, d): for each (label, slice of states) among the rows of that class, or of all."""
-    best, row = _nothing(key)
-    for label, own in parts_of:
-        best[own], row[own] = _of_class(engine, states[own], key[own], label)
-    most = engine.ranks.largest(best)
-    return engine.ranks.smallest(torch.where(best == most, row, LAST))
-
-
-def _nothing(key: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.full((len(key),), -torch.inf, dtype=torch.float64, device=key.device), torch.full_like(key, LAST)
-
-
-def _of_class(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
-    """Draws among the rows of a class, or all: (value relative to what is common to all rows, row) of the best of one's own."""
-    logits = engine.logits(alone(states), label, "coarse", once=True)
-    candidates = Candidates(logits, key)
-    for tile in logits.products:
-        for groups, part in logits.parts(len(tile.index)):
-            candidates.see(logits.of(tile, groups, torch.float32), part, tile)
-    best, row = _nothing(key)
+    candidates, most = Candidates(states, key), torch.full_like(key, LISTED)
     off = (states.d + 8) * U64 * states.slope * (states.norm + states.alpha * states.reach) * states.reach
     unsure = states.steep | (off > SURE)
-    most = torch.where(unsure, LISTED, max(LEAST, engine.rows(label) // FINE))
+    for label, own in parts_of:
+        candidates.look(engine.logits(alone(states[own]), label, "coarse", once=True), own)
+        most[own] = torch.where(unsure[own], LISTED, max(LEAST, engine.rows(label) // FINE))
+    best, row = torch.full_like(states.sigma, -torch.inf), torch.full_like(key, LAST)
     state, listed, many = candidates.listed(most, engine.ranks)
     _among(engine, states, key, state, listed, best, row)
-    crowd = (many & ~unsure).nonzero().flatten()
-    if len(crowd):
-        best[crowd], row[crowd] = _of_all(engine, states[crowd], key[crowd], label)
-    for one in (many & unsure).nonzero():
-        state, listed = steep_rows(states[one], engine.shelf, label, SPREAD, engine.ranks)
-        _among(engine, states, key, one + state, listed, best, row)
-    return best, row
+    for label, own in parts_of if bool(many.any()) else ():
+        which = own.start + many[own].nonzero().flatten()
+        crowd = which[~unsure[which]]
+        if len(crowd):
+            best[crowd], row[crowd] = _of_all(engine, states[crowd], key[crowd], label)
+        for one in which[unsure[which], None]:
+            state, listed = steep_rows(states[one], engine.shelf, label, SPREAD, engine.ranks)
+            _among(engine, states, key, one + state, listed, best, row)
+    largest = engine.ranks.largest(best)
+    return engine.ranks.smallest(torch.where(best == largest, row, LAST))
 
 
 def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tensor, best: Tensor, chosen: Tensor) -> None:
@@ -117,7 +109,7 @@ def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tens
 def _of_all(engine: Engine, states: States, key: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
     """Draws among all rows in float64: (value relative to what is common to all rows, row)."""
     logits = engine.logits(alone(states), label, "double", once=True)
-    best, row = _nothing(key)
+    best, row = torch.full_like(states.sigma, -torch.inf), torch.full_like(key, LAST)
     for tile in logits.products:
         for groups, part in logits.parts(len(tile.index)):
             value = logits.of(tile, groups, torch.float64) + gumbel(key[part, None], tile.index)
