@@ -17,6 +17,7 @@ from scorescope import results
 from scorescope.denoiser import OnLinearAxis, Wrapped
 from scorescope.empirical.ranks import Alone
 from scorescope.identity import NoIdentity, identity_of
+from scorescope.monitor import RememberedBaseline
 from scorescope.theories.gaussian import GaussianScore
 from scorescope.watched import Watched
 
@@ -65,6 +66,10 @@ CASES = {
     "Watched": (
         lambda model=None, row=None: Watched(model or a_model(), row),
         {"model": a_model(prediction="x"), "row": lambda *told: None},
+    ),
+    "RememberedBaseline": (
+        lambda bank=None, **given: RememberedBaseline(bank or a_bank(), **given),
+        {"bank": a_bank(1), "device": "cpu"},
     ),
     "GaussianScore": (
         lambda bank=None, **given: GaussianScore(bank or a_bank(), **given),

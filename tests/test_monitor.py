@@ -11,6 +11,7 @@ from scorescope import monitor, results
 from scorescope.cli import main
 from scorescope.monitor import Microscope, summary
 from scorescope.nets.sit import SiTSize
+from scorescope.theories.gaussian import GaussianScore
 from scorescope.training.interpolant import Interpolant
 from scorescope.training.loop import Hooks, train
 from scorescope.training.objectives.region import Region
@@ -89,6 +90,16 @@ def test_a_look_finds_the_exact_score_perfect_and_a_blind_network_not(bank):
     assert abs(perfect["dsm_loss_minus_optimum"]) < 1.0
     assert (perfect["memorized_share"], blind["memorized_share"]) == (1.0, 0.0)
     assert perfect["r_star_10"] <= perfect["r_star_50"] <= perfect["r_star_90"]
+
+
+def test_the_baseline_is_asked_about_noised_rows_once(bank):
+    baseline, plain = monitor.RememberedBaseline(bank), GaussianScore(bank)
+    t, label = 0.3, torch.arange(4) % bank.classes
+    pairs, path = torch.randn(2, 4, *bank.shape, generator=torch.Generator().manual_seed(0))
+    first = [baseline(z, t, label) for z in (path, pairs)]
+    assert baseline(pairs, t, label) is first[1]
+    for z, when, own in ((path + 1, t, label), (pairs, 0.4, label), (pairs, t, None)):
+        torch.testing.assert_close(baseline(z, when, own), plain(z, when, own), rtol=0, atol=0)
 
 
 def test_other_predictions_and_unconditional_networks_are_watched_too(tmp_path):

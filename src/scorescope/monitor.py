@@ -83,7 +83,7 @@ class Microscope:
         pairs = regions.supervision(bank, PATHS, recipe.seed, classes)
         self.source = pairs.to(device)
         self.unseen = None if held_out is None else regions.held_out(held_out, pairs, recipe.seed).to(device)
-        self.baseline = GaussianScore(bank, device=device)
+        self.baseline = RememberedBaseline(bank, device=device)
         self._writer = None if tensorboard is None else _writer(tensorboard)
 
     def __call__(self, snapshot: Snapshot) -> None:
@@ -149,6 +149,27 @@ class Remembered:
         if (label is None) not in self._pairs:
             self._pairs[label is None] = list(self.score.supervision_sweep(x, eps, times, label))
         return iter(self._pairs[label is None])
+
+
+class RememberedBaseline(GaussianScore):
+    """A baseline that keeps what it says of the states of the first look, of which those of noised rows are asked about at every look."""
+
+    NOT_IDENTITY = (*GaussianScore.NOT_IDENTITY, "said")
+
+    def __init__(self, bank: Bank, device: torch.device | str = "cpu") -> None:
+        super().__init__(bank, device=device)
+        self.said: dict[tuple[float, bool], list[tuple[Tensor, Tensor]]] = {}
+
+    def forward(self, z: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """As of `GaussianScore`, with always the same labels."""
+        said = self.said.setdefault((float(t[0]), label is None), [])
+        for states, mean in said:
+            if torch.equal(states, z):
+                return mean
+        mean = super().forward(z, t, label)
+        if len(said) < len(regions.REGIONS):
+            said.append((z, mean))
+        return mean
 
 
 def summary(found: xr.Dataset) -> dict[str, float]:
