@@ -27,8 +27,8 @@ from scorescope.search.units import Units
 
 FARTHEST = 1e100  # values whose squares and sums float64 holds with ease
 SPARE = 8  # nominated beyond the k that are asked for
-BLOCK = 1 << 24  # values of one block of rows
-QUERIES = 256  # points that are multiplied by a block at a time
+BLOCK = 1 << 23  # values of one block of rows
+QUERIES = 512  # points that are multiplied by a block at a time
 SKETCHES = 1 << 16  # of one block
 VALUES = 1 << 18  # float64 values of one step of direct differences
 
@@ -215,8 +215,17 @@ class _Search:
         best = torch.full((len(self.flat), wanted), torch.inf, device=self.flat.device)
         index = torch.zeros_like(best, dtype=torch.int64)
         for part, product, start in self._products(likely=True):
-            near, place = product.topk(min(wanted, product.shape[1]), dim=1, largest=False)
-            near, found = torch.cat([best[part], near], 1), torch.cat([index[part], place + start], 1)
+            if bool(best[part, -1].isinf().any()):
+                near, place = product.topk(min(wanted, product.shape[1]), dim=1, largest=False)
+                found = place + start
+            else:  # most rows are farther than the last of the best so far
+                line, row = (product < best[part, -1:]).nonzero(as_tuple=True)
+                count = torch.bincount(line, minlength=len(product))
+                place = torch.arange(len(line), device=line.device) - (count.cumsum(0) - count)[line]
+                near = torch.full((len(product), int(count.max())), torch.inf, device=line.device)
+                found = torch.zeros_like(near, dtype=torch.int64)
+                near[line, place], found[line, place] = product[line, row], row + start
+            near, found = torch.cat([best[part], near], 1), torch.cat([index[part], found], 1)
             best[part], place = near.topk(wanted, dim=1, largest=False)
             index[part] = found.gather(1, place)
         return index, best
