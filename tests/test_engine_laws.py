@@ -235,6 +235,14 @@ def test_block_sizes_do_not_matter(kind, tolerance, flips, monkeypatch):
     alike(one, other, names, bank.radius, None if tolerance > 1e-6 else 1e-9)
 
 
+def test_devices_that_wait_between_steps_take_what_their_memory_holds():
+    shelf = ss.EmpiricalScore(bank_of("gauss", 20, (1, 4, 4)), memory=2**34).shelf
+    assert shelf.at_once(1000) == 1000
+    shelf.device = torch.device("cuda")
+    assert shelf.at_once(1000) == 2**26
+    assert shelf.at_once(2**30) == 2**30
+
+
 @pytest.mark.parametrize("flips", [False, True])
 @pytest.mark.parametrize("kind", ["bytes noise", "gauss"])
 def test_the_memory_budget_does_not_matter(kind, flips, monkeypatch):

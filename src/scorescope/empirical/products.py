@@ -151,7 +151,7 @@ class Logits:
     def parts(self, n: int) -> Iterator[tuple[slice, slice]]:
         """Groups that are looked at together, of n rows, and their states."""
         p, t, k = self.columns.shape
-        size = max(1, VALUES // max(1, n * max(t, k)))
+        size = max(1, self.products.shelf.at_once(VALUES) // max(1, n * max(t, k)))
         for start in range(0, p, size):
             stop = min(start + size, p)
             yield slice(start, stop), slice(start * t, stop * t)

@@ -30,7 +30,7 @@ def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Rank
     state, row = state[order], row[order]
     found, counts = state.unique_consecutive(return_counts=True)
     here = torch.zeros(len(states.z), dtype=torch.int64, device=state.device)
-    here.scatter_(0, found, 1 + (counts * states.d > VALUES).long())  # so many that they are taken in parts
+    here.scatter_(0, found, 1 + (counts * states.d > shelf.at_once(VALUES)).long())  # so many that they are taken in parts
     shared = (ranks.total(here) > 1).nonzero().flatten()
     if len(shared):
         mine = torch.isin(state, shared)
@@ -38,7 +38,7 @@ def settle(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Rank
         here = ~torch.isin(found, shared)
         found, counts, state, row = found[here], counts[here], state[~mine], row[~mine]
     ends = counts.cumsum(0)
-    for part in _parts(counts, max(1, VALUES // states.d)):
+    for part in _parts(counts, max(1, shelf.at_once(VALUES) // states.d)):
         own = slice(int(ends[part.start] - counts[part.start]), int(ends[part.stop - 1]))
         result.put(found[part], _few(states, shelf, found[part], state[own], row[own]))
     return result
@@ -56,7 +56,7 @@ def _shared(states: States, shelf: Shelf, shared: Tensor, state: Tensor, row: Te
     square = squares(states, shelf, state, row)
     closest = least_of(square, slot, count, ranks)
     nearest = _first_of(shelf, slot, row, square == closest[slot], count, ranks)
-    for own in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)) if len(state) else ():
+    for own in torch.arange(len(state), device=state.device).split(max(1, shelf.at_once(VALUES) // states.d)) if len(state) else ():
         found = state[own].unique_consecutive()
         place = torch.searchsorted(shared, found)
         part = _few(states, shelf, found, state[own], row[own], (closest[place], nearest[place]))
@@ -117,7 +117,7 @@ def gaps_of(states: States, shelf: Shelf, state: Tensor, row: Tensor, ranks: Ran
     square, count = squares(states, shelf, state, row), len(states.z)
     nearest = _first_of(shelf, state, row, square == least_of(square, state, count, ranks)[state], count, ranks)
     found = torch.zeros_like(square)
-    for part in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
+    for part in torch.arange(len(state), device=state.device).split(max(1, shelf.at_once(VALUES) // states.d)):
         wanted, slot = state[part].unique(return_inverse=True)
         found[part] = _gaps(states[wanted], slot, shelf.fetch(row[part]), nearest[wanted], shelf.buffers)[0]
     return found
@@ -136,7 +136,7 @@ def ratios(states: States, shelf: Shelf, state: Tensor, row: Tensor, result: Ten
 def squares(states: States, shelf: Shelf, state: Tensor, row: Tensor) -> Tensor:
     """‖z − αx‖² (M,) of (state, row) pairs, from direct differences in float64."""
     found = torch.empty(len(state), dtype=torch.float64, device=state.device)
-    for part in torch.arange(len(state), device=state.device).split(max(1, VALUES // states.d)):
+    for part in torch.arange(len(state), device=state.device).split(max(1, shelf.at_once(VALUES) // states.d)):
         x, which = shelf.fetch(row[part]), state[part]
         found[part] = (states.z[which] - states.alpha[which, None] * x).square().sum(1)
     return found

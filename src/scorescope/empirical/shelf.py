@@ -20,7 +20,8 @@ from scorescope.errors import InputError
 from scorescope.rows import Bank
 
 BLOCK = 1 << 23  # values of the rows of one product
-LEAST = 64  # rows of a block, at least
+LEAST, NARROW = 64, 64  # rows of a block, at least; values of a row below which a block has no more rows
+SHARE = 256  # bytes of memory for each value of one step, of which a few copies in float64 are made
 VALUES = 1 << 18  # of rows in float64 at a time: what the caches of a processor hold
 OUTWARD = 1 + 2.0**-40  # covers the rounding of a float64 norm of millions of values
 
@@ -60,11 +61,15 @@ class Shelf:
                 f"at least {-(-least // 2**20)} MiB",
             )
         self.resident = 4 * len(self.own) * bank.d + numbers <= memory // 2
-        self.block = int(max(LEAST, min(BLOCK // bank.d, (memory // 4) // (bank.d * 16))))
+        self.block = int(max(LEAST, min(self.at_once(BLOCK) // max(bank.d, NARROW), (memory // 4) // (bank.d * 16))))
         self.exact = float(bank.mean.norm()) <= bank.radius
         mean = bank.mean.flatten().float().double().to(self.device)
         self.centre = torch.zeros_like(mean) if self.exact else mean
         self.buffers = Buffers(self.device)
+
+    def at_once(self, cached: int) -> int:
+        """Values of one step: those that a processor's caches hold, or of a device that waits between steps what its memory does."""
+        return cached if self.device.type == "cpu" else max(cached, self.memory // SHARE)
 
     def indices(self, label: int | None) -> np.ndarray:
         """Stored rows of one class, or all, that are one's own, in order.
@@ -155,7 +160,7 @@ class Shelf:
     def doubles(self, block: Block) -> Iterator[tuple[slice, Tensor]]:
         """The centred rows of a block in float64, not rounded before: (place, some of them (m, d)), as many as a cache holds."""
         whole = self.single(block) if self.exact else self._of(block)
-        size = max(1, VALUES // self.bank.d if self.device.type == "cpu" else len(whole))
+        size = max(1, self.at_once(VALUES) // self.bank.d)
         for start in range(0, len(whole), size):
             part = slice(start, min(start + size, len(whole)))
             yield part, self.buffers.filled("doubles", whole[part]) if self.exact else whole[part]

@@ -44,7 +44,7 @@ class Walk:
     def own(self, pair: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """D and c of (pair, row) pairs, from direct differences, and (P,) whether a pair's x is one of its rows."""
         far, lean = (torch.empty(len(pair), dtype=torch.float64, device=pair.device) for _ in range(2))
-        for part in torch.arange(len(pair), device=pair.device).split(max(1, VALUES // self.x.shape[1])):
+        for part in torch.arange(len(pair), device=pair.device).split(max(1, self.shelf.at_once(VALUES) // self.x.shape[1])):
             apart = self.x[pair[part]] - self.shelf.fetch(row[part])
             far[part], lean[part] = apart.square().sum(1), torch.linalg.vecdot(self.eps[pair[part]], apart)
         found = torch.zeros(len(self.x), dtype=torch.bool, device=pair.device)
