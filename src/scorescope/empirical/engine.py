@@ -29,7 +29,7 @@ from scorescope.empirical.shelf import Shelf
 from scorescope.empirical.states import States
 from scorescope.empirical.sums import PLANES, UNIT, Sums
 
-FEW = 128  # rows of a state that are settled one by one: about as many as cost what all rows do
+FEW, LEAST, EACH = 128, 8, 400  # rows of a state that are settled one by one, at most; one of so many, which cost what all rows do
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 SHORT = 2  # times as much as other products those of a few rows cost, which sums in float32 are made of
 FINE = 3e-6  # a tighter tolerance than this is left to float64
@@ -165,7 +165,8 @@ class Engine:
         apart = self.margin(label)[0]
         # Of a steep state with its nearest row inside the shell, no row farther than 2σ√d can be nearer to the shell.
         margin = (apart + 2 * states.d * states.steep.double()).masked_fill(states.at_data, 1.0)
-        found = Screen(logits, margin, FEW, self.ranks).run()
+        few = max(LEAST, min(FEW, self.rows(label) // EACH))
+        found = Screen(logits, margin, few, self.ranks).run()
         total = self.without(settle(states, self.shelf, found.state, found.row, self.ranks), states, label)
         inside = (states.steep & ~states.at_data)[found.state]
         ratios(states, self.shelf, found.state[inside], found.row[inside], total.ratio)
