@@ -92,14 +92,25 @@ def test_a_look_finds_the_exact_score_perfect_and_a_blind_network_not(bank):
     assert perfect["r_star_10"] <= perfect["r_star_50"] <= perfect["r_star_90"]
 
 
-def test_the_baseline_is_asked_about_noised_rows_once(bank):
+def test_the_baseline_is_asked_about_noised_rows_once(bank, monkeypatch):
     baseline, plain = monitor.RememberedBaseline(bank), GaussianScore(bank)
-    t, label = 0.3, torch.arange(4) % bank.classes
+    t, label = torch.tensor([0.3, 0.3, 0.4, 0.5]), torch.arange(4) % bank.classes
     pairs, path = torch.randn(2, 4, *bank.shape, generator=torch.Generator().manual_seed(0))
-    first = [baseline(z, t, label) for z in (path, pairs)]
-    assert baseline(pairs, t, label) is first[1]
-    for z, when, own in ((path + 1, t, label), (pairs, 0.4, label), (pairs, t, None)):
+    first = [baseline(z, t, label) for z in (path, pairs)][1]
+    for z, when, own in (
+        (path + 1, t, label),
+        (pairs, t.flip(0), label),
+        (pairs, t, label.flip(0)),
+        (pairs, t, None),
+        (pairs[:0], 0.3, None),
+    ):
         torch.testing.assert_close(baseline(z, when, own), plain(z, when, own), rtol=0, atol=0)
+    monkeypatch.setattr(GaussianScore, "forward", None)
+    same = baseline(pairs, t, label)
+    torch.testing.assert_close(same, first, rtol=0, atol=0)
+    kept = pairs.clone()
+    same.zero_(), pairs.zero_()  # what the caller does with its tensors is its own
+    torch.testing.assert_close(baseline(kept, t, label), first, rtol=0, atol=0)
 
 
 def test_other_predictions_and_unconditional_networks_are_watched_too(tmp_path):

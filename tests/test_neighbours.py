@@ -412,3 +412,11 @@ def test_sketches_in_float32_are_off_by_no_more_than_they_say(kind, flips):
         exact = sketches.axes.sketch(sketches.axes.units.scaled(rows))
         assert ((side - exact).norm(dim=1) <= sketches.slack).all()
     assert sketches.off < 2 * PRECISE
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_of_points_beyond_float32_no_row_is_named_twice(flips):
+    bank = ss.Bank.from_arrays(np.random.default_rng(0).standard_normal((9, 1, 2, 3)).astype(np.float32), flips=flips)
+    index, _ = ss.neighbours(bank, torch.full((1, 1, 2, 3), 1e54, dtype=torch.float64), len(bank), without=torch.tensor([3]))
+    others = [row for row in range(len(bank)) if row % 9 != 3]
+    assert sorted(index[0].tolist()) == others

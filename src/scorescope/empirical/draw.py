@@ -40,9 +40,11 @@ class Candidates:
     def look(self, logits: Logits, own: slice) -> None:
         """Take in the logits of a family of the states `own`, each by itself."""
         self.wide[own] = 2 * logits.error(U32) + SPREAD * self.steep[own]
+        before = len(self.found)
         for tile in logits.products:
             for groups, part in logits.parts(len(tile.index)):
                 self._see(logits.of(tile, groups, torch.float32), slice(own.start + part.start, own.start + part.stop), tile.index)
+        self.found[before:] = [self._left(self.found[before:])]
 
     def _see(self, above: Tensor, part: slice, index: Tensor) -> None:
         """Take in the logits (m, n) of rows `index` (n,) for the states of `part`."""
@@ -57,6 +59,13 @@ class Candidates:
         kept = value >= self.least[state]
         self.found.append((state[kept], row[kept], value[kept]))
 
+    def _left(self, found: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        """What was found, (state, row, value), but for rows that can't be the largest as far as is known now."""
+        none = torch.empty(0, dtype=torch.int64, device=self.key.device)
+        state, row, value = (torch.cat(some) for some in zip((none, none, none.double()), *found, strict=True))
+        kept = value >= self.least[state]
+        return state[kept], row[kept], value[kept]
+
     @property
     def least(self) -> Tensor:
         """(B,) how large a row's number must be."""
@@ -65,10 +74,7 @@ class Candidates:
     def listed(self, most: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
         """(state, row) pairs, and for which states (B,) there are more than `most` (B,)."""
         self.best, self.wide = ranks.largest(torch.stack([self.best, self.wide]))
-        none = torch.empty(0, dtype=torch.int64, device=self.key.device)
-        state, row, value = (torch.cat(some) for some in zip((none, none, none.double()), *self.found, strict=True))
-        kept = value >= self.least[state]
-        state, row = state[kept], row[kept]
+        state, row, _ = self._left(self.found)
         many = ranks.total(torch.bincount(state, minlength=len(self.key))) > most
         kept = ~many[state]
         return state[kept], row[kept], many

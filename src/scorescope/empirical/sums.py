@@ -22,6 +22,7 @@ from scorescope.empirical.ranks import Ranks
 from scorescope.search.products import U32, U64, product
 
 RUN, RUNS = 64, 8  # rows of a product; such products that float32 adds up before float64 takes over
+LOT = 1 << 13  # rows whose squares are added up in float32
 DEEP = 32.0  # nats below the start beyond which weights in float32 are not vouched for one by one
 SPARSE, CUT = 0.25, 32.0  # share of a tile's rows that are few; weights cut off, times what each may be if all are
 PLANES, TOGETHER = 3, 256  # of all weights, of so many states at a time
@@ -116,7 +117,8 @@ class Sums:
         torch.exp(below, out=weight)
         self.mass[mine] += weight.sum(1, dtype=torch.float64)
         far = max(self.shelf.reach, 1e-150) ** 2  # by which squares stay within float32
-        self.square[mine] += (weight @ (tile.block.square / far).to(self.type)).double() * far
+        for some, square in zip(weight.split(LOT, 1), (tile.block.square / far).to(self.type).split(LOT), strict=True):
+            self.square[mine] += (some @ square).double() * far
         self.mass2[mine] += torch.linalg.vecdot(weight, weight).double()
         self.tilt[mine] += torch.linalg.vecdot(weight, below).double()
 
@@ -208,7 +210,7 @@ class Sums:
         own = torch.cat([ranks.total(part[:, None] * some).norm(dim=1) for part, some in parts]) / all_mass
         size = (all_square / all_mass).sqrt()
         # Sums know little of what is left when the mean's square is taken off that of the rows.
-        unsure = 4 * (rows * U64 if self.double else (shelf.block + 8) * U32)
+        unsure = 4 * (rows * U64 if self.double else (min(shelf.block, LOT) + 8) * U32)
         spread = ((size**2 - own**2).clamp(min=0) + unsure * size**2).sqrt()
         tilt = self.logits.tilt[which]
         # What is left of a state tilts weights by e^δ with δ = slope⟨rest, x⟩: at first order the mean moves by slope·C·rest with the

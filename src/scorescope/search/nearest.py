@@ -235,7 +235,8 @@ class _Search:
         distance = torch.full_like(value, torch.inf, dtype=torch.float64)
         first = torch.ones_like(index).cumsum(1) <= self.k
         for chosen in (first, ~first):
-            wanted = chosen & (value <= self.points[0].limit(distance[:, : self.k].amax(1))[:, None])
+            # Places that no row has taken are infinitely far, as limits are of points beyond float32.
+            wanted = chosen & value.isfinite() & (value <= self.points[0].limit(distance[:, : self.k].amax(1))[:, None])
             point, place = wanted.nonzero(as_tuple=True)
             distance[point, place] = self._distances(point, index[point, place])
         return _first(index, distance, self.k)
