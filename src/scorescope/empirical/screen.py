@@ -52,7 +52,7 @@ class Lists:
     """
 
     def __init__(self, count: int, most: int, near: bool, sure: bool, device: torch.device) -> None:
-        self.most, self.near, self.sure = most, near, sure
+        self.most, self.near, self.sure, self.room = most, near, sure, most * count // 2
         self.state, self.row = (torch.empty(0, dtype=torch.int64, device=device) for _ in range(2))
         self.value = torch.empty(0, dtype=torch.float32, device=device)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -74,8 +74,9 @@ class Lists:
         self.certain += torch.bincount(state[which[found >= self.surely[state[which]]]], minlength=len(self.added))
         if self.sure:
             self.dropped[self.added > self.most] = torch.inf
-        elif int(self.added.sum()) > self.most * len(self.dropped) // 2:
+        elif int(self.added.sum()) > self.room:
             self.gather()
+            self.room = max(self.room, 2 * int(self.added.sum()))  # each is sorted a few times at most
 
     def gather(self, least: Tensor | None = None) -> None:
         """All that was found as one, but what is worse than `least` (B,); of states with too many rows the better half stays."""
