@@ -19,7 +19,7 @@ from scorescope.empirical.engine import FEW
 from scorescope.empirical.family import alone
 from scorescope.empirical.partial import Partial
 from scorescope.empirical.products import FloatProducts, Logits
-from scorescope.empirical.screen import Screen
+from scorescope.empirical.screen import Lists, Screen
 from scorescope.empirical.states import States
 from scorescope.empirical.walk import Walk, level
 from tests.definition import agrees, bank_of, definition, partial_of, states_of
@@ -441,3 +441,16 @@ def test_of_tiles_where_few_rows_hold_the_weight_these_alone_are_gathered(monkey
         truth = ss.EmpiricalScore(bank)
         agrees(truth.posterior(z, t), definition(bank, ss.LinearSchedule(), z, t), bank, 1e-4)
         assert sum(gathered) > 100, truth.path
+
+
+def test_lists_that_stay_long_are_not_sorted_at_every_block(monkeypatch):
+    lists, sorted_ = Lists(4, 8, False, False, torch.device("cpu")), []
+    gather = Lists.gather
+    monkeypatch.setattr(Lists, "gather", lambda self, *least: (sorted_.append(1), gather(self, *least)))
+    least, states = torch.full((4,), -torch.inf), torch.arange(4)
+    for block in range(9):
+        rows = torch.arange(8) if not block else torch.tensor([7 + block])
+        lists.add(torch.full((4, len(rows)), float(block)), least, states, rows)
+    assert len(sorted_) == 1
+    lists.gather(torch.full((4,), 8.0))
+    assert lists.row.tolist() == [15] * 4
