@@ -81,6 +81,25 @@ def test_more_candidates_than_can_be_listed_draw_the_same(kind, monkeypatch):
     assert ways
 
 
+@pytest.mark.parametrize("crowd", [False, True])
+@pytest.mark.parametrize("kind", ["bytes", "floats"])
+def test_states_without_a_class_may_stand_among_others(kind, crowd, monkeypatch):
+    bank, rng = bank_of(kind), torch.Generator().manual_seed(3)
+    label = torch.tensor([0, -1, 1, -1, 1] * 6)
+    t = torch.rand(30, dtype=torch.float64, generator=rng)
+    z = (1 - t).view(-1, 1, 1, 1) * bank[torch.arange(0, 300, 10)] + t.view(-1, 1, 1, 1) * torch.randn(30, *SHAPE, generator=rng)
+    if crowd:
+        monkeypatch.setattr(draw, "FINE", 1 << 60)
+        monkeypatch.setattr(draw, "LEAST", 0)
+    truth, free = EmpiricalScore(bank), label < 0
+    found = truth.sample(z, t, label, seed=4)[1]
+    for some, tags in ((free, None), (~free, label[~free])):
+        apart = truth.sample(z[some], t[some], tags, seed=4, items=some.nonzero().flatten().tolist())[1]
+        assert torch.equal(found[some], apart)
+    with pytest.raises(InputError, match="label -2"):
+        truth.sample(z, t, label - 1)
+
+
 @pytest.mark.parametrize("apart", [0.0, 1e-7])
 def test_copies_draw_the_same_in_any_batch_near_the_data(apart):
     """Their logits are so large that rounding would tell them apart."""

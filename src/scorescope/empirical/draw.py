@@ -37,23 +37,23 @@ class Candidates:
         self.wide, self.top, self.best = (torch.full_like(states.sigma, value) for value in (0.0, -torch.inf, -torch.inf))
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def look(self, logits: Logits, own: slice) -> None:
-        """Take in the logits of a family of the states `own`, each by itself."""
-        self.wide[own] = 2 * logits.error(U32) + SPREAD * self.steep[own]
+    def look(self, logits: Logits, own: Tensor) -> None:
+        """Take in the logits of a family of the states `own` (M,), each by itself."""
+        self.wide[own] = torch.maximum(self.wide[own], 2 * logits.error(U32) + SPREAD * self.steep[own])
         before = len(self.found)
         for tile in logits.products:
             for groups, part in logits.parts(len(tile.index)):
-                self._see(logits.of(tile, groups, torch.float32), slice(own.start + part.start, own.start + part.stop), tile.index)
+                self._see(logits.of(tile, groups, torch.float32), own[part], tile.index)
         self.found[before:] = [self._left(self.found[before:])]
 
-    def _see(self, above: Tensor, part: slice, index: Tensor) -> None:
-        """Take in the logits (m, n) of rows `index` (n,) for the states of `part`."""
+    def _see(self, above: Tensor, part: Tensor, index: Tensor) -> None:
+        """Take in the logits (m, n) of rows `index` (n,) for the states of `part` (m,)."""
         self.top[part] = torch.maximum(self.top[part], above.amax(1).double())
         # Rows that no number between the lowest and the highest makes the largest.
         least = torch.maximum(self.top[part] - SPREAD - self.wide[part], self.best[part] - self.wide[part] - HIGHEST)
         least = least - 1e-6 * least.abs()
         state, column = (above >= least[:, None].float()).nonzero(as_tuple=True)
-        value, state, row = above[state, column].double(), state + part.start, index[column]
+        value, state, row = above[state, column].double(), part[state], index[column]
         value += torch.where(self.states.steep[state], 0.0, gumbel(self.key[state], row))
         self.best.scatter_reduce_(0, state, value, "amax")
         kept = value >= self.least[state]
@@ -81,12 +81,13 @@ class Candidates:
 
 
 def draw(engine: Engine, states: States, key: Tensor, parts_of: Parts) -> Tensor:
-    """One row (B,) of each state (B, d): for each (label, slice of states) among the rows of that class, or of all."""
+    """One row (B,) of each state (B, d): for each (label, slice of states) among the rows of that class, or of all for None."""
     candidates, most = Candidates(states, key), torch.full_like(key, LISTED)
     off = (states.d + 8) * U64 * states.slope * (states.norm + states.alpha * states.reach) * states.reach
     unsure = states.steep | (off > SURE)
+    for label, which in _looks(engine, parts_of, key.device):
+        candidates.look(engine.logits(alone(states[which]), label, "coarse", once=True), which)
     for label, own in parts_of:
-        candidates.look(engine.logits(alone(states[own]), label, "coarse", once=True), own)
         most[own] = torch.where(unsure[own], LISTED, max(LEAST, engine.rows(label) // FINE))
     best, row = torch.full_like(states.sigma, -torch.inf), torch.full_like(key, LAST)
     state, listed, many = candidates.listed(most, engine.ranks)
@@ -101,6 +102,15 @@ def draw(engine: Engine, states: States, key: Tensor, parts_of: Parts) -> Tensor
             _among(engine, states, key, one + state, listed, best, row)
     largest = engine.ranks.largest(best)
     return engine.ranks.smallest(torch.where(best == largest, row, LAST))
+
+
+def _looks(engine: Engine, parts_of: Parts, device: torch.device) -> list[tuple[int | None, Tensor]]:
+    """(label, states (M,)) that are looked at together: states of no class go with those of every class, so that rows are read once."""
+    own = {label: torch.arange(part.start, part.stop, device=device) for label, part in parts_of}
+    if None not in own or len(own) == 1:
+        return list(own.items())
+    free = own.pop(None)
+    return [(label, torch.cat([own[label], free]) if label in own else free) for label in engine.classes]
 
 
 def _among(engine: Engine, states: States, key: Tensor, state: Tensor, row: Tensor, best: Tensor, chosen: Tensor) -> None:

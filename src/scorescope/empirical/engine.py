@@ -69,6 +69,12 @@ class Engine:
             return None
         return rows if (self.rows(None) * UNIT / 127 + 1e-6) * rows.left[0] + rows.left[1] <= self.shelf.reach else None
 
+    @cached_property
+    def classes(self) -> list[int]:
+        """Those that have rows in the whole bank."""
+        labels = self.shelf.bank.labels
+        return [] if labels is None else np.unique(labels).tolist()
+
     def rows(self, label: int | None) -> int:
         """Rows of a class, or all, of the whole bank."""
         return len(self.shelf.bank.indices(label)) * len(self.shelf.sides)
@@ -142,9 +148,9 @@ class Engine:
             if len(some):
                 part, many[some], many_near[some], certain = self._few(self.logits(alone(states[some]), label, kind))
                 total.put(some, part)
-                open_ = many | many_near | states.steep
-                open_[some] &= ~certain  # no closer look finds fewer
-                which = which[open_[which]]
+                unclear = many | many_near | states.steep
+                unclear[some] &= ~certain  # no closer look finds fewer
+                which = which[unclear[which]]
         self._many_alone(states, label, total, many, many_near)
         return self.checked(self.merged(total, states), states, label, shared=False)
 

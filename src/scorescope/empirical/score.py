@@ -36,6 +36,7 @@ from scorescope.search.products import full_precision
 from scorescope.seeds import generator
 
 COSTS = {"floats": Costs(1.0, 2.0, torch.inf), "integers": Costs(1.0, 2.0, 0.0)}
+FREE = -1  # the class of what has none
 QUERIES = 256  # states that share one pass over the rows
 LEAST = 1e-100  # σ below which σ² leaves float64
 MOST = 1e50  # values of states beyond which squares do
@@ -138,7 +139,7 @@ class EmpiricalScore(Denoiser):
         Args:
             z: (B, *shape) states.
             t: Timestep, one number or (B,).
-            label: None, a class, or (B,) classes, to whose rows the draw is confined.
+            label: None, a class, or (B,) classes, to whose rows the draw is confined; −1 for none.
             seed: Of all draws.
             items: (B,) numbers that own the randomness; 0 … B − 1 unless given. The same item draws the same row in any batch.
 
@@ -148,7 +149,7 @@ class EmpiricalScore(Denoiser):
         Raises:
             InputError: As `posterior`.
         """
-        flat, times, tags = self._asked(z, t, label)
+        flat, times, tags = self._asked(z, t, label, free=True)
         owners = range(len(z)) if items is None else items
         if len(owners) != len(z):
             raise InputError(f"{len(owners)} items do not match {len(z)} states", "one item for each state")
@@ -164,7 +165,7 @@ class EmpiricalScore(Denoiser):
             for part in order.split(QUERIES):
                 # Sorted by class, those of one class follow each other.
                 groups = _groups(None if tags is None else tags[part], len(part), self.device)
-                parts = [(tag, slice(int(which[0]), int(which[-1]) + 1)) for tag, which in groups]
+                parts = [(None if tag == FREE else tag, slice(int(which[0]), int(which[-1]) + 1)) for tag, which in groups]
                 index[part] = draw(self.engine, self._states(flat[part], times[part]), keys[part], parts)
         return self.bank[index].to(self.device), index
 
@@ -239,8 +240,8 @@ class EmpiricalScore(Denoiser):
                 return
             yield step
 
-    def _asked(self, z: Tensor, t: Time, label: Label) -> tuple[Tensor, Tensor, Tensor | None]:
-        """States (B, d), their times (B,) and classes, or None; sound, and the same on every rank."""
+    def _asked(self, z: Tensor, t: Time, label: Label, free: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+        """States (B, d), their times (B,) and classes, or None; sound, and the same on every rank; −1 is no class if `free`."""
         flat = self._flat(z, "states")
         times = as_time(t).to(self.device)
         times = times.expand(len(z)) if times.ndim == 0 else times
@@ -249,7 +250,7 @@ class EmpiricalScore(Denoiser):
         self._scales(times)
         tags = as_label(label, len(z), self.device)
         for tag, _ in _groups(tags, len(z), self.device):
-            self.bank.indices(tag)  # refuses a label without rows
+            self.bank.indices(None if free and tag == FREE else tag)  # refuses a label without rows
         self.ranks.refuse_different("states, times or labels", flat, times, tags)
         return flat, times, tags
 

@@ -35,18 +35,16 @@ class Targets:
 
     def __call__(self, z: Tensor, t: Tensor, label: Tensor | None, item: Tensor) -> Tensor:
         """Y (B, *shape) for states z at times t (B,), among the rows of their class; among all for the null label."""
-        found = torch.empty_like(z)
         dropped = torch.ones_like(item, dtype=torch.bool) if label is None else label >= self.classes
+        if not self.closed_form:
+            tags = None if label is None else label.masked_fill(dropped, -1)
+            return self.truth.sample(z, t, tags, seed=self.seed, items=item.tolist())[0].to(z)
+        found = torch.empty_like(z)
         for free in (False, True):
             which = (dropped == free).nonzero().flatten()
-            if not len(which):
-                continue
-            tags = None if free or label is None else label[which]
-            if self.closed_form:
+            if len(which):
+                tags = None if free or label is None else label[which]
                 found[which] = self.truth.posterior(z[which], t[which], tags).mean.to(z.dtype)
-            else:
-                rows, _ = self.truth.sample(z[which], t[which], tags, seed=self.seed, items=item[which].tolist())
-                found[which] = rows.to(z)
         return found
 
 
