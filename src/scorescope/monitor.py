@@ -172,7 +172,7 @@ class RememberedBaseline(GaussianScore):
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:
-    return one is other if one is None or other is None else torch.equal(one, other)
+    return one is other if one is None or other is None else one.dtype == other.dtype and torch.equal(one, other)
 
 
 def summary(found: xr.Dataset) -> dict[str, float]:

@@ -217,15 +217,10 @@ class _Search:
         for part, product, start in self._products(likely=True):
             if bool(best[part, -1].isinf().any()):
                 near, place = product.topk(min(wanted, product.shape[1]), dim=1, largest=False)
-                found = place + start
+                found, near = torch.cat([index[part], place + start], 1), torch.cat([best[part], near], 1)
             else:  # most rows are farther than the last of the best so far
                 line, row = (product < best[part, -1:]).nonzero(as_tuple=True)
-                count = torch.bincount(line, minlength=len(product))
-                place = torch.arange(len(line), device=line.device) - (count.cumsum(0) - count)[line]
-                near = torch.full((len(product), int(count.max())), torch.inf, device=line.device)
-                found = torch.zeros_like(near, dtype=torch.int64)
-                near[line, place], found[line, place] = product[line, row], row + start
-            near, found = torch.cat([best[part], near], 1), torch.cat([index[part], found], 1)
+                found, near = _appended(index[part], best[part], line, row + start, product[line, row])
             best[part], place = near.topk(wanted, dim=1, largest=False)
             index[part] = found.gather(1, place)
         return index, best
@@ -276,13 +271,18 @@ class _Search:
 
 def _joined(index: Tensor, distance: Tensor, line: Tensor, more: Tensor, further: Tensor) -> tuple[Tensor, Tensor]:
     """The first k of rows (B, k) and of `more` (M,), each of one line, at distances `further`."""
+    return _first(*_appended(index, distance, line, more, further), index.shape[1])
+
+
+def _appended(index: Tensor, value: Tensor, line: Tensor, more: Tensor, further: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (B, k) and their values, with `more` (M,) rows and values, each at the end of its line (M,); inf where it is short."""
     count = torch.bincount(line, minlength=len(index))
     place = index.shape[1] + torch.arange(len(line), device=line.device) - (count.cumsum(0) - count)[line]
     size = (len(index), index.shape[1] + int(count.max()))
-    every, apart = index.new_zeros(size), torch.full(size, torch.inf, dtype=torch.float64, device=index.device)
-    every[:, : index.shape[1]], apart[:, : index.shape[1]] = index, distance
-    every[line, place], apart[line, place] = more, further
-    return _first(every, apart, index.shape[1])
+    every, values = index.new_zeros(size), value.new_full(size, torch.inf)
+    every[:, : index.shape[1]], values[:, : index.shape[1]] = index, value
+    every[line, place], values[line, place] = more, further
+    return every, values
 
 
 def rows_of(bank: Bank, index: Tensor) -> Tensor:
