@@ -18,6 +18,7 @@ import sys
 import time
 from contextlib import suppress
 from datetime import timedelta
+from itertools import count
 
 import torch
 import torch.distributed as dist
@@ -33,6 +34,8 @@ from scorescope.schedule import LinearSchedule, Schedule
 TIMEOUT = 600.0  # seconds
 VALUES = 1 << 20  # of what was given, that are compared at a time
 WAIT = 5.0  # seconds for the other processes at the end of a program
+MOMENT = 0.2  # seconds for gloo's threads to let go of what was asked last
+PARTINGS = count()  # process groups that ended in this process
 
 
 def sharded_score(
@@ -98,21 +101,31 @@ def join(timeout: float = TIMEOUT) -> Ranks:
 def leave() -> None:
     """End the process group together, if there is one: a rank that is gone while another still talks to it takes that one down."""
     if dist.is_available() and dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
+        _part(TIMEOUT)
 
 
 def _end() -> None:
     """As `leave`, where the program ends without it: gloo aborts what ends in the middle. The others are not waited for long."""
-    if not dist.is_initialized():
-        return
+    if dist.is_initialized():
+        _part(0.0 if hasattr(sys, "last_type") else WAIT)  # an error of one's own is told at once
+
+
+def _part(timeout: float) -> None:
+    """Destroy the group once all have come here, or after so many seconds.
+
+    They meet in the store and not at a barrier: to gloo a barrier is one more question, which lets go of those before it only when it is
+    over itself, in gloo's own thread. What backward asked holds Python objects, which need the interpreter to go; one that is ending
+    aborts the process instead (torch 2.13). So gloo's threads are left a moment to let go of the last question, too.
+    """
     from torch.distributed.distributed_c10d import _get_default_store
 
     with suppress(RuntimeError):
-        store, names = _get_default_store(), [f"scorescope end {rank}" for rank in range(dist.get_world_size())]
+        meeting, store = next(PARTINGS), _get_default_store()
+        names = [f"scorescope end {meeting} {rank}" for rank in range(dist.get_world_size())]
         store.set(names[dist.get_rank()], "")
-        if not hasattr(sys, "last_type"):  # an error of one's own is told at once
-            store.wait(names, timedelta(seconds=WAIT))
+        if timeout:
+            store.wait(names, timedelta(seconds=timeout))
+            time.sleep(MOMENT)
     dist.destroy_process_group()
 
 
