@@ -34,7 +34,7 @@ GUESS = 0.1  # share of the radius that a posterior mean is assumed to have unti
 SHORT = 2  # times as much as other products those of a few rows cost, which sums in float32 are made of
 FINE = 3e-6  # a tighter tolerance than this is left to float64
 MISSED, TOLD = 0.05, 1e-6  # share of what is dropped that products of one vector may miss of a logit, and of a logit's largest size
-LEVELS = {"quick": 1, "coarse": 2, "fine": MOST}  # planes that tell rows apart, that do so as float32 does, and for the weights of sums
+LEVELS = {"coarse": 2, "fine": MOST}  # planes that tell rows apart as float32 does, and for the weights of sums
 FEW_ROWS, SUMMED, WHOLE = "few rows, float64 differences", "all rows, float32 sums", "all rows, sums of integers"
 ALL_DOUBLE, AGAIN = "all rows, float64", {"fine": "again, each alone", "double": "again, all rows, float64"}
 
@@ -111,7 +111,7 @@ class Engine:
         return (allowed.view(*c.shape[:2], 1) / c).amin(1)
 
     def products(self, family: Family, label: int | None, kind: str, once: bool = False) -> Products:
-        """Of a family's vectors with the rows: the fastest that are "quick", "coarse" or "fine" (`LEVELS`), or "double" ones."""
+        """Of a family's vectors with the rows: the fastest that are "coarse" or "fine" (`LEVELS`), or "double" ones."""
         # What a class may keep is its share: sweeps of all classes go side by side.
         memory, planes = 0 if once else self.shelf.memory // 4 * self.rows(label) // self.rows(None), self.planes
         if kind in LEVELS and planes and not (kind == "fine" and self.tolerance < FINE):
@@ -129,7 +129,7 @@ class Engine:
     def posterior(self, logits: Logits) -> tuple[Posterior, Tensor]:
         """Posteriors of a family's states (B,), and to which of them many rows matter."""
         states, label = logits.family.states, logits.products.label
-        total, many, many_near, _ = self._few(logits)
+        total, many, many_near = self._few(logits)
         if logits.products.fine:
             self._many(logits, total, many, many_near)
         else:
@@ -142,15 +142,9 @@ class Engine:
         many_near = many.clone()
         total = Partial.nothing(len(states), states.d, states.z.device)
         which = (~many).nonzero().flatten()
-        for kind in ("quick", "coarse") if self.planes else ("coarse",):
-            # Steep states to which many rows matter are asked row by row: only the closer look may find them so.
-            some = which[~states.steep[which]] if kind == "quick" else which
-            if len(some):
-                part, many[some], many_near[some], certain = self._few(self.logits(alone(states[some]), label, kind))
-                total.put(some, part)
-                unclear = many | many_near | states.steep
-                unclear[some] &= ~certain  # no closer look finds fewer
-                which = which[unclear[which]]
+        if len(which):
+            part, many[which], many_near[which] = self._few(self.logits(alone(states[which]), label, "coarse"))
+            total.put(which, part)
         self._many_alone(states, label, total, many, many_near)
         return self.checked(self.merged(total, states), states, label, shared=False)
 
@@ -165,8 +159,8 @@ class Engine:
         total.ratio = torch.where(at_data, torch.where(total.peak == 0, 1.0, torch.inf), total.ratio)
         return total
 
-    def _few(self, logits: Logits) -> tuple[Partial, Tensor, Tensor, Tensor]:
-        """Partials of the states to which few rows matter, with their r*; to whose posteriors and to whose r* many do, and if surely."""
+    def _few(self, logits: Logits) -> tuple[Partial, Tensor, Tensor]:
+        """Partials of the states to which few rows matter, with their r*; to whose posteriors and to whose r* many do."""
         states, label = logits.family.states, logits.products.label
         apart = self.margin(label)[0]
         # Of a steep state with its nearest row inside the shell, no row farther than 2σ√d can be nearer to the shell.
@@ -187,7 +181,7 @@ class Engine:
         near = ~(many | found.many_near)[found.near_state]  # sums of all rows look for the nearest themselves
         ratios(states, self.shelf, found.near_state[near], found.near_row[near], total.ratio)
         self.work[FEW_ROWS] += int((~found.many).sum())
-        return total, many, found.many_near, many & found.certain
+        return total, many, found.many_near
 
     def _many_alone(self, states: States, label: int | None, total: Partial, many: Tensor, many_near: Tensor) -> None:
         """As `_many`, by products of each state's own."""

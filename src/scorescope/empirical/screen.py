@@ -27,7 +27,6 @@ class Found:
     Attributes:
         many: (B,) more rows matter to the posterior than are listed; none is among the pairs.
         many_near: (B,) the same for r*.
-        certain: (B,) whether that many matter is certain, so that no closer look can tell otherwise; not always known.
     """
 
     state: Tensor
@@ -36,7 +35,6 @@ class Found:
     near_row: Tensor
     many: Tensor
     many_near: Tensor
-    certain: Tensor
 
 
 class Lists:
@@ -47,8 +45,6 @@ class Lists:
 
     Attributes:
         dropped: (B,) the largest value, or the least distance from 0 with its sign turned, of what went.
-        surely: (B,) from which value on a row is known to matter, if that is known.
-        certain: (B,) how many such rows were seen.
     """
 
     def __init__(self, count: int, most: int, near: bool, sure: bool, device: torch.device) -> None:
@@ -57,8 +53,7 @@ class Lists:
         self.value = torch.empty(0, dtype=torch.float32, device=device)
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []
         self.dropped = torch.full((count,), -torch.inf, dtype=torch.float32, device=device)
-        self.added, self.certain = (torch.zeros(count, dtype=torch.int64, device=device) for _ in range(2))
-        self.surely = torch.full_like(self.dropped, torch.inf)
+        self.added = torch.zeros(count, dtype=torch.int64, device=device)
 
     def worth(self, value: Tensor) -> Tensor:
         """How good values are."""
@@ -67,14 +62,17 @@ class Lists:
     def add(self, value: Tensor, least: Tensor, state: Tensor, index: Tensor) -> None:
         """Those of the values (m, n) of states (m,) and rows `index` (n,) that are at least as good as `least` (m,)."""
         wanted = torch.maximum(least, torch.nextafter(self.dropped[state], torch.full_like(least, torch.inf)))
-        which, column = (self.worth(value) >= wanted[:, None]).nonzero(as_tuple=True)
-        found = value[which, column]
-        self.found.append((state[which], index[column], found))
-        self.added += torch.bincount(state[which], minlength=len(self.added))
-        self.certain += torch.bincount(state[which[found >= self.surely[state[which]]]], minlength=len(self.added))
+        good = self.worth(value) >= wanted[:, None]
+        self.added[state] += good.sum(1)
         if self.sure:
-            self.dropped[self.added > self.most] = torch.inf
-        elif int(self.added.sum()) > self.room:
+            over = self.added[state] > self.most
+            self.dropped[state[over]] = torch.inf
+            kept = over.logical_not().nonzero().flatten()
+            if len(kept) < len(state):
+                value, state, good = value[kept], state[kept], good[kept]
+        which, column = good.nonzero(as_tuple=True)
+        self.found.append((state[which], index[column], value[which, column]))
+        if not self.sure and int(self.added.sum()) > self.room:
             self.gather()
             self.room = max(self.room, 2 * int(self.added.sum()))  # each is sorted a few times at most
 
@@ -141,7 +139,6 @@ class Screen:
         self.steep, self.d = states.steep, states.d
         self.error = ranks.largest(logits.error(U32))
         self.margin = ((margin + 2 * self.error) * (1 + 1e-5)).float()
-        self.narrow = ((margin - 2 * self.error) * (1 - 1e-5)).float()  # within which a row surely matters; below 0, none
         self.peak = torch.full((count,), -torch.inf, dtype=torch.float32, device=device)
         # Least distances of logits from the shell's, inside and outside; then what those of the nearest can be, above and below it.
         self.best = torch.full((2, count), torch.inf, dtype=torch.float32, device=device)
@@ -160,10 +157,8 @@ class Screen:
                 seen.append(self._best(above, part))
                 if not self.twice:
                     self._list(*seen.pop(), part, tile, above)
-        own = self.peak.clone()
         if self.twice:
             self._limit(slice(None))
-            self.lists.surely = own - self.narrow + SLACK * own.abs()
         for tile in self.products if self.twice else ():
             for _, part in self.logits.parts(len(tile.index)):
                 self._list(*seen.pop(0), part, tile)
@@ -172,15 +167,14 @@ class Screen:
         self._limit(slice(None))
         least = self._least(slice(None))
         many, state, row = self._left(self.lists, least)
-        certain = self.ranks.total(self.lists.certain * (own == self.peak)) > self.few
         if not self.near:
             none = torch.empty(0, dtype=torch.int64, device=many.device)
-            return Found(state, row, none, none, many, torch.zeros_like(many), certain)
+            return Found(state, row, none, none, many, torch.zeros_like(many))
         nearest = self.near_lists
         nearest.gather(-torch.maximum(self.low, self.high))
         nearest.only((nearest.value <= self.high[nearest.state]) & (nearest.value >= -self.low[nearest.state]))
         many_near, near_state, near_row = self._left(nearest, -torch.maximum(self.low, self.high))
-        return Found(state, row, near_state, near_row, many, many_near & ~self.steep, certain)
+        return Found(state, row, near_state, near_row, many, many_near & ~self.steep)
 
     def _left(self, lists: Lists, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Which states have more than a few rows that are as good as `least`, and the (state, row) pairs of the others."""
