@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import embedding_bag
 
 import scorescope as ss
-from scorescope.empirical import products, screen, settle, shelf, sums
+from scorescope.empirical import engine, moments, products, screen, settle, shelf
 from scorescope.empirical.engine import FEW
 from scorescope.empirical.family import alone
 from scorescope.empirical.partial import Partial
@@ -148,7 +148,7 @@ def test_nomination_misses_no_row_that_matters(seed, kind, state, t, flips, apar
         return
     for few in (FEW, 6):
         with patch.object(screen, "ROOM", 2 if few < FEW else screen.ROOM):
-            for arithmetic, look in (("floats", "coarse"), ("integers", "quick"), ("integers", "coarse")):
+            for arithmetic, look in (("floats", "coarse"), ("integers", "coarse")):
                 bank = bank_of(kind, 120, (1, 3, 4), seed=seed, flips=flips)
                 misses_nothing(ss.EmpiricalScore(bank, arithmetic=arithmetic), look, [state], [t] * 3, seed, apart, few)
 
@@ -228,7 +228,7 @@ def test_block_sizes_do_not_matter(kind, tolerance, flips, monkeypatch):
     one, names = asked(ss.EmpiricalScore(bank, tolerance=tolerance))
     for module in (products, settle):
         monkeypatch.setattr(module, "VALUES", 1 << 13)
-    monkeypatch.setattr(sums, "RUN", 29)
+    monkeypatch.setattr(moments, "RUN", 29)
     monkeypatch.setattr(shelf, "BLOCK", 67 * bank.d)
     monkeypatch.setattr(shelf, "LEAST", 67)
     other, _ = asked(ss.EmpiricalScore(bank, tolerance=tolerance))
@@ -432,7 +432,8 @@ def test_of_tiles_where_few_rows_hold_the_weight_these_alone_are_gathered(monkey
         gathered.append(len(index))
         return embedding_bag(index, rows, *args, **kwargs)
 
-    monkeypatch.setattr(sums, "embedding_bag", counted)
+    monkeypatch.setattr(moments, "embedding_bag", counted)
+    monkeypatch.setattr(engine, "AT_ONCE", 0)
     for kind in ("bytes", "spectrum"):
         bank = bank_of(kind, 4000, flips=kind == "bytes")
         t = torch.linspace(0.1, 0.9, 33, dtype=torch.float64).repeat_interleave(3)

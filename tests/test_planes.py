@@ -138,7 +138,7 @@ KINDS = ["bytes", "bytes black and white", "gauss", "half", "heavy", "far", "tin
 
 
 @pytest.mark.parametrize("flips", [False, True])
-@pytest.mark.parametrize("look", ["quick", "coarse", "fine"])
+@pytest.mark.parametrize("look", ["coarse", "fine"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_are_as_near_as_they_say(kind, look, flips):
     """Those of single states, pairs and trajectories, but for what all rows of a state have in common."""
@@ -164,9 +164,9 @@ def test_logits_are_as_near_as_they_say(kind, look, flips):
             error = logits.error(unit) + 1e-14 * exact.abs().amax(1)
             assert bool((off.sub(common[:, None]).abs().amax(1) <= error).all()), family.vectors.shape
     family = pairs(x, eps, states, everyone)  # of single states no more planes are made than these need
-    finer = [float(truth.engine.logits(family, None, one).error(U64).max()) for one in ("quick", "coarse", "fine")]
+    finer = [float(truth.engine.logits(family, None, one).error(U64).max()) for one in ("coarse", "fine")]
     if "white" not in kind:  # whose states are as noisy, but rows have few values
-        assert finer[0] > 20 * finer[1] > 400 * finer[2]
+        assert finer[0] > 20 * finer[1]
 
 
 def test_the_nearest_row_is_told_where_all_weights_are_alike():
@@ -232,7 +232,7 @@ def test_bounds_of_few_values_are_nearly_reached_and_hold(kind, d):
 @pytest.mark.parametrize("kind", ["bytes noise", "gauss"])
 def test_kinds_of_products_may_be_mixed(kind, monkeypatch):
     """Where integers are somewhat faster than floats, some products are made of these and some of those."""
-    monkeypatch.setattr(score, "costs_of", lambda *given: integers.Costs(1.0, 2.0, 0.3))
+    monkeypatch.setattr(score, "costs_of", lambda *given: integers.Costs(1e-12, 2e-12, 3e-13))
     bank = bank_of(kind, 300, duplicates=3)
     truth, times = ss.EmpiricalScore(bank), torch.tensor([0.02, 0.3, 0.6, 0.8, 0.9, 0.97], dtype=torch.float64)
     z, t, names = states_of(bank, truth.schedule, times.tolist(), ["shell", "tie", "off", "mean"])
@@ -242,7 +242,7 @@ def test_kinds_of_products_may_be_mixed(kind, monkeypatch):
     for sweep in (truth.supervision_sweep(x, eps, times), truth.trajectory_sweep(path, times)):
         for k, post in sweep:
             agrees(post, definition(bank, truth.schedule, path[:, k].double(), times[k]), bank, 1e-4)
-    made = {type(truth.engine.products(alone(truth._states(z.flatten(1), t)), None, look)) for look in ("quick", "coarse", "fine")}
+    made = {type(truth.engine.products(alone(truth._states(z.flatten(1), t)), None, look)) for look in ("coarse", "fine")}
     assert len(made) == 1 + (kind == "gauss")
 
 

@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorescope.empirical.at_once import AtOnce
 from scorescope.empirical.family import Family, alone
 from scorescope.empirical.integers import Costs
+from scorescope.empirical.moments import PLANES, UNIT
 from scorescope.empirical.partial import Partial
 from scorescope.empirical.planes import MOST, IntegerProducts, Rows, enough
 from scorescope.empirical.posterior import Posterior
@@ -27,15 +29,18 @@ from scorescope.empirical.screen import Screen
 from scorescope.empirical.settle import ratios, settle, steep_rows
 from scorescope.empirical.shelf import Shelf
 from scorescope.empirical.states import States
-from scorescope.empirical.sums import PLANES, UNIT, Sums
+from scorescope.empirical.sums import Sums
 
 FEW, LEAST, EACH = 128, 8, 400  # rows of a state that are settled one by one, at most; one of so many, which cost what all rows do
+AT_ONCE = 1 << 22  # logits of all rows and states that are looked at in one step, at most
+LOOK, READ = 2e-3, 32  # seconds that a look takes beside its products; vectors whose products take as long as reading the rows
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 SHORT = 2  # times as much as other products those of a few rows cost, which sums in float32 are made of
 FINE = 3e-6  # a tighter tolerance than this is left to float64
 MISSED, TOLD = 0.05, 1e-6  # share of what is dropped that products of one vector may miss of a logit, and of a logit's largest size
 LEVELS = {"coarse": 2, "fine": MOST}  # planes that tell rows apart as float32 does, and for the weights of sums
 FEW_ROWS, SUMMED, WHOLE = "few rows, float64 differences", "all rows, float32 sums", "all rows, sums of integers"
+TOGETHER = "all rows at once"
 ALL_DOUBLE, AGAIN = "all rows, float64", {"fine": "again, each alone", "double": "again, all rows, float64"}
 
 
@@ -70,6 +75,12 @@ class Engine:
         return rows if (self.rows(None) * UNIT / 127 + 1e-6) * rows.left[0] + rows.left[1] <= self.shelf.reach else None
 
     @cached_property
+    def share(self) -> float:
+        """What sums may leave of the weights."""
+        far = max(2 * self.shelf.reach, self.grid.left[0] if self.grid else 0.0, 1e-30)
+        return self.tolerance * GUESS * self.shelf.bank.radius / (4 * far)
+
+    @cached_property
     def classes(self) -> list[int]:
         """Those that have rows in the whole bank."""
         labels = self.shelf.bank.labels
@@ -102,6 +113,16 @@ class Engine:
     def crowded(self, states: States, label: int | None) -> Tensor:
         """(B,) whether rows are closer to each other, on average, than what matters: nearly all do. The same in all processes."""
         return self.ranks.any((self.apart(states) < self.margin(label)[0]) & ~states.steep)
+
+    def small(self, count: int, label: int | None) -> bool:
+        """Whether so many states are asked of all rows at once; the same in all processes."""
+        rows, planes, costs = self.rows(label), self.planes, self.costs
+        if self.tolerance < FINE or not self.shelf.resident or not 0 < count * rows <= AT_ONCE:
+            return False
+        takes = [planes.count(torch.tensor([LEVELS[kind]])) if planes else torch.inf for kind in ("coarse", "fine")]
+        coarse, fine = min(takes[0] * costs.integer, costs.single), min(takes[1] * costs.integer, costs.double)
+        # Otherwise all would be looked at coarsely, and about half of them closer.
+        return max(count, READ) * rows * self.shelf.bank.d * (fine / 2 - coarse) < LOOK
 
     def missed(self, family: Family) -> Tensor:
         """(P, R) what products of a vector may miss: hardly any of the mean, nor of what tells the states' rows apart."""
@@ -138,6 +159,21 @@ class Engine:
 
     def alone(self, states: States, label: int | None) -> Posterior:
         """Posteriors of states (B,) that share nothing."""
+        if not self.small(len(states), label):
+            return self._alone(states, label)
+        sums = AtOnce(self.logits(alone(states), label, "fine", once=True), self.grid, self.share, self.rows(label))
+        total = self.merged(sums.run(), states)
+        result = total.posterior(states, self.rows(label), self.shelf.bank.shape)
+        # Scores are differences of states and means.
+        wide = result.error_bound * states.alpha > self.tolerance * states.sigma * states.d**0.5
+        which = self.ranks.any(sums.tied | states.steep | wide | self._wide(result, states)).nonzero().flatten()
+        self.work[TOGETHER] += len(states) - len(which)
+        if len(which):
+            self._alone(states[which], label).scatter_to(result, which)
+        return result
+
+    def _alone(self, states: States, label: int | None) -> Posterior:
+        """As `alone`, by closer looks."""
         many = self.crowded(states, label)
         many_near = many.clone()
         total = Partial.nothing(len(states), states.d, states.z.device)
@@ -206,9 +242,7 @@ class Engine:
         """Partials of the states `which` of a family from all rows, with their r*; those that are not `summed` have r* alone."""
         double = again == "double" or self.tolerance < FINE
         grid = None if double else self.grid
-        far = max(2 * self.shelf.reach, grid.left[0] if grid else 0.0, 1e-30)
-        share = self.tolerance * GUESS * self.shelf.bank.radius / (4 * far)
-        sums = Sums(logits, which, summed, double, grid, share, self.rows(logits.products.label))
+        sums = Sums(logits, which, summed, double, grid, self.share, self.rows(logits.products.label))
         part = sums.run(self.ranks)
         state, row = sums.nearest.pairs(torch.arange(len(which), device=which.device))
         ratios(logits.family.states[which], self.shelf, state, row, part.ratio)

@@ -18,7 +18,7 @@ VALUES = 1024  # of the vectors whose products are timed
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of products in float32, in float64, and of 8-bit integers; inf where these are not exact."""
+    """Seconds that a value takes in products in float32, in float64, and of 8-bit integers; inf where these are not exact."""
 
     single: float
     double: float
@@ -32,7 +32,7 @@ def costs_of(device: torch.device, threads: int) -> Costs:
 
     def cost(make: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype) -> float:
         a, b = (torch.ones(n, VALUES, device=device, dtype=dtype) for n in sizes)
-        return seconds(lambda: make(a, b)[0, 0].item())
+        return seconds(lambda: make(a, b)[0, 0].item()) / (sizes[0] * sizes[1] * VALUES)
 
     with full_precision(device):
         integer = cost(integer_products, torch.int8) if exact(device) else torch.inf

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorescope.empirical.integers import COLUMNS, integer_products
+from scorescope.empirical.integers import integer_products
 from scorescope.empirical.products import Known, Products
 from scorescope.empirical.shelf import OUTWARD, Block, Shelf
 from scorescope.search.products import U32, U64
@@ -131,7 +131,7 @@ class IntegerProducts(Products):
     """Products of as many planes as `levels` (P, R) says, added up to one number for each vector."""
 
     def __init__(self, vectors: Tensor, levels: Tensor, fine: bool, rows: Rows, shelf: Shelf, label: int | None, memory: int) -> None:
-        flat, shape, most = vectors.flatten(0, 1), vectors.shape[:2], int(levels.max())
+        flat, shape = vectors.flatten(0, 1), vectors.shape[:2]
         unit = flat.abs().amax(1, keepdim=True) / 127
         unit = torch.where(unit > 0, unit, 1.0)
         off, size, rest = (torch.zeros_like(unit[:, 0]) for _ in range(3))
@@ -150,7 +150,7 @@ class IntegerProducts(Products):
                 stack = torch.stack([plane[own] for plane in planes])
                 place = which[own] if len(which) < len(flat) else slice(int(own[0]), int(own[-1]) + 1)
                 self._parts.append((place, [shelf.mirror(stack) if mirrored else stack for mirrored in shelf.sides]))
-        self.type = torch.float64 if fine else torch.float32 if most > 1 or flat.shape[1] > COLUMNS else torch.int32
+        self.type = torch.float64 if fine else torch.float32
         off += 8 * (U64 if fine else U32) * size  # what levels are rounded by when they become one number
         known = Known((unit * rows.unit).view(*shape, 1), *(v.view(shape) for v in (flat @ rows.base, size, off, rest)))
         super().__init__(known, self.type.itemsize, shelf, label, memory)

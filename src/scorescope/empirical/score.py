@@ -35,7 +35,7 @@ from scorescope.schedule import Schedule, Time, as_schedule, as_time
 from scorescope.search.products import full_precision
 from scorescope.seeds import generator
 
-COSTS = {"floats": Costs(1.0, 2.0, torch.inf), "integers": Costs(1.0, 2.0, 0.0)}
+COSTS = {"floats": Costs(1e-12, 2e-12, torch.inf), "integers": Costs(1e-12, 2e-12, 0.0)}
 FREE = -1  # the class of what has none
 QUERIES = 256  # states that share one pass over the rows
 LEAST = 1e-100  # σ below which σ² leaves float64

@@ -78,9 +78,11 @@ def _few(states: States, shelf: Shelf, wanted: Tensor, state: Tensor, row: Tenso
         chosen = (row == top[slot]).nonzero().flatten()
         nearest = x[chosen[torch.argsort(slot[chosen])]]
         gap, doubt, apart, far = _gaps(own, slot, x, nearest, shelf.buffers)
+    # Rows of which each is said to be nearer than the other: float64 does not resolve which, and that is all that is known.
+    doubt, gap = doubt - gap.clamp(max=0.0), gap.clamp(min=0.0)
     # The nearest row and its duplicates; of these the first of all processes is the first in the merge.
     top = last.scatter_reduce(0, slot, torch.where(gap == 0, row, LAST), "amin")
-    weight = (-gap.clamp(min=-50)).exp()
+    weight = (-gap).exp()
     mass = zero.index_add(0, slot, weight)
     moment = -torch.zeros_like(nearest).index_add_(0, slot, apart.mul_(weight[:, None]))  # relative to the nearest row
     # Each weight is off by at most its own factor; ‖x − mean‖² from what both are away from the nearest row.

@@ -8,6 +8,7 @@ number itself otherwise. Horizontal flips are a flag, not a second copy: index `
 from __future__ import annotations
 
 import difflib
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -198,7 +199,7 @@ class Bank:
     @property
     def d(self) -> int:
         """Dimensions of a row."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     @cached_property
     def classes(self) -> int:
