@@ -4,9 +4,10 @@
 
 Bank k has its rows (8 bits, float16, float32; 1 to 300, of 1 to 192 values, now and then 3,072; of any scale, some of them equal, with
 classes, mirrored), its schedule, its tolerance (10⁻¹ to 10⁻¹⁰) and its 64 states (on shells, between two rows and a hair off the middle,
-off all shells, far away; at any time, 0, 10⁻⁶ and 1 among them) drawn from (seed, k) alone. They are asked one by one, or as sweeps, by
-products of floats or of integers. The definition is Eq. 2 by direct differences in numbers of 64 bits of mantissa, whose own rounding is
-2,000 times less than that of float64. A case fails if ‖mean − exact mean‖ is more than its `error_bound` and what 80 bits leave open.
+off all shells, far away; at any time, 0, 10⁻⁶ and 1 among them) drawn from (seed, k) alone. They are asked one by one, of all rows at
+once or not, or as sweeps, by products of floats or of integers. The definition is Eq. 2 by direct differences in numbers of 64 bits of
+mantissa, whose own rounding is 2,000 times less than that of float64. A case fails if ‖mean − exact mean‖ is more than its `error_bound`
+and what 80 bits leave open.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import numpy as np
 import torch
 
 import scorescope as ss
+from scorescope.empirical import engine
 from scorescope.progress import Board
 
 STATES = 64  # of a bank
+AT_ONCE = engine.AT_ONCE  # logits that are looked at in one step
 SCHEDULES = {
     "linear": ss.LinearSchedule(), "variance preserving": ss.VPSchedule(), "cosine": ss.CosineSchedule(),
     "variance exploding": ss.VESchedule(0.01, 50.0),
@@ -112,9 +115,10 @@ def examined(seed: int, k: int) -> dict[str, Any]:
     tolerance = float(10 ** -(rng.uniform(1, 5.5) if rng.random() < 0.5 else rng.uniform(1, 10)))
     truth = ss.EmpiricalScore(bank, schedule, tolerance, arithmetic=arithmetic)
     labels = rng.choice(bank.labels, STATES) if bank.labels is not None and rng.random() < 0.7 else None
-    how, found = str(rng.choice(["single", "pairs", "trajectories"])), np.empty((STATES, bank.d))
+    how, found = str(rng.choice(["single", "at once", "pairs", "trajectories"])), np.empty((STATES, bank.d))
     bound = np.empty(STATES)
-    if how == "single":
+    engine.AT_ONCE = 0 if how == "single" else AT_ONCE
+    if how in ("single", "at once"):
         t = times_of(rng, STATES)
         z = states_of(bank, schedule, t, rng)
         post = truth.posterior(z, t, None if labels is None else torch.from_numpy(labels))

@@ -3,6 +3,7 @@
     screen   all logits with a bound on their error: lists the rows that can matter, or names states to which many do
     settle   few rows: direct differences in float64
     sums     many rows: logits put together in float64, sums whose rounding is bounded
+    at_once  sums without a first look, where few states or rows make that the cheaper way
 All in float64 where that is not tight enough.
 """
 

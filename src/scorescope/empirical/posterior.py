@@ -19,8 +19,8 @@ class Posterior:
         ess: (B,) effective number of rows, 1/Σ w².
         top_index: (B,) row with the largest weight, which is the nearest to z/α; `N + i` is row i mirrored.
         top_weight: (B,) its weight.
-        r_star: (B,) ‖z − α x_i‖/(σ√d) of the row for which it is nearest to 1 (Eq. 4), among the rows that were asked for; where many
-            rows matter, of one for which it is so but for less than the tolerance.
+        r_star: (B,) ‖z − α x_i‖/(σ√d) of the row for which it is nearest to 1 (Eq. 4), among the rows that were asked for; where rows are
+            summed and not settled one by one, of one for which it is so but for less than the tolerance.
         error_bound: (B,) upper bound on ‖mean − exact mean‖, in the data's units.
     """
 
