@@ -244,7 +244,7 @@ class Engine:
         double = again == "double" or self.tolerance < FINE
         grid = None if double else self.grid
         sums = Sums(logits, which, summed, double, grid, self.share, self.rows(logits.products.label))
-        part = sums.run(self.ranks)
+        part = sums.run()
         state, row = sums.nearest.pairs(torch.arange(len(which), device=which.device))
         ratios(logits.family.states[which], self.shelf, state, row, part.ratio)
         self.work[AGAIN[again] if again else ALL_DOUBLE if double else WHOLE if grid else SUMMED] += int(summed.sum())

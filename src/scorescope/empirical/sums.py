@@ -15,7 +15,6 @@ from scorescope.empirical.moments import Moments
 from scorescope.empirical.partial import LAST, Partial
 from scorescope.empirical.planes import Rows
 from scorescope.empirical.products import Logits, Tile
-from scorescope.empirical.ranks import Ranks
 from scorescope.search.products import U32, U64
 
 LOT = 1 << 13  # rows whose squares are added up in float32
@@ -70,7 +69,7 @@ class Sums:
         self.moments = Moments(count, self.shelf, grid, share, rows)
         self.nearest = Nearest(count, device)
 
-    def run(self, ranks: Ranks) -> Partial:
+    def run(self) -> Partial:
         """The partial of one's own rows."""
         for tile in self.logits.products:
             weights, many = self.shelf.buffers.take("weights", (len(self.which), len(tile.index)), self.type), list[Tensor]()
@@ -85,7 +84,7 @@ class Sums:
                 self.moments.add_exactly(weights, tile)
             elif many:
                 self.moments.add_many(weights, tile, torch.cat(many))
-        return self._finish(ranks)
+        return self._finish()
 
     def _see(self, groups: slice, part: slice, mine: slice, tile: Tile, weight: Tensor) -> None:
         """The weights (m, n) of one tile for the states `mine` among those of `which`, which are among the family's states `part`."""
@@ -127,15 +126,11 @@ class Sums:
         self.moments.scale(which, down)
         self.start[which] = new
 
-    def _finish(self, ranks: Ranks) -> Partial:
+    def _finish(self) -> Partial:
         shelf, states, which, rows = self.shelf, self.states, self.which, self.rows
         moment = self.moments.total()
-        # What bounds the error is known of all ranks' rows together, relative to the largest logit of all, and shared by mass.
-        share = torch.where(self.mass > 0, self.start - ranks.largest(self.peak), -torch.inf).exp()
-        all_mass, all_square = ranks.total(share * torch.stack([self.mass, self.square])).clamp(min=1e-300)
-        parts = zip(share.split(256), moment.split(256), strict=True)
-        own = torch.cat([ranks.total(part[:, None] * some).norm(dim=1) for part, some in parts]) / all_mass
-        size = (all_square / all_mass).sqrt()
+        known = self.mass.clamp(min=1e-300)
+        own, size = torch.linalg.vector_norm(moment, dim=1) / known, (self.square / known).sqrt()
         # Sums know little of what is left when the mean's square is taken off that of the rows.
         unsure = 4 * (rows * U64 if self.double else (min(shelf.block, LOT) + 8) * U32)
         spread = ((size**2 - own**2).clamp(min=0) + unsure * size**2).sqrt()
@@ -150,7 +145,7 @@ class Sums:
             summing += self.moments.rounding
             deep = rows * math.exp(-DEEP)
         whole, left = self.grid.left[:2] if self.grid else (0.0, 0.0)
-        lost = ranks.total(share * self.moments.loss) / all_mass * (shelf.reach + own).clamp(min=whole) + left + 8 * U32 * whole
+        lost = self.moments.loss / known * (shelf.reach + own).clamp(min=whole) + left + 8 * U32 * whole
         tilted = tilt * spread**2 * torch.exp((4 * tilt * (shelf.reach + own)).clamp(max=100))
         bound = off * spread + tilted + summing * size + lost + (deep + rows * U64) * (shelf.reach + own)
         none = ~(self.mass > 0)
