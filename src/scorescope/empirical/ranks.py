@@ -7,7 +7,6 @@ from an answer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -41,21 +40,23 @@ class Ranks(ABC):
         return self.largest(x.to(torch.uint8)).bool()
 
     def merge(self, partial: Partial) -> Partial:
-        """The partials of all processes as one, by the law of `Partial.merge`: first the peaks, then the rescaled sums."""
+        """The partials of all processes as one, by the law of `Partial.merge`: first the peaks, then the rescaled sums, in place."""
         seen, away = partial.mass > 0, (partial.ratio - 1).abs()
         peak, near = self.largest(torch.stack([torch.where(seen, partial.peak, -torch.inf), -away]))
         factor, down = partial.factor(peak)
         numbers = [partial.mass, partial.tilt + partial.mass * down, factor * partial.mass2]
         mass, tilt, mass2 = self.total(factor * torch.stack(numbers))
-        moment = torch.empty_like(partial.moment)
-        for start in range(0, len(moment), TOGETHER):
-            some = slice(start, start + TOGETHER)
-            moment[some] = self.total(factor[some, None] * partial.moment[some])
         # Peaks of different processes are rounded each by itself.
         uneven = torch.where(seen & (partial.peak != peak), 2.0**-50 * (partial.peak.abs() + peak.abs()), 0.0)
         doubt = partial.doubt + partial.mass * torch.expm1(uneven.clamp(max=50))
-        wrong = replace(partial, doubt=doubt).error_about(moment / mass.clamp(min=1e-300)[:, None])
-        error, doubt = self.total(factor * torch.stack([wrong, doubt]))
+        moment, apart = partial.moment, torch.empty_like(mass)
+        for start in range(0, len(moment), TOGETHER):
+            some = slice(start, start + TOGETHER)
+            own = moment[some] / partial.mass[some, None].clamp(min=1e-300)
+            moment[some] = self.total(factor[some, None] * moment[some])
+            apart[some] = torch.linalg.vector_norm(own.sub_(moment[some] / mass[some, None].clamp(min=1e-300)), dim=1)
+        # Every error of a weight moves the answer by what its own rows' mean is away from that of all.
+        error, doubt = self.total(factor * torch.stack([partial.error + doubt * apart, doubt]))
         top = self.smallest(torch.where(seen & (partial.peak == peak), partial.top, LAST))
         ratio = self.smallest(torch.where(-away == near, partial.ratio, torch.inf))
         return Partial(peak, top, mass, moment, tilt, mass2, doubt, error, ratio)
