@@ -25,13 +25,14 @@ from scorescope.search.products import U32, U64
 
 LEAST = -80.0  # nats under the largest logit that count; float32 has no weights far below
 CLEAR = 25.0  # a wider doubt tells nothing
+MANY = 128.0  # rows as heavy as the nearest, among which it does not matter which that is
 
 
 class AtOnce:
     """Sums of all rows for all states of a family, by logits that are fine; what sums may leave of the weights is a `share` of them.
 
     Attributes:
-        tied: (B,) whether the logits do not tell which row is the nearest.
+        tied: (B,) whether the logits do not tell which row is the nearest, and few rows are as near.
     """
 
     def __init__(self, logits: Logits, grid: Rows | None, share: float, rows: int) -> None:
@@ -63,6 +64,7 @@ class AtOnce:
         low = shelf.buffers.filled("below", below.clamp_(min=LEAST), torch.float32)
         torch.exp(low, out=weight).scatter_(1, place[:, None], 0.0)
         part = self._summed(weight, torch.cat(squares), tiles, index[place])
+        self.tied &= part.mass < MANY
         part.tilt, part.mass2 = torch.linalg.vecdot(weight, low).double(), 1 + torch.linalg.vecdot(weight, weight).double()
         ratios(states, shelf, *near.pairs(torch.arange(len(states), device=index.device)), part.ratio)
         return part

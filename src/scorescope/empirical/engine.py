@@ -27,7 +27,7 @@ from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.products import FloatProducts, Logits, Products
 from scorescope.empirical.ranks import Ranks
 from scorescope.empirical.screen import Screen
-from scorescope.empirical.settle import ratios, settle, steep_rows
+from scorescope.empirical.settle import ratios, settle, squares, steep_rows
 from scorescope.empirical.shelf import Shelf
 from scorescope.empirical.states import States
 from scorescope.empirical.sums import Sums
@@ -245,6 +245,10 @@ class Engine:
         grid = None if double else self.grid
         sums = Sums(logits, which, summed, double, grid, self.share, self.rows(logits.products.label))
         part = sums.run()
+        if again:  # where logits are hard to tell, the nearest row is asked itself
+            seen = (part.mass > 0).nonzero().flatten()
+            apart = squares(logits.family.states, self.shelf, which[seen], part.top[seen])
+            part.peak[seen] = -0.5 * logits.family.states.true_precision[which[seen]] * apart
         state, row = sums.nearest.pairs(torch.arange(len(which), device=which.device))
         ratios(logits.family.states[which], self.shelf, state, row, part.ratio)
         self.work[AGAIN[again] if again else ALL_DOUBLE if double else WHOLE if grid else SUMMED] += int(summed.sum())
@@ -262,7 +266,7 @@ class Engine:
                 part = self._summed(self.logits(alone(own), label, kind, once=True), every, every >= 0, kind)
                 part.ratio = torch.where((part.ratio - 1).abs() < (total.ratio[some] - 1).abs(), part.ratio, total.ratio[some])
                 better = self.merged(part, own).posterior(own, count, shape)
-                keep = better.error_bound < result.error_bound[some]
+                keep = better.error_bound <= result.error_bound[some]
                 better[keep.nonzero().flatten()].scatter_to(result, some[keep])
         return result
 
