@@ -20,7 +20,7 @@ from torch import Tensor
 
 import scorescope as ss
 from scorescope.distributed import Processes
-from scorescope.empirical import Posterior, reference_posterior
+from scorescope.empirical import Posterior, reference_posterior, shelf
 
 N, SHAPE = 241, (1, 4, 6)
 TIMES = torch.tensor([0.0, 0.005, 0.05, 0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.0], dtype=torch.float64)
@@ -377,6 +377,58 @@ def test_a_script_ends_as_it_would_alone(tmp_path, way):
     assert ("ValueError: on purpose" in done.stderr) == (way == "fail")
     assert "SIGABRT" not in done.stderr
     assert "terminate called" not in done.stderr
+
+
+# ---- what the processes must decide alike, and know of each other ---------------------------------------------------------------
+
+
+def ask_with_unequal_memory(rank: int, folder: Path) -> None:
+    """The rows of rank 1 do not fit the memory that it may take."""
+    shelf.LEAST = 4
+    truth = ss.sharded_score(float_bank(), memory=2**20 if rank == 0 else 20_000, timeout=30)
+    assert truth.shelf.resident == (rank == 0)
+    z, t, _ = states_of(truth.bank)["shell"]
+    torch.save(truth.posterior(z, t).mean, folder / f"{rank}.pt")
+
+
+def test_a_rank_whose_rows_do_not_fit_is_asked_in_the_same_way(tmp_path):
+    assert launched(2, ask_with_unequal_memory, tmp_path) == [0, 0]
+    bank = float_bank()
+    z, t, _ = states_of(bank)["shell"]
+    for rank in range(2):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), ss.EmpiricalScore(bank).posterior(z, t).mean, rtol=1e-6, atol=1e-6)
+
+
+def hair_ties(seed: int) -> tuple[ss.Bank, Tensor, Tensor]:
+    """Two rows, and states between them, nearer to one by a hair that weighs about as much as the noise."""
+    rng = np.random.default_rng(seed)
+    rows = (0.7 * 10.0 ** rng.integers(0, 3) + rng.standard_normal((2, 1))).astype(np.float32)
+    t = torch.from_numpy(10 ** rng.uniform(-4, -1, 16))
+    x, hair = torch.from_numpy(rows).double(), torch.from_numpy(rng.standard_normal((16, 1))) * t[:, None] ** 2
+    hair /= (x[0] - x[1]).square().sum()
+    return ss.Bank.from_arrays(rows), (1 - t)[:, None] * ((0.5 + hair) * x[0] + (0.5 - hair) * x[1]), t
+
+
+def ask_hair_ties(rank: int, folder: Path) -> None:
+    """With differences whose product is rounded by itself, as processors without fused operations do."""
+    torch.addcmul = lambda x, a, b, *, value=1: x + value * a * b
+    found = []
+    for seed in range(40):
+        bank, z, t = hair_ties(seed)
+        post = ss.sharded_score(bank, arithmetic="floats", timeout=30).posterior(z, t)
+        found.append((post.mean[:, 0], post.error_bound))
+    torch.save(found, folder / f"{rank}.pt")
+
+
+def test_the_bound_knows_that_each_process_rounds_its_own_peak(tmp_path):
+    assert launched(2, ask_hair_ties, tmp_path) == [0, 0]
+    for seed, (mean, bound) in enumerate(torch.load(tmp_path / "0.pt")):
+        bank, z, t = hair_ties(seed)
+        x, z, t = bank.rows.astype(np.longdouble)[:, 0], z.numpy().astype(np.longdouble), t.numpy().astype(np.longdouble)
+        gap = (1 - t) * (x[1] - x[0]) * (2 * z[:, 0] - (1 - t) * (x[0] + x[1])) / (2 * t**2)  # of the second row's logit above the first's
+        exact = x[0] + (x[1] - x[0]) / (1 + np.exp(-gap))
+        off = 1e-15 * abs(x).max()  # of a float64 answer
+        assert (abs(mean.numpy() - exact) <= bound.numpy() + off).all(), seed
 
 
 GRADIENTS = """

@@ -32,7 +32,9 @@ class AtOnce:
     """Sums of all rows for all states of a family, by logits that are fine; what sums may leave of the weights is a `share` of them.
 
     Attributes:
-        tied: (B,) whether the logits do not tell which row is the nearest, and few rows are as near.
+        doubt: (B,) by how many nats the logits of two rows may be off, beside each other.
+        tied: (B,) whether they do not tell which row is the nearest, and few rows are as near.
+        slip: (B,) by how many nats the partial's peak may be off.
     """
 
     def __init__(self, logits: Logits, grid: Rows | None, share: float, rows: int) -> None:
@@ -40,6 +42,7 @@ class AtOnce:
         self.shelf: Shelf = logits.products.shelf
         self.doubt = 2 * logits.error(U64).clamp(max=CLEAR)  # of one logit beside another
         self.tied = torch.zeros_like(logits.family.states.steep)
+        self.slip = torch.zeros_like(self.doubt)
 
     def run(self) -> Partial:
         """The partial of one's own rows, with their r*."""
@@ -91,16 +94,21 @@ class AtOnce:
         beside[which] = moments.total()
         moment += beside
         own = torch.linalg.vector_norm(moment, dim=1) / mass
-        # Σ w‖x − mean‖² of the others, to which the first float32 sums know the squares.
+        # Σ w‖x − mean‖² of the others, as far as sums know it.
+        beyond, left = self.grid.left[:2] if self.grid else (0.0, 0.0)
         spread = squares - 2 * torch.linalg.vecdot(beside, moment) / mass + others * own**2
-        spread = spread.clamp(min=0) + 4 * (min(n, LOT) + 8) * U32 * (squares + others * own**2) + 2 * loss * (shelf.reach + own) ** 2
+        spread = spread.clamp(min=0) + 4 * (min(n, LOT) + 8) * U32 * (squares + others * own**2)
+        spread += 2 * own * (others * (left + 8 * U32 * beyond) + loss * (shelf.reach + own).clamp(min=beyond))
         # Weights are off by a factor e^δ, |δ| ≤ doubt: Σ w(e^δ − 1)(x − mean)/Σ w e^δ.
         off = torch.expm1(self.doubt) * self.doubt.exp() + 2.0**-22 + DEEP * U32
-        beyond, left = self.grid.left[:2] if self.grid else (0.0, 0.0)
         summing = (moments.rounding + (self.rows + 8) * U64) * (others * squares).sqrt() + others * (left + 8 * U32 * beyond)
         lost = (loss + self.rows * math.exp(-DEEP)) * (shelf.reach + own).clamp(min=beyond)
-        error = off * (others * spread).sqrt() + summing + lost + 8 * U64 * mass * (shelf.reach + own)
+        error = off * (others * spread).sqrt() + summing + lost + 64 * U64 * mass * (shelf.reach + own)
         apart = torch.addcmul(states.z, states.alpha[:, None], nearest, value=-1).square_().sum(1)
-        zero = torch.zeros_like(others)
-        peak, doubt = -0.5 * states.true_precision * apart, others * off + loss + self.rows * math.exp(-DEEP)
+        # The peak is rounded by itself, which says how much the rows of one process weigh beside those of another.
+        entering = 2 * U64 * (states.z.norm(dim=1) + 2 * states.alpha * nearest.norm(dim=1))
+        slip = states.true_precision * apart.sqrt() * ((states.d + 8) * U64 * apart.sqrt() + entering)
+        self.slip, zero = slip, torch.zeros_like(others)
+        doubt = others * off + loss + self.rows * math.exp(-DEEP) + mass * torch.expm1(slip.clamp(max=50)) * slip.clamp(max=50).exp()
+        peak = -0.5 * states.true_precision * apart
         return Partial(peak, top, mass, moment, zero, zero, doubt, error, zero + torch.inf)

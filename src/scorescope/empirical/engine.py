@@ -68,6 +68,11 @@ class Engine:
         return None if bool(self.ranks.any(torch.tensor(slower, device=self.shelf.device))) else Rows.of(self.shelf, most)
 
     @cached_property
+    def resident(self) -> bool:
+        """Whether the rows are in memory, in all processes."""
+        return not bool(self.ranks.any(torch.tensor(not self.shelf.resident, device=self.shelf.device)))
+
+    @cached_property
     def grid(self) -> Rows | None:
         """The rows, where they lie on a grid and sums by integers are the faster ones, and can't leave the rows' own region."""
         rows, faster = self.planes, PLANES * self.costs.integer < SHORT * self.costs.single
@@ -118,7 +123,7 @@ class Engine:
     def small(self, count: int, label: int | None) -> bool:
         """Whether so many states are asked of all rows at once; the same in all processes."""
         rows, planes, costs = self.rows(label), self.planes, self.costs
-        if self.tolerance < FINE or not self.shelf.resident or not 0 < count * rows <= AT_ONCE:
+        if self.tolerance < FINE or not self.resident or not 0 < count * rows <= AT_ONCE:
             return False
         takes = [planes.count(torch.tensor([LEVELS[kind]])) if planes else torch.inf for kind in ("coarse", "fine")]
         coarse, fine = min(takes[0] * costs.integer, costs.single), min(takes[1] * costs.integer, costs.double)
@@ -163,11 +168,15 @@ class Engine:
         if not self.small(len(states), label):
             return self._alone(states, label)
         sums = AtOnce(self.logits(alone(states), label, "fine", once=True), self.grid, self.share, self.rows(label))
-        total = self.merged(sums.run(), states)
+        part = sums.run()
+        peak, top = part.peak, part.top
+        total = self.merged(part, states)
         result = total.posterior(states, self.rows(label), self.shelf.bank.shape)
-        # Scores are differences of states and means.
-        wide = result.error_bound * states.alpha > self.tolerance * states.sigma * states.d**0.5
-        which = self.ranks.any(sums.tied | states.steep | wide | self._wide(result, states)).nonzero().flatten()
+        unclear = sums.tied | ((top != total.top) & (peak + sums.slip >= total.peak - sums.slip))  # with a row of another process
+        # Scores are differences of states and means, and r* is told by logits.
+        unclear |= (result.error_bound * states.alpha > self.tolerance * states.sigma * states.d**0.5) | self._wide(result, states)
+        unclear |= states.steep | (sums.doubt > self.tolerance * states.d)
+        which = self.ranks.any(unclear).nonzero().flatten()
         self.work[TOGETHER] += len(states) - len(which)
         if len(which):
             self._alone(states[which], label).scatter_to(result, which)

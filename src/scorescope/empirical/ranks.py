@@ -48,7 +48,7 @@ class Ranks(ABC):
         mass, tilt, mass2 = self.total(factor * torch.stack(numbers))
         # Peaks of different processes are rounded each by itself.
         uneven = torch.where(seen & (partial.peak != peak), 2.0**-50 * (partial.peak.abs() + peak.abs()), 0.0)
-        doubt = partial.doubt + partial.mass * torch.expm1(uneven.clamp(max=50))
+        doubt = partial.doubt + partial.mass * torch.expm1(uneven.clamp(max=50)) * uneven.clamp(max=50).exp()
         moment, apart = partial.moment, torch.empty_like(mass)
         for start in range(0, len(moment), TOGETHER):
             some = slice(start, start + TOGETHER)

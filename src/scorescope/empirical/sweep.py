@@ -28,7 +28,7 @@ def chunk(engine: Engine, count: int, times: int) -> int:
     """Timesteps to answer at a time: the more the fewer passes over rows from disk, else no more than share their products."""
     shelf = engine.shelf
     size = shelf.memory // 4 // max(count * shelf.bank.d * 8 * 4, 1)
-    if not bool(engine.ranks.any(torch.tensor(not shelf.resident, device=shelf.device))):
+    if engine.resident:
         size = min(size, TOGETHER)
     # The same in all processes, whatever memory each has.
     return max(1, min(times, int(engine.ranks.smallest(torch.tensor(size, device=shelf.device)))))
