@@ -123,10 +123,14 @@ def main(argv: list[str]) -> int:
             pace = f"{progress.made / progress.seconds:.1f} it/s"
             row(progress.step - row.done, ", ".join([f"loss {progress.loss:.4f}", pace, memory(told.device), *seen]))
 
-        weights = train(
-            told.recipe, bank, told.out,
-            device=told.device, hooks=Hooks(report, watchers=watchers), fork=told.fork, force=told.force,
-        )  # fmt: skip
+        try:
+            weights = train(
+                told.recipe, bank, told.out,
+                device=told.device, hooks=Hooks(report, watchers=watchers), fork=told.fork, force=told.force,
+            )  # fmt: skip
+        except SystemExit:  # asked to stop, all ranks do together
+            leave()
+            raise
     leave()
     for watcher in watchers:
         if isinstance(watcher, Keep):
