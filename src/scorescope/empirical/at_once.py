@@ -74,7 +74,7 @@ class AtOnce:
 
     def _summed(self, weight: Tensor, square: Tensor, tiles: list[tuple[Tile, slice]], top: Tensor) -> Partial:
         """The partial from weights (B, n) of rows with squared norms (n,) relative to the nearest rows `top` (B,), which have none."""
-        states, shelf, n = self.logits.family.states, self.shelf, weight.shape[1]
+        shelf, n = self.shelf, weight.shape[1]
         others, nearest = weight.sum(1, dtype=torch.float64), shelf.fetch(top)
         mass, far = 1 + others, max(shelf.reach, 1e-150) ** 2  # by which squares stay within float32
         squares = torch.zeros_like(others)
@@ -87,7 +87,7 @@ class AtOnce:
         if len(which):
             some = weight if len(which) == len(weight) else weight[which]
             for tile, part in tiles:
-                moments.add_many(some[:, part], tile, torch.arange(len(which)))
+                moments.add_many(some[:, part], tile, torch.arange(len(which), device=which.device))
         loss, moment = (~asked) * others, nearest - shelf.centre
         loss[which] = moments.loss
         beside = torch.zeros_like(moment)
@@ -104,11 +104,17 @@ class AtOnce:
         summing = (moments.rounding + (self.rows + 8) * U64) * (others * squares).sqrt() + others * (left + 8 * U32 * beyond)
         lost = (loss + self.rows * math.exp(-DEEP)) * (shelf.reach + own).clamp(min=beyond)
         error = off * (others * spread).sqrt() + summing + lost + 64 * U64 * mass * (shelf.reach + own)
-        apart = torch.addcmul(states.z, states.alpha[:, None], nearest, value=-1).square_().sum(1)
-        # The peak is rounded by itself, which says how much the rows of one process weigh beside those of another.
-        entering = 2 * U64 * (states.z.norm(dim=1) + 2 * states.alpha * nearest.norm(dim=1))
-        slip = states.true_precision * apart.sqrt() * ((states.d + 8) * U64 * apart.sqrt() + entering)
-        self.slip, zero = slip, torch.zeros_like(others)
-        doubt = others * off + loss + self.rows * math.exp(-DEEP) + mass * torch.expm1(slip.clamp(max=50)) * slip.clamp(max=50).exp()
-        peak = -0.5 * states.true_precision * apart
+        peak, self.slip = self._peak(nearest)
+        slip, zero = self.slip.clamp(max=50), torch.zeros_like(others)
+        doubt = others * off + loss + self.rows * math.exp(-DEEP) + mass * torch.expm1(slip) * slip.exp()
         return Partial(peak, top, mass, moment, zero, zero, doubt, error, zero + torch.inf)
+
+    def _peak(self, nearest: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) the nearest rows' logits −‖z − αx‖²/(2σ²) by direct differences, and by how many nats they may be rounded.
+
+        They say how much the rows of one process weigh beside those of another.
+        """
+        states = self.logits.family.states
+        away = torch.addcmul(states.z, states.alpha[:, None], nearest, value=-1).square_().sum(1).sqrt_()
+        entering = 2 * U64 * (states.z.norm(dim=1) + 2 * states.alpha * nearest.norm(dim=1))
+        return -0.5 * states.true_precision * away**2, states.true_precision * away * ((states.d + 12) * U64 * away + entering)

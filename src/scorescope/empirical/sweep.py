@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from scorescope.empirical.engine import Engine
+from scorescope.empirical.engine import FINE, Engine
 from scorescope.empirical.family import Family, pairs, trajectories
 from scorescope.empirical.posterior import Posterior
 from scorescope.empirical.products import Logits
@@ -99,7 +99,9 @@ class TrajectorySweep:
         crowded = self.engine.crowded(states, self.label)
         self.crowd = self.crowd or bool(crowded.any())
         family = trajectories(states, p, self.engine.wanted(states, crowded | self.crowd))
-        apart = torch.tensor(family.vectors.shape[1] * (1 + self.crowd) > t, device=shelf.device)
+        # Directions that float64 finds leave more than a tight tolerance allows.
+        costly = family.vectors.shape[1] * (1 + self.crowd) > t or (self.crowd and self.engine.tolerance < FINE)
+        apart = torch.tensor(costly, device=shelf.device)
         if not bool(self.engine.ranks.any(apart)):
             found, many = self.engine.posterior(self.engine.logits(family, self.label, "fine" if self.crowd else "coarse"))
             found.scatter_to(result, index.flatten())

@@ -33,4 +33,4 @@ def _method(order: int, tolerance: float) -> Method:
     )
 
 
-METHODS = tuple(_method(10 + k, tolerance) for k, tolerance in enumerate(sorted({1e-3, DEFAULT, 1e-6, 1e-8}, reverse=True)))
+METHODS = tuple(_method(10 + k, tolerance) for k, tolerance in enumerate(sorted({1e-3, DEFAULT, 1e-5, 1e-6, 1e-8}, reverse=True)))
