@@ -26,6 +26,7 @@ BASE = 254.0
 MOST = 4  # planes: beyond, float64 products are as soon made
 STEPS, ON_GRID = 255, 1e-3  # of a grid, and what of a step values on it may be off
 TOGETHER = 256  # planes of vectors whose products the caches of a processor hold
+PIECE = 1 << 18  # values that are made integers at a time: every step of that reads them from the nearest cache
 SAMPLED = 1 << 20  # values that tell whether there is one
 
 
@@ -81,7 +82,7 @@ class Rows:
         shape, left = (len(shelf.own), shelf.bank.d), torch.zeros(count + 1, dtype=torch.float64, device=shelf.device)
         kept = [torch.empty(shape, dtype=torch.int8, device=shelf.device) for _ in range(count)]
         for block in shelf.blocks(None):
-            for part, x in shelf.doubles(block):
+            for part, x in shelf.doubles(block, PIECE):
                 planes, norms = split(x - base, torch.full_like(base[:1, None], unit), count)
                 left = torch.maximum(left, torch.stack([norm.amax() for norm in norms]))
                 for own, plane in zip(kept, planes, strict=True):
@@ -156,7 +157,7 @@ class IntegerProducts(Products):
         super().__init__(known, self.type.itemsize, shelf, label, memory)
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:
-        rows, room = [plane[block.part] for plane in self.rows.planes], self._room(block)
+        rows, room = [plane[block.part] for plane in self.rows.planes], self._room(block)[0]
         for place, sides in self._parts:
             found = self._added(sides[mirrored], rows)
             room[place] = found if isinstance(place, slice) else found.contiguous()

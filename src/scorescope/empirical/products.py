@@ -78,9 +78,9 @@ class Products(ABC):
                 yield tile
         self._kept = kept
 
-    def _room(self, block: Block) -> Tensor:
-        """For the products with a block: memory of their own if they are kept, else until the next."""
-        shape, device = (self.shape[0] * self.shape[1], len(block.index)), block.index.device
+    def _room(self, block: Block, sides: int = 1) -> Tensor:
+        """For the products with a block (sides, P·R·L, n): memory of their own if they are kept, else until the next block."""
+        shape, device = (sides, self.shape[0] * self.shape[1], len(block.index)), block.index.device
         return torch.empty(shape, dtype=self.type, device=device) if self.keeps else self.shelf.buffers.take("products", shape, self.type)
 
     @abstractmethod
@@ -98,16 +98,16 @@ class FloatProducts(Products):
         known = Known(unit[..., None], torch.zeros_like(size), size, off, torch.zeros_like(size))
         super().__init__(known, self.type.itemsize, shelf, label, memory)
         flat = (vectors / unit[..., None]).flatten(0, 1)
-        self._vectors = [(shelf.mirror(flat) if mirrored else flat).to(self.type) for mirrored in shelf.sides]
+        self._vectors = torch.stack([(shelf.mirror(flat) if mirrored else flat).to(self.type) for mirrored in shelf.sides])
 
     def _of(self, block: Block, mirrored: bool) -> Tensor:
-        flat = self._vectors[mirrored]
         if not self.fine:
-            return product(flat, self.shelf.single(block))
-        room = self._room(block)
-        for part, x in self.shelf.doubles(block):
-            torch.mm(flat, x.T, out=room[:, part])
-        return room
+            return product(self._vectors[int(mirrored)], self.shelf.single(block))
+        if not mirrored:  # both sides at once, so that rows become float64 once
+            self._sides = self._room(block, len(self._vectors))
+            for part, x in self.shelf.doubles(block):
+                torch.mm(self._vectors.flatten(0, 1), x.T, out=self._sides.flatten(0, 1)[:, part])
+        return self._sides[int(mirrored)]
 
 
 class Logits:

@@ -22,7 +22,7 @@ from scorescope.rows import Bank
 BLOCK = 1 << 23  # values of the rows of one product
 LEAST, NARROW = 64, 64  # rows of a block, at least; values of a row below which a block has no more rows
 SHARE = 256  # bytes of memory for each value of one step, of which a few copies in float64 are made
-VALUES = 1 << 18  # of rows in float64 at a time: what the caches of a processor hold
+VALUES = 1 << 20  # of rows in float64 at a time: what the caches of a processor hold, and enough to multiply at full speed
 OUTWARD = 1 + 2.0**-40  # covers the rounding of a float64 norm of millions of values
 
 
@@ -157,10 +157,10 @@ class Shelf:
         x = self.buffers.once("read", block, lambda: self._read(block.index.cpu().numpy()))
         return x if self.exact else self._centred(x)
 
-    def doubles(self, block: Block) -> Iterator[tuple[slice, Tensor]]:
-        """The centred rows of a block in float64, not rounded before: (place, some of them (m, d)), as many as a cache holds."""
+    def doubles(self, block: Block, values: int = VALUES) -> Iterator[tuple[slice, Tensor]]:
+        """The centred rows of a block in float64, not rounded before: (place, some of them (m, d)), of so many `values`."""
         whole = self.single(block) if self.exact else self._of(block)
-        size = max(1, self.at_once(VALUES) // self.bank.d)
+        size = max(1, self.at_once(values) // self.bank.d)
         for start in range(0, len(whole), size):
             part = slice(start, min(start + size, len(whole)))
             yield part, self.buffers.filled("doubles", whole[part]) if self.exact else whole[part]

@@ -129,7 +129,8 @@ class Sums:
     def _finish(self) -> Partial:
         shelf, states, which, rows = self.shelf, self.states, self.which, self.rows
         moment = self.moments.total()
-        known = self.mass.clamp(min=1e-300)
+        known, none = self.mass.clamp(min=1e-300), ~(self.mass > 0)
+        high = torch.where(none, 0.0, self.peak - self.start)
         own, size = torch.linalg.vector_norm(moment, dim=1) / known, (self.square / known).sqrt()
         # Sums know little of what is left when the mean's square is taken off that of the rows.
         unsure = 4 * (rows * U64 if self.double else (min(shelf.block, LOT) + 8) * U32)
@@ -141,16 +142,16 @@ class Sums:
         off = torch.expm1(rounding) * rounding.exp()
         summing, deep = (rows + 8) * U64, 0.0
         if not self.double:
-            off = off + 2.0**-22 + (DEEP + LAG) * U32
+            # A weight is rounded by as many parts as its logit lies nats below the start; Σ w·nats² is at most DEEP·Σ w·nats.
+            nats = 1.01 * (2 * high - self.tilt / known).clamp(min=0)
+            off = off + 2.0**-22 + (DEEP * nats + LAG**2).sqrt().clamp(max=DEEP + LAG) * U32
             summing += self.moments.rounding
             deep = rows * math.exp(-DEEP)
         whole, left = self.grid.left[:2] if self.grid else (0.0, 0.0)
         lost = self.moments.loss / known * (shelf.reach + own).clamp(min=whole) + left + 8 * U32 * whole
         tilted = tilt * spread**2 * torch.exp((4 * tilt * (shelf.reach + own)).clamp(max=100))
         bound = off * spread + tilted + summing * size + lost + (deep + rows * U64) * (shelf.reach + own)
-        none = ~(self.mass > 0)
-        down = torch.where(none, 1.0, torch.exp(self.start - self.peak))
-        high = torch.where(none, 0.0, self.peak - self.start)
+        down = torch.where(none, 1.0, torch.exp(-high))
         constant = states.shell[which] - 0.5 * states.precision[which] * states.norm[which] ** 2
         mass, peak = down * self.mass, torch.where(none, -torch.inf, self.peak + constant)
         doubt = mass * (off + deep + rows * U64 + torch.expm1((2 * tilt * shelf.reach).clamp(max=50)))
