@@ -18,7 +18,7 @@ from scorescope.empirical.shelf import Shelf
 from scorescope.search.products import U32, product
 
 RUN, RUNS = 64, 8  # rows of a product; such products that float32 adds up before float64 takes over
-BATCHED = 4  # states whose products are sooner made together than one after the other, at most
+BATCHED = 10  # states whose products are sooner made together than one after the other, at most
 SPARSE, CUT = 0.25, 32.0  # share of a tile's rows that are few; weights cut off, times what each may be if all are
 PLANES, TOGETHER = 3, 256  # of all weights, of so many states at a time
 UNIT = BASE**-PLANES  # of what these leave, in that of the first
@@ -103,11 +103,13 @@ class Moments:
 
     def _add_single(self, weight: Tensor, tile: Tile, moment: Tensor, which: Tensor) -> None:
         """Σ w x of one tile, for the states `which`."""
-        for some, rows in zip(weight.split(RUN * RUNS, 1), self.shelf.single(tile.block).split(RUN * RUNS), strict=True):
-            if len(some) <= BATCHED and len(rows) % RUN == 0:
-                w, x = some.reshape(len(some), -1, RUN).transpose(0, 1), rows.view(-1, RUN, rows.shape[1])
-                moment += torch.bmm(w, x).sum(0)
-                continue
+        (m, n), every = weight.shape, self.shelf.single(tile.block)
+        whole = n - n % RUN if m <= BATCHED else 0
+        if whole:
+            runs = torch.bmm(weight[:, :whole].reshape(m, -1, RUN).transpose(0, 1), every[:whole].view(whole // RUN, RUN, -1))
+            for some in runs.split(RUNS):
+                moment += some.sum(0)
+        for some, rows in zip(weight[:, whole:].split(RUN * RUNS, 1), every[whole:].split(RUN * RUNS), strict=True) if whole < n else ():
             (first, *others), (x, *rest) = some.split(RUN, 1), rows.split(RUN)
             total = product(first, x.T)
             for w, x in zip(others, rest, strict=True):
