@@ -38,6 +38,7 @@ LOOK, READ = 2e-3, 32  # seconds that a look takes beside its products; vectors 
 GUESS = 0.1  # share of the radius that a posterior mean is assumed to have until it is known
 SHORT = 2  # times as much as other products those of a few rows cost, which sums in float32 are made of
 FINE = 2e-5  # a tighter tolerance than this is left to float64: sums in float32 hardly ever meet it
+NOISE = 2e-8  # of a state's norm, about a third of the rounding of float32
 MISSED, TOLD = 0.05, 1e-6  # share of what is dropped that products of one vector may miss of a logit, and of a logit's largest size
 LEVELS = {"coarse": 2, "fine": MOST}  # planes that tell rows apart as float32 does, and for the weights of sums
 FEW_ROWS, SUMMED, WHOLE = "few rows, float64 differences", "all rows, float32 sums", "all rows, sums of integers"
@@ -107,7 +108,8 @@ class Engine:
         """(B,) norm of what may be left of a state: where it is `crowded` (B,) it moves a mean by slope·‖rest‖·spread² at most."""
         radius = max(self.shelf.bank.radius, torch.finfo(torch.float32).tiny)
         slope = states.slope.clamp(min=1e-12)
-        sharp = 0.1 * self.tolerance * GUESS / (slope * radius)
+        # Directions do not hold what float32 states are rounded by; all that were told to would know less of the noisiest.
+        sharp = torch.maximum(0.1 * self.tolerance * GUESS / (slope * radius), NOISE * states.norm)
         # Where few rows matter, a small share of what sets rows apart leaves them few.
         loose = 0.01 * self.apart(states).clamp(min=1.0) / (slope * max(self.shelf.reach, radius))
         return torch.where(crowded, sharp, loose)

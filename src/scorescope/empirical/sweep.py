@@ -21,6 +21,7 @@ from scorescope.schedule import Schedule
 
 TOGETHER = 32  # timesteps of one chunk, unless the rows come from disk
 SETTLED = 96  # rows with which a pair enters its walk
+WORTH = 0.75  # directions for each state of a trajectory that are worth their while, at most
 SHARE = 0.2  # of the states to which many rows must matter for as many to be expected of the next ones
 
 
@@ -100,7 +101,7 @@ class TrajectorySweep:
         self.crowd = self.crowd or bool(crowded.any())
         family = trajectories(states, p, self.engine.wanted(states, crowded | self.crowd))
         # Directions that float64 finds leave more than a tight tolerance allows.
-        costly = family.vectors.shape[1] * (1 + self.crowd) > t or (self.crowd and self.engine.tolerance < FINE)
+        costly = family.vectors.shape[1] > WORTH * t or (self.crowd and self.engine.tolerance < FINE)
         apart = torch.tensor(costly, device=shelf.device)
         if not bool(self.engine.ranks.any(apart)):
             found, many = self.engine.posterior(self.engine.logits(family, self.label, "fine" if self.crowd else "coarse"))
