@@ -108,7 +108,7 @@ class Engine:
         """(B,) norm of what may be left of a state: where it is `crowded` (B,) it moves a mean by slope·‖rest‖·spread² at most."""
         radius = max(self.shelf.bank.radius, torch.finfo(torch.float32).tiny)
         slope = states.slope.clamp(min=1e-12)
-        # Directions do not hold what float32 states are rounded by; all that were told to would know less of the noisiest.
+        # Few directions can't hold what float32 rounded of every state, and where they try, the noisiest states are known less well.
         sharp = torch.maximum(0.1 * self.tolerance * GUESS / (slope * radius), NOISE * states.norm)
         # Where few rows matter, a small share of what sets rows apart leaves them few.
         loose = 0.01 * self.apart(states).clamp(min=1.0) / (slope * max(self.shelf.reach, radius))
