@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import scorescope as ss
+from scorescope.bench.gaussian import trajectories
+from scorescope.bench.synthetic import synthetic
 from scorescope.empirical import shelf as shelves
 from scorescope.empirical import sweep as sweeps
 from scorescope.empirical.engine import FEW_ROWS, SUMMED, WHOLE
@@ -209,6 +211,33 @@ def test_sweeps_and_single_queries_agree_within_their_bounds(kind):
         apart = (post.mean - single.mean).flatten(1).norm(dim=1)
         assert bool((apart <= post.error_bound + single.error_bound).all())
         torch.testing.assert_close(post.r_star, single.r_star, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("gap", [0.3, 1.0, 3.0])
+def test_the_largest_logit_may_rise_from_block_to_block(gap, monkeypatch):
+    """Weights that were made relative to a smaller one are bounded, too."""
+    monkeypatch.setattr(shelves, "BLOCK", 1 << 12)
+    steps = gap * np.repeat(np.arange(10.0), 64)[:, None, None, None]
+    bank = ss.Bank.from_arrays((steps + 0.1 * np.random.default_rng(0).standard_normal((640, 1, 2, 2))).astype(np.float32))
+    truth = ss.EmpiricalScore(bank)
+    z, t = bank[np.arange(4, 640, 64)], torch.tensor([0.5, 0.7, 0.8, 0.9, 0.95], dtype=torch.float64)
+    check_pairs(truth, z, noise(len(z), bank), t)
+    for time in t.tolist():
+        states = states_at(truth.schedule, z, noise(len(z), bank), time)
+        exact = definition(bank, truth.schedule, states, time, None)
+        names = [f"state {k} at t = {time}" for k in range(len(z))]
+        agrees(truth.posterior(states, time), exact, bank, truth.tolerance, names, rounding=unresolved(bank, truth.schedule, states, time))
+    assert SUMMED in truth.path
+
+
+def test_what_float32_rounded_of_states_takes_nothing_from_the_noisiest():
+    """Of trajectories of float32 states none is asked twice."""
+    bank = synthetic("synthetic:latents:1000")
+    truth = ss.EmpiricalScore(bank)
+    for _ in trajectories(bank, 4, 40, 0, torch.device("cpu")).sweep(truth):
+        pass
+    assert SUMMED in truth.path
+    assert "again" not in truth.path
 
 
 def test_the_callers_precision_is_untouched_between_timesteps():

@@ -143,7 +143,7 @@ class Sums:
         summing, deep = (rows + 8) * U64, 0.0
         if not self.double:
             # A weight is rounded by as many parts as its logit lies nats below the start; Σ w·nats² is at most DEEP·Σ w·nats.
-            nats = 1.01 * (2 * high - self.tilt / known).clamp(min=0)
+            nats = (1.01 + 2 * shelf.block * U32) * (2 * high - self.tilt / known).clamp(min=0)
             off = off + 2.0**-22 + (DEEP * nats + LAG**2).sqrt().clamp(max=DEEP + LAG) * U32
             summing += self.moments.rounding
             deep = rows * math.exp(-DEEP)
