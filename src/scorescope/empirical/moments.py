@@ -109,7 +109,9 @@ class Moments:
             runs = torch.bmm(weight[:, :whole].reshape(m, -1, RUN).transpose(0, 1), every[:whole].view(whole // RUN, RUN, -1))
             for some in runs.split(RUNS):
                 moment += some.sum(0)
-        for some, rows in zip(weight[:, whole:].split(RUN * RUNS, 1), every[whole:].split(RUN * RUNS), strict=True) if whole < n else ():
+        if whole == n:
+            return
+        for some, rows in zip(weight[:, whole:].split(RUN * RUNS, 1), every[whole:].split(RUN * RUNS), strict=True):
             (first, *others), (x, *rest) = some.split(RUN, 1), rows.split(RUN)
             total = product(first, x.T)
             for w, x in zip(others, rest, strict=True):
